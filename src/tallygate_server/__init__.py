@@ -1,0 +1,1 @@
+"""Tallygate: an exact, durable gRPC entitlement and metering service."""

@@ -1,0 +1,1 @@
+"""Pure rules of entitlement and metering: no await, no I/O, no wire types."""

@@ -1,0 +1,341 @@
+"""Entitlements: resolved from an account's sources, decided by one ladder.
+
+`resolve` merges subscriptions and grants into what the account may do at an instant; `decide` walks the
+ladder for one call. Both are pure, so the same code answers on the hot path, in tests and in hindsight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
+from enum import Enum, IntEnum
+from zoneinfo import ZoneInfo
+
+from tallygate_server.domain.catalog import Allowance, ConfigValue, FeatureKind, LimitMode
+from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.limits import LIMIT_UNLIMITED
+from tallygate_server.domain.period import LIFETIME, Period, PeriodAnchor, PeriodKind, nominal_seconds, period_at
+from tallygate_server.domain.subscription import AccessWindow, Subscription, access_window
+
+
+class Reason(IntEnum):
+    """Why a call was allowed or denied. The numbers are stored with request ids: never reuse one."""
+
+    OK = 1
+    UNLIMITED = 2
+    IN_GRACE = 3
+    OVERAGE = 4
+    UNKNOWN_FEATURE = 10
+    ACCOUNT_NOT_FOUND = 11
+    ACCOUNT_SUSPENDED = 12
+    ACCOUNT_DELETED = 13
+    NO_ENTITLEMENT = 14
+    FEATURE_DISABLED = 15
+    SUBSCRIPTION_INACTIVE = 16
+    EXHAUSTED = 17
+    ATOMIC_BATCH = 18
+    BELOW_ZERO = 19
+
+    @property
+    def allows(self) -> bool:
+        """Whether a call with this reason was allowed."""
+        return self <= Reason.OVERAGE
+
+
+class AccountState(Enum):
+    """Whether an account may do anything at all."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class GrantKind(Enum):
+    """What a grant changes for its account and feature."""
+
+    BONUS = "bonus"
+    OVERRIDE = "override"
+    ENABLE = "enable"
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A dated extra for one account and feature."""
+
+    grant_id: str
+    feature_key: FeatureKey
+    feature_kind: FeatureKind
+    kind: GrantKind
+    quantity: int = 0
+    value: ConfigValue = None
+    priority: int = 100
+    """Lower numbers win; then the earlier expiry, then the earlier creation."""
+    start_time: datetime
+    expire_time: datetime | None = None
+    create_time: datetime
+    grace_end_time: datetime | None = None
+    """For a disabling grant: until then the feature still works, in grace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionSource:
+    """A subscription together with what its pinned plan version gives."""
+
+    subscription: Subscription
+    plan_rank: int
+    grace_days: int
+    allowances: tuple[Allowance, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSources:
+    """Everything that decides one account's entitlements, at one revision."""
+
+    tenant_id: TenantId
+    account_id: AccountId
+    revision: int
+    state: AccountState
+    time_zone: str
+    create_time: datetime
+    subscriptions: tuple[SubscriptionSource, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entitlement:
+    """The resolved right of one account to one feature.
+
+    `denied` is set when no live source gives the feature; the other fields then describe nothing.
+    """
+
+    feature_key: FeatureKey
+    kind: FeatureKind
+    denied: Reason | None = None
+    value: ConfigValue = None
+    limit_quantity: int = LIMIT_UNLIMITED
+    limit_mode: LimitMode = LimitMode.HARD
+    period_kind: PeriodKind = PeriodKind.LIFETIME
+    period_anchor: PeriodAnchor = PeriodAnchor.UTC
+    billing_anchor: datetime
+    thresholds_percent: tuple[int, ...] = ()
+    thresholds_absolute: tuple[int, ...] = ()
+    plan_key: PlanKey = PlanKey("")
+    plan_version: int = 0
+    grace_end_time: datetime | None = None
+    """Set while the entitlement rests on grace; access ends then."""
+
+    def period_at(self, at: datetime, time_zone: tzinfo) -> Period:
+        """Return the period in which usage at the instant counts."""
+        if self.period_kind is PeriodKind.LIFETIME:
+            return LIFETIME
+        return period_at(
+            self.period_kind, self.period_anchor, at, billing_anchor=self.billing_anchor, time_zone=time_zone
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """An account's entitlements, true from the instant of resolution until `expire_time` (None: no end)."""
+
+    entitlements: dict[str, Entitlement]
+    expire_time: datetime | None
+    time_zone: tzinfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    allowance: Allowance
+    source: SubscriptionSource
+    grace_end_time: datetime | None
+
+
+def resolve(sources: AccountSources, at: datetime) -> Resolution:
+    """Merge an account's sources into its entitlements at the instant.
+
+    Between subscriptions the more generous allowance wins, per feature; grants come on top. An overdue
+    subscription never takes away what another one gives.
+    """
+    boundaries: list[datetime] = []
+    best: dict[str, _Candidate] = {}
+    inactive: dict[str, Allowance] = {}
+    off: dict[str, Allowance] = {}
+    for source in sources.subscriptions:
+        window = access_window(source.subscription, source.grace_days)
+        boundaries.extend(_instants(window))
+        open_until = _open(window, at)
+        for allowance in source.allowances:
+            key = allowance.feature_key
+            if not allowance.enabled:
+                off.setdefault(key, allowance)
+            elif open_until is None:
+                inactive.setdefault(key, allowance)
+            else:
+                candidate = _Candidate(allowance, source, open_until[0])
+                if key not in best or _generosity(candidate) > _generosity(best[key]):
+                    best[key] = candidate
+    entitlements: dict[str, Entitlement] = {}
+    for denied, allowances in ((Reason.NO_ENTITLEMENT, off), (Reason.SUBSCRIPTION_INACTIVE, inactive)):
+        for key, allowance in allowances.items():
+            entitlements[key] = Entitlement(
+                feature_key=allowance.feature_key,
+                kind=allowance.kind,
+                denied=denied,
+                billing_anchor=sources.create_time,
+            )
+    for key, candidate in best.items():
+        entitlements[key] = _from_candidate(candidate)
+    for grant in sorted(sources.grants, key=_grant_order, reverse=True):
+        boundaries.extend(t for t in (grant.start_time, grant.expire_time, grant.grace_end_time) if t is not None)
+        if grant.start_time <= at and (grant.expire_time is None or at < grant.expire_time):
+            before = entitlements.get(grant.feature_key)
+            entitlements[grant.feature_key] = _apply_grant(grant, before, sources, at)
+    return Resolution(
+        entitlements=entitlements,
+        expire_time=min((boundary for boundary in boundaries if boundary > at), default=None),
+        time_zone=ZoneInfo(sources.time_zone),
+    )
+
+
+def decide(  # noqa: PLR0911 - one return per rung, in documented precedence
+    *,
+    feature_known: bool,
+    account_state: AccountState | None,
+    entitlement: Entitlement | None,
+    quantity: int,
+    used: int,
+    held: int,
+) -> Reason:
+    """Walk the decision ladder for one call; the first rung that applies answers.
+
+    unknown feature -> account missing, deleted or suspended -> no entitlement -> subscription inactive or
+    feature disabled -> below zero (gauges) -> unlimited or in grace -> exhausted (hard) or overage (soft).
+
+    `used` and `held` are the counter's committed and in-flight quantities in the current period, both 0
+    for features that are not metered.
+    """
+    if not feature_known and entitlement is None:
+        return Reason.UNKNOWN_FEATURE
+    if account_state is None:
+        return Reason.ACCOUNT_NOT_FOUND
+    if account_state is AccountState.DELETED:
+        return Reason.ACCOUNT_DELETED
+    if account_state is AccountState.SUSPENDED:
+        return Reason.ACCOUNT_SUSPENDED
+    if entitlement is None:
+        return Reason.NO_ENTITLEMENT
+    if entitlement.denied is not None:
+        return entitlement.denied
+    if not entitlement.kind.metered:
+        return Reason.OK if entitlement.grace_end_time is None else Reason.IN_GRACE
+    if used + quantity < 0:
+        return Reason.BELOW_ZERO
+    limit = entitlement.limit_quantity
+    # Giving back (a gauge going down) is never refused for being over the limit.
+    if limit != LIMIT_UNLIMITED and quantity > 0 and used + held + quantity > limit:
+        return Reason.EXHAUSTED if entitlement.limit_mode is LimitMode.HARD else Reason.OVERAGE
+    return allowed_reason(entitlement)
+
+
+def allowed_reason(entitlement: Entitlement) -> Reason:
+    """Return the reason of an allowed call that stays within its limit."""
+    if entitlement.grace_end_time is not None:
+        return Reason.IN_GRACE
+    if entitlement.kind.metered and entitlement.limit_quantity == LIMIT_UNLIMITED:
+        return Reason.UNLIMITED
+    return Reason.OK
+
+
+def _instants(window: AccessWindow | None) -> list[datetime]:
+    if window is None:
+        return []
+    return [instant for instant in (window.paid_end, window.grace_end) if instant is not None]
+
+
+def _open(window: AccessWindow | None, at: datetime) -> tuple[datetime | None] | None:
+    """Return None when closed, else a 1-tuple with the end of the grace that holds it open (None: paid)."""
+    if window is None:
+        return None
+    if window.paid_end is None or at < window.paid_end:
+        return (None,)
+    if window.grace_end is not None and at < window.grace_end:
+        return (window.grace_end,)
+    return None
+
+
+def _generosity(candidate: _Candidate) -> tuple[int, int, int, int, str]:
+    """Order candidates for one feature; the last parts only make the order total."""
+    allowance = candidate.allowance
+    paid = int(candidate.grace_end_time is None)
+    rank = candidate.source.plan_rank
+    tie = candidate.source.subscription.subscription_id
+    if allowance.kind is FeatureKind.CONFIG:
+        return (*_config_generosity(allowance.value), paid, rank, tie)
+    if allowance.limit_quantity == LIMIT_UNLIMITED:
+        return (2, 0, paid, rank, tie)
+    soft = int(allowance.limit_mode is LimitMode.SOFT)
+    # Limits over unlike periods compare by what they allow per unit of time, in exact integers.
+    per_time = allowance.limit_quantity * nominal_seconds(PeriodKind.LIFETIME) // nominal_seconds(allowance.period_kind)
+    return (soft, per_time, paid, rank, tie)
+
+
+def _config_generosity(value: ConfigValue) -> tuple[int, int]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return (0, int(value is True))
+    if value == LIMIT_UNLIMITED:
+        return (2, 0)
+    return (1, int(value * 1_000))
+
+
+def _from_candidate(candidate: _Candidate) -> Entitlement:
+    allowance = candidate.allowance
+    subscription = candidate.source.subscription
+    return Entitlement(
+        feature_key=allowance.feature_key,
+        kind=allowance.kind,
+        value=allowance.value,
+        limit_quantity=allowance.limit_quantity,
+        limit_mode=allowance.limit_mode,
+        period_kind=PeriodKind.LIFETIME if allowance.kind is FeatureKind.GAUGE else allowance.period_kind,
+        period_anchor=allowance.period_anchor,
+        billing_anchor=subscription.start_time,
+        thresholds_percent=allowance.thresholds_percent,
+        thresholds_absolute=allowance.thresholds_absolute,
+        plan_key=subscription.plan_key,
+        plan_version=subscription.plan_version,
+        grace_end_time=candidate.grace_end_time,
+    )
+
+
+def _grant_order(grant: Grant) -> tuple[int, float, datetime, str]:
+    expiry = grant.expire_time.timestamp() if grant.expire_time is not None else float("inf")
+    return (grant.priority, expiry, grant.create_time, grant.grant_id)
+
+
+def _apply_grant(
+    grant: Grant, before: Entitlement | None, sources: AccountSources, at: datetime
+) -> Entitlement:
+    """Lay one active grant over what holds so far; called from the weakest grant to the strongest."""
+    given = before is not None and before.denied is None
+    current = (
+        before
+        if before is not None and given
+        else Entitlement(
+            feature_key=grant.feature_key,
+            kind=grant.feature_kind,
+            limit_quantity=0,
+            billing_anchor=sources.create_time,
+        )
+    )
+    if grant.kind is GrantKind.DISABLE:
+        if not given:
+            return replace(current, denied=Reason.FEATURE_DISABLED)
+        if grant.grace_end_time is not None and at < grant.grace_end_time:
+            earlier = min(grant.grace_end_time, current.grace_end_time or grant.grace_end_time)
+            return replace(current, grace_end_time=earlier)
+        return replace(current, denied=Reason.FEATURE_DISABLED)
+    if grant.kind is GrantKind.OVERRIDE:
+        return replace(current, limit_quantity=grant.quantity, value=grant.value)
+    if grant.kind is GrantKind.BONUS and current.limit_quantity != LIMIT_UNLIMITED:
+        return replace(current, limit_quantity=current.limit_quantity + grant.quantity)
+    return current

@@ -1,0 +1,137 @@
+"""Half-open periods `[start, end)` in which counters count.
+
+Period n is computed from its anchor alone, never from period n-1, so a month anchored on the 31st is
+clamped in February and returns to the 31st in March.
+"""
+
+from __future__ import annotations
+
+import calendar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from enum import Enum
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PeriodKind(Enum):
+    """Length of a period. The values are stored and part of Redis keys: never change one."""
+
+    HOUR = "h"
+    DAY = "d"
+    WEEK = "w"
+    MONTH = "m"
+    YEAR = "y"
+    LIFETIME = "l"
+
+
+class PeriodAnchor(Enum):
+    """Where periods begin: UTC calendar, the account's calendar, or the subscription's own start."""
+
+    UTC = "utc"
+    ACCOUNT_TIMEZONE = "account_timezone"
+    BILLING = "billing"
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A half-open span of time; `end` is None for a lifetime."""
+
+    kind: PeriodKind
+    start: datetime
+    end: datetime | None
+
+    def __contains__(self, at: object) -> bool:
+        """Tell whether the instant lies in `[start, end)`."""
+        return isinstance(at, datetime) and self.start <= at and (self.end is None or at < self.end)
+
+
+LIFETIME = Period(PeriodKind.LIFETIME, EPOCH, None)
+
+# Shortest possible length of each kind, in seconds: what makes limits of unlike periods comparable.
+_NOMINAL_SECONDS = {
+    PeriodKind.HOUR: 3_600,
+    PeriodKind.DAY: 86_400,
+    PeriodKind.WEEK: 7 * 86_400,
+    PeriodKind.MONTH: 30 * 86_400,
+    PeriodKind.YEAR: 365 * 86_400,
+    PeriodKind.LIFETIME: 100 * 365 * 86_400,
+}
+
+
+def nominal_seconds(kind: PeriodKind) -> int:
+    """Return the length by which limits over unlike periods are compared, in seconds."""
+    return _NOMINAL_SECONDS[kind]
+
+
+def period_at(
+    kind: PeriodKind,
+    anchor: PeriodAnchor,
+    at: datetime,
+    *,
+    billing_anchor: datetime,
+    time_zone: tzinfo,
+) -> Period:
+    """Return the period of this kind that contains the instant.
+
+    `at` and `billing_anchor` are aware; starts and ends are returned in UTC. Under the `billing` anchor
+    periods are laid out from `billing_anchor` in UTC, also backwards for instants before it.
+    """
+    if kind is PeriodKind.LIFETIME:
+        return LIFETIME
+    at = at.astimezone(UTC)
+    if anchor is PeriodAnchor.BILLING:
+        return _anchored(kind, billing_anchor.astimezone(UTC), at)
+    zone = time_zone if anchor is PeriodAnchor.ACCOUNT_TIMEZONE else UTC
+    return _calendar(kind, at, zone)
+
+
+def add_months(start: datetime, months: int) -> datetime:
+    """Return the same day and time some months later (or earlier), clamped to the month's last day."""
+    index = start.year * 12 + start.month - 1 + months
+    year, month = divmod(index, 12)
+    day = min(start.day, calendar.monthrange(year, month + 1)[1])
+    return start.replace(year=year, month=month + 1, day=day)
+
+
+_STEPS = {PeriodKind.HOUR: timedelta(hours=1), PeriodKind.DAY: timedelta(days=1), PeriodKind.WEEK: timedelta(weeks=1)}
+
+
+def _anchored(kind: PeriodKind, anchor: datetime, at: datetime) -> Period:
+    step = _STEPS.get(kind)
+    if step is not None:
+        start = anchor + ((at - anchor) // step) * step
+        return Period(kind, start, start + step)
+    months = 12 if kind is PeriodKind.YEAR else 1
+    elapsed = (at.year - anchor.year) * 12 + at.month - anchor.month
+    n = elapsed // months
+    # The guess is off by at most one: the month may have begun, but not yet reached the anchor's day.
+    if add_months(anchor, n * months) > at:
+        n -= 1
+    return Period(kind, add_months(anchor, n * months), add_months(anchor, (n + 1) * months))
+
+
+def _calendar(kind: PeriodKind, at: datetime, zone: tzinfo) -> Period:
+    local = at.astimezone(zone)
+    if kind is PeriodKind.HOUR:
+        # Hours are absolute lengths: step on the UTC line, aligned to the zone's minutes.
+        start = (at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond))
+        return Period(kind, start, start + timedelta(hours=1))
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0, tzinfo=None)
+    if kind is PeriodKind.DAY:
+        first, last = midnight, midnight + timedelta(days=1)
+    elif kind is PeriodKind.WEEK:
+        first = midnight - timedelta(days=midnight.weekday())
+        last = first + timedelta(weeks=1)
+    elif kind is PeriodKind.MONTH:
+        first = midnight.replace(day=1)
+        last = add_months(first, 1)
+    else:
+        first = midnight.replace(month=1, day=1)
+        last = add_months(first, 12)
+    return Period(kind, _to_utc(first, zone), _to_utc(last, zone))
+
+
+def _to_utc(wall: datetime, zone: tzinfo) -> datetime:
+    """Place a wall-clock midnight on the UTC line; one that a DST change skips becomes the instant after."""
+    return wall.replace(tzinfo=zone).astimezone(UTC)

@@ -1,0 +1,105 @@
+"""The one way to change what accounts may do.
+
+Redis is told *before* the commit that the accounts are changing, and their new revision *after* it; in
+between, and for a while after a crash in between, every reader asks Postgres. So a change that was
+answered is seen by every later check on every server, and a server that dies half-way leaves nothing stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.storage.engine import Database
+from tallygate_server.storage.tables import accounts, audit_entries, outbox_events
+
+
+class RevisionMarks(Protocol):
+    """What Redis knows about the revisions of accounts."""
+
+    async def mark_changing(self, tenant_id: TenantId, account_ids: Sequence[AccountId]) -> None:
+        """Make every reader ask Postgres about these accounts until a revision is published or time is up."""
+
+    async def publish(self, tenant_id: TenantId, revisions: Mapping[AccountId, int]) -> bool:
+        """Tell readers the accounts' new revisions; False when Redis could not be told."""
+
+
+@dataclass(slots=True, kw_only=True)
+class EntitlementChange:
+    """A transaction that changes entitlements of one tenant's accounts."""
+
+    tenant_id: TenantId
+    connection: AsyncConnection
+    actor: str
+    revisions: dict[AccountId, int] = field(default_factory=dict)
+    """Revisions of the changed accounts; filled in when the transaction commits."""
+
+    async def audit(self, action: str, subject: str, detail: Mapping[str, Any]) -> None:
+        """Write an audit entry in the change's own transaction."""
+        await self.connection.execute(
+            audit_entries.insert().values(
+                tenant_id=self.tenant_id, actor=self.actor, action=action, subject=subject, detail=dict(detail)
+            )
+        )
+
+    async def emit(self, event_type: str, account_id: AccountId, payload: Mapping[str, Any]) -> None:
+        """Write an outbox event in the change's own transaction."""
+        await self.connection.execute(
+            outbox_events.insert().values(
+                tenant_id=self.tenant_id, type=event_type, account_id=account_id, payload=dict(payload)
+            )
+        )
+
+
+class EntitlementChanges:
+    """Opens changes."""
+
+    def __init__(self, database: Database, marks: RevisionMarks) -> None:
+        """Work on the database, telling the marks."""
+        self._database = database
+        self._marks = marks
+
+    @asynccontextmanager
+    async def begin(
+        self, tenant_id: TenantId, account_ids: Sequence[AccountId], *, actor: str, cause: str
+    ) -> AsyncIterator[EntitlementChange]:
+        """Open a change of these accounts; on leaving, revisions rise, events are written, all is committed.
+
+        The accounts' rows are locked in id order (an account made inside the change need not exist yet).
+        An error that leaves the block rolls everything back and is raised on.
+        """
+        ordered = sorted(set(account_ids))
+        await self._marks.mark_changing(tenant_id, ordered)
+        async with self._database.tenant_transaction(tenant_id) as connection:
+            await connection.execute(
+                select(accounts.c.account_id)
+                .where(accounts.c.tenant_id == tenant_id, accounts.c.account_id.in_(ordered))
+                .order_by(accounts.c.account_id)
+                .with_for_update()
+            )
+            change = EntitlementChange(tenant_id=tenant_id, connection=connection, actor=actor)
+            yield change
+            rows = await connection.execute(
+                update(accounts)
+                .where(accounts.c.tenant_id == tenant_id, accounts.c.account_id.in_(ordered))
+                .values(revision=accounts.c.revision + 1)
+                .returning(accounts.c.account_id, accounts.c.revision)
+            )
+            change.revisions.update({AccountId(row.account_id): row.revision for row in rows})
+            for account_id, revision in change.revisions.items():
+                await connection.execute(
+                    outbox_events.insert().values(
+                        tenant_id=tenant_id,
+                        type="entitlement.changed",
+                        account_id=account_id,
+                        revision=revision,
+                        payload={"cause": cause},
+                    )
+                )
+        await self._marks.publish(tenant_id, change.revisions)

@@ -1,0 +1,238 @@
+"""Everything that can go wrong, as types that carry facts.
+
+A denial is not an error. `transport/status.py` is the one place that turns these into gRPC status codes;
+`reason` is the name of the public `ErrorReason` without its prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that a caller must change: its path in the request, and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+class TallygateError(Exception):
+    """Root of the errors that callers may see; the message is safe to show them."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, **facts: object) -> None:
+        """Keep the message and the facts behind it; facts become the metadata of the error's details."""
+        super().__init__(message)
+        self.message = message
+        self.facts = {key: str(value) for key, value in facts.items()}
+
+
+class InvalidRequest(TallygateError):
+    """The request is wrong whatever the state of the system."""
+
+    reason = "VALIDATION_FAILED"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        """Name every offending field."""
+        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        self.violations = tuple(violations)
+
+    @classmethod
+    def of(cls, field: str, description: str) -> InvalidRequest:
+        """Build the error for a single field."""
+        return cls([FieldViolation(field, description)])
+
+
+class MalformedMessage(TallygateError):
+    """The bytes are not the message that the method takes."""
+
+    reason = "MALFORMED_MESSAGE"
+
+
+class PageTokenInvalid(InvalidRequest):
+    """The page token was not made by this list call."""
+
+    reason = "PAGE_TOKEN_INVALID"
+
+
+class TenantNotFound(TallygateError):
+    """No such tenant."""
+
+    reason = "TENANT_NOT_FOUND"
+
+    def __init__(self, tenant_id: str) -> None:
+        """Name the tenant."""
+        super().__init__(f"tenant_id: there is no tenant {tenant_id!r}", tenant_id=tenant_id, field="tenant_id")
+
+
+class AccountNotFound(TallygateError):
+    """No such account, where the call needs one."""
+
+    reason = "ACCOUNT_NOT_FOUND"
+
+    def __init__(self, account_id: str) -> None:
+        """Name the account."""
+        super().__init__(f"account_id: there is no account {account_id!r}", account_id=account_id, field="account_id")
+
+
+class FeatureNotFound(TallygateError):
+    """No such feature in the tenant's catalog, where the call needs one."""
+
+    reason = "FEATURE_NOT_FOUND"
+
+    def __init__(self, feature_key: str) -> None:
+        """Name the feature."""
+        super().__init__(
+            f"feature_key: there is no feature {feature_key!r}", feature_key=feature_key, field="feature_key"
+        )
+
+
+class FeatureNotMetered(TallygateError):
+    """Usage was reported for a feature that is switched or set, not counted."""
+
+    reason = "FEATURE_NOT_METERED"
+
+    def __init__(self, feature_key: str, kind: str) -> None:
+        """Name the feature and its kind."""
+        super().__init__(
+            f"feature_key: {feature_key!r} is a {kind} feature and has no usage to increment",
+            feature_key=feature_key,
+            kind=kind,
+            field="feature_key",
+        )
+
+
+class PlanNotFound(TallygateError):
+    """No such plan on sale."""
+
+    reason = "PLAN_NOT_FOUND"
+
+    def __init__(self, plan_key: str) -> None:
+        """Name the plan."""
+        super().__init__(f"plan_key: there is no plan {plan_key!r} on sale", plan_key=plan_key, field="plan_key")
+
+
+class SubscriptionNotFound(TallygateError):
+    """No such subscription."""
+
+    reason = "SUBSCRIPTION_NOT_FOUND"
+
+    def __init__(self, subscription_id: str) -> None:
+        """Name the subscription."""
+        super().__init__(
+            f"subscription_id: there is no subscription {subscription_id!r}", subscription_id=subscription_id
+        )
+
+
+class SubscriptionExists(TallygateError):
+    """The account already has a live subscription at this price."""
+
+    reason = "SUBSCRIPTION_EXISTS"
+
+
+class IllegalTransition(TallygateError):
+    """The subscription cannot go from its state to the wanted one."""
+
+    reason = "ILLEGAL_TRANSITION"
+
+    def __init__(self, before: str, after: str) -> None:
+        """Name both states."""
+        super().__init__(f"a subscription cannot go from {before} to {after}", before=before, after=after)
+
+
+class BillingProviderRequired(TallygateError):
+    """A plan that costs something needs somebody who collects the money."""
+
+    reason = "BILLING_PROVIDER_REQUIRED"
+
+
+class BillingProviderNotConfigured(TallygateError):
+    """The wanted provider is not set up on this server."""
+
+    reason = "BILLING_PROVIDER_NOT_CONFIGURED"
+
+
+class RequestIdReused(TallygateError):
+    """The request id was used before, with other content."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        """Name the id."""
+        super().__init__(
+            f"request_id: {request_id!r} was used before for another request", request_id=request_id, field="request_id"
+        )
+
+
+class IdentityConflict(TallygateError):
+    """The identities of one request belong to different accounts."""
+
+    reason = "IDENTITY_CONFLICT"
+
+
+class CatalogInvalid(InvalidRequest):
+    """The catalog is refused; each violation says where and why."""
+
+    reason = "CATALOG_INVALID"
+
+
+class RevisionNotReached(TallygateError):
+    """The caller wants a revision that the account has not reached."""
+
+    reason = "REVISION_NOT_REACHED"
+
+    def __init__(self, *, wanted: int, current: int) -> None:
+        """Name both revisions."""
+        super().__init__(
+            f"min_revision: revision {wanted} was asked for, the account is at {current}",
+            wanted=wanted,
+            current=current,
+            field="min_revision",
+        )
+
+
+class Unavailable(TallygateError):
+    """Nothing was done; the caller may retry after `retry_delay_ms`."""
+
+    reason = "STORE_UNAVAILABLE"
+    retry_delay_ms: ClassVar[int] = 500
+
+
+class StoreUnavailable(Unavailable):
+    """Postgres cannot be reached."""
+
+
+class OutcomeUnknown(Unavailable):
+    """Postgres went away during a commit: the call may or may not have been counted.
+
+    Retrying with the same request id is exact.
+    """
+
+    reason = "OUTCOME_UNKNOWN"
+
+
+class CountersUnavailable(Unavailable):
+    """Redis cannot be reached, where nothing can stand in for it."""
+
+    reason = "COUNTERS_UNAVAILABLE"
+
+
+class Overloaded(TallygateError):
+    """The server sheds load; nothing was done."""
+
+    reason = "OVERLOADED"
+    retry_delay_ms: ClassVar[int] = 100
+
+
+class NotBuilt(TallygateError):
+    """The method is part of the contract, but not of this release."""
+
+    reason = "NOT_IMPLEMENTED"
+
+    def __init__(self, method: str) -> None:
+        """Name the method."""
+        super().__init__(f"{method} is not part of this release; docs/status.md lists what is", method=method)

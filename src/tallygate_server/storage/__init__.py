@@ -1,0 +1,1 @@
+"""Postgres, the truth: tables, migrations, and one module of SQL per aggregate."""

@@ -1,0 +1,87 @@
+"""Connections to Postgres, each with the role that its work needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Final
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from tallygate_server.domain.identifier import TenantId
+
+
+class DatabaseRole(Enum):
+    """Roles made by the first migration; a connection takes one when it starts."""
+
+    APP = "tallygate_app"
+    METER = "tallygate_meter"
+    READER = "tallygate_reader"
+
+
+STATEMENT_TIMEOUT_MS: Final = 10_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
+"""No transaction outlives this; the dirty marks in Redis are laid for longer (see counters)."""
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+APP_POOL_SIZE: Final = 10
+
+
+async def connect(database_url: str, role: DatabaseRole | None = None) -> asyncpg.Connection:
+    """Open a connection under a role (None: the login itself, which owns the tables)."""
+    settings = {
+        "application_name": f"tallygate:{role.name.lower() if role else 'owner'}",
+        "timezone": "UTC",
+        "jit": "off",
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+    }
+    if role is not None:
+        settings["role"] = role.value
+        settings["statement_timeout"] = str(STATEMENT_TIMEOUT_MS)
+    return await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_SECONDS, server_settings=settings)
+
+
+def owner_engine(database_url: str) -> AsyncEngine:
+    """Return an engine without a pool, as the tables' owner: for migrations and partitions."""
+    return create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(database_url), poolclass=NullPool
+    )
+
+
+class Database:
+    """Transactions of one tenant at a time, under row-level security."""
+
+    def __init__(self, database_url: str, *, pool_size: int = APP_POOL_SIZE) -> None:
+        """Prepare a pool of connections with the application role; nothing is opened yet."""
+        self.url = database_url
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=lambda: connect(database_url, DatabaseRole.APP),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=5.0,
+            # A connection that the server has closed (restart, failover) is noticed before it is used.
+            pool_pre_ping=True,
+        )
+
+    @asynccontextmanager
+    async def tenant_transaction(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that sees and writes one tenant's rows only; commits unless an error leaves it."""
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                text("SELECT set_config('tallygate.tenant_id', :tenant_id, true)"), {"tenant_id": tenant_id}
+            )
+            yield connection
+
+    @asynccontextmanager
+    async def plain_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction of no tenant: only tables without tenants (job runs) can be used in it."""
+        async with self._engine.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Close every pooled connection."""
+        await self._engine.dispose()

@@ -1,0 +1,64 @@
+"""Domain values to and from the JSON that rows and Redis carry: one spelling for both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tallygate_server.domain.catalog import Allowance, BillingInterval, FeatureKind, LimitMode, Price
+from tallygate_server.domain.identifier import FeatureKey
+from tallygate_server.domain.limits import LIMIT_UNLIMITED
+from tallygate_server.domain.period import PeriodAnchor, PeriodKind
+
+Json = dict[str, Any]
+
+
+def allowance_to_json(allowance: Allowance) -> Json:
+    """Return the allowance as JSON, without what does not apply to its kind."""
+    json: Json = {"feature": allowance.feature_key, "kind": allowance.kind.value, "enabled": allowance.enabled}
+    if allowance.kind is FeatureKind.CONFIG:
+        json["value"] = allowance.value
+    if allowance.kind.metered:
+        json["limit"] = allowance.limit_quantity
+        json["mode"] = allowance.limit_mode.value
+        json["percent"] = list(allowance.thresholds_percent)
+        json["absolute"] = list(allowance.thresholds_absolute)
+    if allowance.kind is FeatureKind.COUNTER:
+        json["period"] = allowance.period_kind.value
+        json["anchor"] = allowance.period_anchor.value
+    return json
+
+
+def allowance_from_json(json: Json) -> Allowance:
+    """Return the allowance that `allowance_to_json` wrote."""
+    return Allowance(
+        feature_key=FeatureKey(json["feature"]),
+        kind=FeatureKind(json["kind"]),
+        enabled=json["enabled"],
+        value=json.get("value"),
+        limit_quantity=json.get("limit", LIMIT_UNLIMITED),
+        limit_mode=LimitMode(json.get("mode", "hard")),
+        period_kind=PeriodKind(json.get("period", PeriodKind.LIFETIME.value)),
+        period_anchor=PeriodAnchor(json.get("anchor", "utc")),
+        thresholds_percent=tuple(json.get("percent", ())),
+        thresholds_absolute=tuple(json.get("absolute", ())),
+    )
+
+
+def price_to_json(price: Price) -> Json:
+    """Return the price as JSON."""
+    return {
+        "interval": price.interval.value,
+        "amount_minor": price.amount_minor,
+        "currency": price.currency,
+        "stripe_price_id": price.stripe_price_id,
+    }
+
+
+def price_from_json(json: Json) -> Price:
+    """Return the price that `price_to_json` wrote."""
+    return Price(
+        interval=BillingInterval(json["interval"]),
+        amount_minor=json["amount_minor"],
+        currency=json["currency"],
+        stripe_price_id=json["stripe_price_id"],
+    )

@@ -27,7 +27,10 @@ class RevisionMarks(Protocol):
         """Make every reader ask Postgres about these accounts until a revision is published or time is up."""
 
     async def publish(self, tenant_id: TenantId, revisions: Mapping[AccountId, int]) -> bool:
-        """Tell readers the accounts' new revisions; False when Redis could not be told."""
+        """End the change of these accounts and tell readers their new revisions (0: rolled back).
+
+        Returns False when Redis could not be told.
+        """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,30 +79,46 @@ class EntitlementChanges:
         """
         ordered = sorted(set(account_ids))
         await self._marks.mark_changing(tenant_id, ordered)
-        async with self._database.tenant_transaction(tenant_id) as connection:
-            await connection.execute(
-                select(accounts.c.account_id)
-                .where(accounts.c.tenant_id == tenant_id, accounts.c.account_id.in_(ordered))
-                .order_by(accounts.c.account_id)
-                .with_for_update()
+        # A failed commit may have happened all the same: only its mark running out ends the doubt.
+        committing = False
+        try:
+            async with self._database.tenant_transaction(tenant_id) as connection:
+                change = EntitlementChange(tenant_id=tenant_id, connection=connection, actor=actor)
+                await _lock(change, ordered)
+                yield change
+                await _raise_revisions(change, ordered, cause)
+                committing = True
+        except BaseException:
+            if not committing:
+                await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0))
+            raise
+        await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0) | change.revisions)
+
+
+async def _lock(change: EntitlementChange, ordered: Sequence[AccountId]) -> None:
+    await change.connection.execute(
+        select(accounts.c.account_id)
+        .where(accounts.c.tenant_id == change.tenant_id, accounts.c.account_id.in_(ordered))
+        .order_by(accounts.c.account_id)
+        .with_for_update()
+    )
+
+
+async def _raise_revisions(change: EntitlementChange, ordered: Sequence[AccountId], cause: str) -> None:
+    rows = await change.connection.execute(
+        update(accounts)
+        .where(accounts.c.tenant_id == change.tenant_id, accounts.c.account_id.in_(ordered))
+        .values(revision=accounts.c.revision + 1)
+        .returning(accounts.c.account_id, accounts.c.revision)
+    )
+    change.revisions.update({AccountId(row.account_id): row.revision for row in rows})
+    for account_id, revision in change.revisions.items():
+        await change.connection.execute(
+            outbox_events.insert().values(
+                tenant_id=change.tenant_id,
+                type="entitlement.changed",
+                account_id=account_id,
+                revision=revision,
+                payload={"cause": cause},
             )
-            change = EntitlementChange(tenant_id=tenant_id, connection=connection, actor=actor)
-            yield change
-            rows = await connection.execute(
-                update(accounts)
-                .where(accounts.c.tenant_id == tenant_id, accounts.c.account_id.in_(ordered))
-                .values(revision=accounts.c.revision + 1)
-                .returning(accounts.c.account_id, accounts.c.revision)
-            )
-            change.revisions.update({AccountId(row.account_id): row.revision for row in rows})
-            for account_id, revision in change.revisions.items():
-                await connection.execute(
-                    outbox_events.insert().values(
-                        tenant_id=tenant_id,
-                        type="entitlement.changed",
-                        account_id=account_id,
-                        revision=revision,
-                        payload={"cause": cause},
-                    )
-                )
-        await self._marks.publish(tenant_id, change.revisions)
+        )

@@ -271,6 +271,7 @@ usage_counters = Table(
     _time("period_end", nullable=True),
     Column("used_quantity", BigInteger, nullable=False, comment="equals the sum of the counter's ledger entries"),
     Column("version", BigInteger, nullable=False, comment="rises by one with every change of the row"),
+    Column("limit_quantity", BigInteger, nullable=False, comment="limit in force at the last change; -1 for unlimited"),
     _time("update_time", default_now=True),
     PrimaryKeyConstraint("tenant_id", "account_id", "feature_key", "period_kind", "period_start"),
     CheckConstraint("used_quantity >= 0", name="used_quantity_not_negative"),

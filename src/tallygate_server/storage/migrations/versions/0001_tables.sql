@@ -152,6 +152,7 @@ CREATE TABLE usage_counters (
     period_end TIMESTAMP WITH TIME ZONE,
     used_quantity BIGINT NOT NULL,
     version BIGINT NOT NULL,
+    limit_quantity BIGINT NOT NULL,
     update_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_usage_counters PRIMARY KEY (tenant_id, account_id, feature_key, period_kind, period_start),
     CONSTRAINT ck_usage_counters_used_quantity_not_negative CHECK (used_quantity >= 0)
@@ -163,6 +164,8 @@ COMMENT ON COLUMN usage_counters.period_kind IS 'PeriodKind value: h, d, w, m, y
 COMMENT ON COLUMN usage_counters.used_quantity IS 'equals the sum of the counter''s ledger entries';
 
 COMMENT ON COLUMN usage_counters.version IS 'rises by one with every change of the row';
+
+COMMENT ON COLUMN usage_counters.limit_quantity IS 'limit in force at the last change; -1 for unlimited';
 
 CREATE TABLE usage_denials (
     tenant_id TEXT NOT NULL,

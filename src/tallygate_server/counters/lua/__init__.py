@@ -1,0 +1,1 @@
+"""Lua scripts of the hot path, one verb a file."""

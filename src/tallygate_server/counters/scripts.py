@@ -1,0 +1,68 @@
+"""Lua scripts: loaded from files, called by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from tallygate_server.counters.connection import OnReply, RedisCommandError, RedisConnection, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua file, which is one verb."""
+
+    name: str
+    source: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    source = files("tallygate_server.counters.lua").joinpath(f"{name}.lua").read_text("utf-8")
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+HOLD = _load("hold")
+SETTLE = _load("settle")
+READ = _load("read")
+STORE_SOURCES = _load("store_sources")
+MARK_CHANGING = _load("mark_changing")
+PUBLISH_REVISION = _load("publish_revision")
+ALL = (HOLD, SETTLE, READ, STORE_SOURCES, MARK_CHANGING, PUBLISH_REVISION)
+
+Argument = str | bytes | int
+
+
+def call_soon(
+    connection: RedisConnection,
+    script: Script,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    on_reply: OnReply,
+) -> None:
+    """Run a script with this tick's commands; a server that has lost the script is given it again."""
+
+    def on_first_reply(reply: Reply | Exception) -> None:
+        if isinstance(reply, RedisCommandError) and str(reply).startswith("NOSCRIPT"):
+            connection.send(("EVAL", script.source, len(keys), *keys, *arguments), on_reply)
+        else:
+            on_reply(reply)
+
+    connection.send(("EVALSHA", script.sha, len(keys), *keys, *arguments), on_first_reply)
+
+
+async def call(
+    connection: RedisConnection, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+) -> Reply:
+    """Run a script and return its reply.
+
+    Raises RedisUnavailable or RedisCommandError.
+    """
+    try:
+        return await connection.execute("EVALSHA", script.sha, len(keys), *keys, *arguments)
+    except RedisCommandError as error:
+        if not str(error).startswith("NOSCRIPT"):
+            raise
+        return await connection.execute("EVAL", script.source, len(keys), *keys, *arguments)

@@ -1,0 +1,134 @@
+"""Reads what decides an account's entitlements, as one JSON document per account.
+
+The document is kept in Redis as it comes from Postgres, so both are read by the one function below.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+
+from tallygate_server.domain.catalog import BillingInterval, FeatureKind
+from tallygate_server.domain.entitlement import AccountSources, AccountState, Grant, GrantKind, SubscriptionSource
+from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.subscription import BillingProvider, Subscription, SubscriptionState
+from tallygate_server.storage.mapping import allowance_from_json
+
+PAST_SUBSCRIPTIONS_MAX: Final = 20
+"""How many ended subscriptions are carried along, to tell a lapsed account from one that never had any."""
+
+_SELECT: Final = f"""
+SELECT a.account_id, a.revision, json_build_object(
+    'revision', a.revision,
+    'state', a.state,
+    'time_zone', a.time_zone,
+    'created', a.create_time,
+    'subscriptions', COALESCE((
+        SELECT json_agg(json_build_object(
+            'id', s.subscription_id, 'plan', s.plan_key, 'version', s.plan_version, 'state', s.state,
+            'provider', s.provider, 'interval', s.interval, 'quantity', s.quantity, 'start', s.start_time,
+            'period_start', s.period_start_time, 'period_end', s.period_end_time, 'trial_end', s.trial_end_time,
+            'cancel_at_period_end', s.cancel_at_period_end, 'canceled', s.canceled_time,
+            'grace_end', s.grace_end_time, 'rank', p.rank, 'grace_days', p.grace_days,
+            'allowances', p.allowances
+        ))
+        FROM (
+            SELECT * FROM (
+                SELECT *, row_number() OVER (
+                    PARTITION BY state IN ('incomplete_expired', 'canceled', 'expired') ORDER BY create_time DESC
+                ) AS newest
+                FROM subscriptions
+                WHERE tenant_id = a.tenant_id AND account_id = a.account_id
+            ) AS ranked
+            WHERE newest <= {PAST_SUBSCRIPTIONS_MAX} OR state NOT IN ('incomplete_expired', 'canceled', 'expired')
+        ) AS s
+        JOIN plans AS p ON p.tenant_id = s.tenant_id AND p.plan_key = s.plan_key AND p.version = s.plan_version
+    ), '[]'::json),
+    'grants', COALESCE((
+        SELECT json_agg(json_build_object(
+            'id', g.grant_id, 'feature', g.feature_key, 'feature_kind', f.kind, 'kind', g.kind,
+            'quantity', g.quantity, 'value', g.value, 'priority', g.priority, 'start', g.start_time,
+            'expire', g.expire_time, 'created', g.create_time, 'grace_end', g.grace_end_time
+        ))
+        FROM grants AS g
+        JOIN features AS f ON f.tenant_id = g.tenant_id AND f.feature_key = g.feature_key
+        WHERE g.tenant_id = a.tenant_id AND g.account_id = a.account_id AND g.revoke_time IS NULL
+          AND (g.expire_time IS NULL OR g.expire_time > now() - interval '1 day')
+    ), '[]'::json)
+)::text AS document
+FROM accounts AS a
+WHERE a.tenant_id = $1 AND a.account_id = ANY($2::text[])
+"""
+
+
+async def read_documents(
+    connection: asyncpg.Connection, tenant_id: TenantId, account_ids: Iterable[AccountId]
+) -> dict[AccountId, tuple[int, str]]:
+    """Return (revision, document) of each account that exists; runs its own transaction as the tenant."""
+    async with connection.transaction(readonly=True):
+        await connection.execute("SELECT set_config('tallygate.tenant_id', $1, true)", tenant_id)
+        rows = await connection.fetch(_SELECT, tenant_id, list(account_ids))
+    return {AccountId(row["account_id"]): (row["revision"], row["document"]) for row in rows}
+
+
+def sources_from_document(tenant_id: TenantId, account_id: AccountId, document: str | bytes) -> AccountSources:
+    """Return the sources that a document describes."""
+    data: dict[str, Any] = json.loads(document)
+    return AccountSources(
+        tenant_id=tenant_id,
+        account_id=account_id,
+        revision=data["revision"],
+        state=AccountState(data["state"]),
+        time_zone=data["time_zone"],
+        create_time=datetime.fromisoformat(data["created"]),
+        subscriptions=tuple(_subscription_source(item) for item in data["subscriptions"]),
+        grants=tuple(_grant(item) for item in data["grants"]),
+    )
+
+
+def _subscription_source(item: dict[str, Any]) -> SubscriptionSource:
+    return SubscriptionSource(
+        subscription=Subscription(
+            subscription_id=item["id"],
+            plan_key=PlanKey(item["plan"]),
+            plan_version=item["version"],
+            state=SubscriptionState(item["state"]),
+            provider=BillingProvider(item["provider"]),
+            interval=BillingInterval(item["interval"]) if item["interval"] else None,
+            quantity=item["quantity"],
+            start_time=datetime.fromisoformat(item["start"]),
+            period_start_time=datetime.fromisoformat(item["period_start"]),
+            period_end_time=_time(item["period_end"]),
+            trial_end_time=_time(item["trial_end"]),
+            cancel_at_period_end=item["cancel_at_period_end"],
+            canceled_time=_time(item["canceled"]),
+            grace_end_time=_time(item["grace_end"]),
+        ),
+        plan_rank=item["rank"],
+        grace_days=item["grace_days"],
+        allowances=tuple(allowance_from_json(allowance) for allowance in item["allowances"]),
+    )
+
+
+def _grant(item: dict[str, Any]) -> Grant:
+    return Grant(
+        grant_id=item["id"],
+        feature_key=FeatureKey(item["feature"]),
+        feature_kind=FeatureKind(item["feature_kind"]),
+        kind=GrantKind(item["kind"]),
+        quantity=item["quantity"],
+        value=item["value"],
+        priority=item["priority"],
+        start_time=datetime.fromisoformat(item["start"]),
+        expire_time=_time(item["expire"]),
+        create_time=datetime.fromisoformat(item["created"]),
+        grace_end_time=_time(item["grace_end"]),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text is not None else None

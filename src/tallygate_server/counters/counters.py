@@ -48,9 +48,10 @@ class Settlement:
     key: str
     batch_id: str
     """Empty when no hold was taken."""
-    committed: int
+    committed: int | None
+    """None: nothing was committed, only the hold ends."""
     version: int
-    """0: nothing was committed, only the hold ends."""
+    """0: the counter has no row yet."""
     ttl_ms: int
 
 
@@ -108,7 +109,8 @@ class Counters:
         key_list = [registry or self._registry, *[settlement.key for settlement in settlements]]
         arguments: list[scripts.Argument] = [len(ended_batches), *ended_batches]
         for settlement in settlements:
-            arguments += (settlement.batch_id, settlement.committed, settlement.version, settlement.ttl_ms)
+            committed = "" if settlement.committed is None else settlement.committed
+            arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms)
         scripts.call_soon(self._connection, scripts.SETTLE, key_list, arguments, on_reply or _ignore)
 
     def flush(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from urllib.parse import quote
 
 from tallygate_server.domain.identifier import FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.limits import GRACE_DAYS_DEFAULT, LIMIT_UNLIMITED
@@ -139,6 +140,13 @@ class TenantSettings:
     """Whether an unknown account is created on the default plan at its first call."""
     upgrade_url: str = ""
     """Template of the link shown with a denial; `{account_id}` and `{feature_key}` are filled in."""
+
+    def upgrade_link(self, account_id: str, feature_key: str) -> str:
+        """Return the link at which the account can get more of the feature; empty when the tenant has none."""
+        if not self.upgrade_url:
+            return ""
+        link = self.upgrade_url.replace("{account_id}", quote(account_id, safe=""))
+        return link.replace("{feature_key}", quote(feature_key, safe=""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,8 @@ CONNECT_TIMEOUT_SECONDS: Final = 5.0
 APP_POOL_SIZE: Final = 10
 
 
-async def connect(database_url: str, role: DatabaseRole | None = None) -> asyncpg.Connection:
-    """Open a connection under a role (None: the login itself, which owns the tables)."""
+def connection_settings(role: DatabaseRole | None = None, **more: str) -> dict[str, str]:
+    """Return the settings with which a connection of the role starts (None: the login itself)."""
     settings = {
         "application_name": f"tallygate:{role.name.lower() if role else 'owner'}",
         "timezone": "UTC",
@@ -41,7 +41,14 @@ async def connect(database_url: str, role: DatabaseRole | None = None) -> asyncp
     if role is not None:
         settings["role"] = role.value
         settings["statement_timeout"] = str(STATEMENT_TIMEOUT_MS)
-    return await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_SECONDS, server_settings=settings)
+    return settings | more
+
+
+async def connect(database_url: str, role: DatabaseRole | None = None, **settings: str) -> asyncpg.Connection:
+    """Open a connection under a role (None: the login itself, which owns the tables)."""
+    return await asyncpg.connect(
+        database_url, timeout=CONNECT_TIMEOUT_SECONDS, server_settings=connection_settings(role, **settings)
+    )
 
 
 def owner_engine(database_url: str) -> AsyncEngine:

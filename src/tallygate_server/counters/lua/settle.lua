@@ -3,8 +3,8 @@
 -- KEYS[1]     registry of hold batches of the server that took the holds
 -- KEYS[2..]   counter hashes
 -- ARGV[1]     number of batch ids that are now wholly settled (b), then these ids
--- then per counter: batch id ("" for none), committed total, its version (0: not known, only end the hold),
---                   time to live in ms for a counter that is new here
+-- then per counter: batch id ("" for none), committed total ("" when unknown: only the hold ends), its version
+--                   (0 for a counter without any row), time to live in ms for a counter that is new here
 -- Returns nothing of interest.
 --
 -- Atomic because a hold may leave `h` only together with the total that contains it.
@@ -14,15 +14,15 @@ for i = 1, done do
 end
 local position = 2 + done
 for i = 2, #KEYS do
-  local key, batch, version = KEYS[i], ARGV[position], tonumber(ARGV[position + 2])
+  local key, batch, committed, version = KEYS[i], ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   local field = 'h:' .. batch
   local state = redis.call('HMGET', key, 'v', field, 'h')
   if state[2] then
     redis.call('HDEL', key, field)
     redis.call('HSET', key, 'h', string.format('%.0f', tonumber(state[3] or '0') - tonumber(state[2])))
   end
-  if version > 0 and (not state[1] or version > tonumber(state[1])) then
-    redis.call('HSET', key, 'c', ARGV[position + 1], 'v', ARGV[position + 2])
+  if committed ~= '' and (not state[1] or version > tonumber(state[1])) then
+    redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
     if not state[1] then
       redis.call('PEXPIRE', key, ARGV[position + 3])
     end

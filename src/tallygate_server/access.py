@@ -1,0 +1,459 @@
+"""Answering: the CheckAccess use case.
+
+All checks of one event-loop tick share one round trip, which validates the cached accounts' revisions and
+reads the counters. Without Redis the same questions go to Postgres; without Postgres the answers rest on
+what is cached and say so (`stale`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import structlog
+
+from tallygate_server.clock import Clock
+from tallygate_server.counters.counters import Counters, Settlement
+from tallygate_server.domain.call import Check, CheckAnswer
+from tallygate_server.domain.catalog import FailureMode
+from tallygate_server.domain.entitlement import Reason, decide
+from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.usage import threshold_percent_reached
+from tallygate_server.errors import RevisionNotReached, StoreUnavailable, TallygateError, Unavailable
+from tallygate_server.hot_accounts import (
+    NEVER_MS,
+    HotAccount,
+    HotAccounts,
+    HotFeature,
+    Loaded,
+    counter_ttl_ms,
+    to_ms,
+)
+from tallygate_server.hot_metrics import metrics
+from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.tenants import TenantDirectory
+
+log = structlog.get_logger(__name__)
+
+OnAnswer = Callable[[CheckAnswer | TallygateError], None]
+
+CACHE_TTL_MS_MAX: Final = 60_000
+"""Longest time for which a caller may keep an answer about a feature that is not counted."""
+CACHE_TTL_DENIED_MS: Final = 5_000
+"""A denial is kept for less long: whoever has just paid should not wait."""
+
+
+class _Pending:
+    """One check on its way."""
+
+    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh")
+
+    def __init__(self, check: Check, done: OnAnswer) -> None:
+        self.check = check
+        self.done = done
+        self.account: HotAccount | None = None
+        self.feature: HotFeature | None = None
+        self.fresh = False
+        self.counter_index = -1
+
+
+class AccessChecker:
+    """Answers checks from cached accounts, validated in Redis each time."""
+
+    def __init__(
+        self,
+        *,
+        accounts: HotAccounts,
+        counters: Counters,
+        ledger: Ledger,
+        tenants: TenantDirectory,
+        clock: Clock,
+    ) -> None:
+        """Wire the checker."""
+        self._accounts = accounts
+        self._counters = counters
+        self._ledger = ledger
+        self._tenants = tenants
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._arrived: list[_Pending] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def check_soon(self, check: Check, done: OnAnswer) -> None:
+        """Answer one check; `done` is called on the loop with the answer or the error. Never raises."""
+        self._arrive(_Pending(check, done))
+
+    async def check(self, check: Check) -> CheckAnswer:
+        """Answer one check; raises TallygateError."""
+        outcome = (await self.check_many([check]))[0]
+        if isinstance(outcome, TallygateError):
+            raise outcome
+        return outcome
+
+    async def check_many(self, checks: Sequence[Check]) -> list[CheckAnswer | TallygateError]:
+        """Answer many, in order."""
+        if not checks:
+            return []
+        outcomes: list[CheckAnswer | TallygateError | None] = [None] * len(checks)
+        missing = len(checks)
+        finished: asyncio.Future[None] = self._loop.create_future()
+
+        def collect(index: int) -> OnAnswer:
+            def done(outcome: CheckAnswer | TallygateError) -> None:
+                nonlocal missing
+                outcomes[index] = outcome
+                missing -= 1
+                if missing == 0 and not finished.done():
+                    finished.set_result(None)
+
+            return done
+
+        for i, check in enumerate(checks):
+            self.check_soon(check, collect(i))
+        await finished
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def list_entitlements(
+        self, tenant_id: TenantId, account_id: AccountId
+    ) -> list[tuple[str, CheckAnswer]]:
+        """Answer for every feature that the account's sources or the tenant's catalog mention, sorted by key.
+
+        Raises TallygateError, AccountNotFound among them only for the tenant: an unknown account is answered as
+        CheckAccess would.
+        """
+        tenant = await self._tenants.get(tenant_id)
+        loaded = await self._accounts.load(tenant_id, account_id, ask_redis=True)
+        mentioned = set(tenant.features)
+        if loaded.account is not None:
+            mentioned |= set(loaded.account.features(self._clock.now_ms()))
+        feature_keys = sorted(mentioned)
+        # A quantity of zero asks how things stand; nothing is exhausted by it.
+        outcomes = await self.check_many([Check(tenant_id, account_id, key, 0) for key in feature_keys])  # type: ignore[arg-type]
+        answers: list[tuple[str, CheckAnswer]] = []
+        for feature_key, outcome in zip(feature_keys, outcomes, strict=True):
+            if isinstance(outcome, TallygateError):
+                raise outcome
+            answers.append((feature_key, outcome))
+        return answers
+
+    async def close(self) -> None:
+        """Wait for what is on its way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------------ one tick
+
+    def _arrive(self, pending: _Pending) -> None:
+        if not self._arrived:
+            self._loop.call_soon(self._flush)
+        self._arrived.append(pending)
+
+    def _flush(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        if not self._counters.ready:
+            metrics.fallback("check_without_redis", len(arrived))
+            self._spawn(self._ask_postgres(arrived))
+            return
+        now_ms = self._clock.now_ms()
+        account_index: dict[str, int] = {}
+        counter_index: dict[str, int] = {}
+        asked: list[_Pending] = []
+        for pending in arrived:
+            check = pending.check
+            account = pending.account or self._accounts.cached(check.tenant_id, check.account_id)
+            if account is None:
+                self._load(pending, ask_redis=True)
+                continue
+            pending.account = account
+            feature = pending.feature = account.feature(check.feature_key, now_ms)
+            account_index.setdefault(account.key, len(account_index))
+            if feature is not None and feature.metered:
+                pending.counter_index = counter_index.setdefault(feature.counter_key, len(counter_index))
+            asked.append(pending)
+        if asked:
+            self._counters.read_soon(
+                list(account_index), list(counter_index), lambda reply: self._on_read(asked, account_index, reply)
+            )
+
+    def _on_read(
+        self, asked: list[_Pending], account_index: dict[str, int], reply: list[bytes | None] | Exception
+    ) -> None:
+        if isinstance(reply, Exception):
+            metrics.fallback("check_without_redis", len(asked))
+            self._spawn(self._ask_postgres(asked))
+            return
+        first_counter = len(account_index)
+        unknown: list[_Pending] = []
+        for pending in asked:
+            account = pending.account
+            assert account is not None
+            if not pending.fresh and reply[account_index[account.key]] != account.revision_bytes:
+                self._load(pending, ask_redis=True)
+            elif pending.counter_index < 0:
+                self._answer(pending, 0, 0)
+            else:
+                position = first_counter + 2 * pending.counter_index
+                committed, held = reply[position], reply[position + 1]
+                if committed is None:
+                    unknown.append(pending)
+                else:
+                    self._answer(pending, int(committed), int(held or 0))
+        if unknown:
+            self._spawn(self._read_unknown(unknown))
+
+    def _load(self, pending: _Pending, *, ask_redis: bool) -> None:
+        check = pending.check
+
+        def on_loaded(loaded: Loaded | TallygateError) -> None:
+            if isinstance(loaded, Unavailable):
+                self._answer_from_cache(pending, loaded)
+            elif isinstance(loaded, TallygateError):
+                self._finish(pending, loaded)
+            elif loaded.account is None:
+                self._finish(pending, self._denied(pending, Reason.ACCOUNT_NOT_FOUND))
+            else:
+                pending.account = loaded.account
+                pending.fresh = loaded.fresh
+                if self._tenants.known(check.tenant_id) is None:
+                    self._spawn(self._learn_tenant(pending))
+                else:
+                    self._arrive(pending)
+
+        self._accounts.load_soon(check.tenant_id, check.account_id, on_loaded, ask_redis=ask_redis)
+
+    async def _learn_tenant(self, pending: _Pending) -> None:
+        try:
+            await self._tenants.get(pending.check.tenant_id)
+        except TallygateError as error:
+            self._finish(pending, error)
+        else:
+            self._arrive(pending)
+
+    async def _read_unknown(self, unknown: list[_Pending]) -> None:
+        """Ask Postgres for counters that Redis does not know, and tell Redis."""
+        try:
+            states = await self._ledger.read_counters(list({_ledger_key(pending) for pending in unknown}))
+        except LedgerDown:
+            for pending in unknown:
+                self._answer_blind(pending)
+            return
+        settlements: dict[str, Settlement] = {}
+        now_ms = self._clock.now_ms()
+        for pending in unknown:
+            feature = pending.feature
+            assert feature is not None
+            assert feature.period is not None
+            state = states.get(_ledger_key(pending), CounterState(0, 0))
+            settlements[feature.counter_key] = Settlement(
+                feature.counter_key, "", state.used, state.version, counter_ttl_ms(feature.period, now_ms)
+            )
+            self._answer(pending, state.used, 0)
+        self._counters.settle_soon(list(settlements.values()))
+
+    # ------------------------------------------------------------------ degraded
+
+    async def _ask_postgres(self, arrived: list[_Pending]) -> None:
+        """Answer without Redis: accounts and counters as Postgres has them now."""
+        wanted = {(pending.check.tenant_id, pending.check.account_id) for pending in arrived}
+        loads = dict(
+            zip(
+                wanted,
+                await asyncio.gather(
+                    *(self._accounts.load(*account) for account in wanted), return_exceptions=True
+                ),
+                strict=True,
+            )
+        )
+        now_ms = self._clock.now_ms()
+        metered: list[_Pending] = []
+        for pending in arrived:
+            check = pending.check
+            loaded = loads[check.tenant_id, check.account_id]
+            if isinstance(loaded, Unavailable):
+                self._answer_from_cache(pending, loaded)
+            elif isinstance(loaded, TallygateError):
+                self._finish(pending, loaded)
+            elif isinstance(loaded, BaseException):
+                log.error("load_failed", error=type(loaded).__name__)
+                self._finish(pending, StoreUnavailable("entitlements cannot be read just now"))
+            elif loaded.account is None:
+                self._finish(pending, self._denied(pending, Reason.ACCOUNT_NOT_FOUND))
+            else:
+                pending.account = loaded.account
+                pending.feature = loaded.account.feature(check.feature_key, now_ms)
+                if pending.feature is not None and pending.feature.metered:
+                    metered.append(pending)
+                else:
+                    self._answer(pending, 0, 0)
+        if not metered:
+            return
+        try:
+            states = await self._ledger.read_counters(list({_ledger_key(pending) for pending in metered}))
+        except LedgerDown:
+            for pending in metered:
+                self._answer_blind(pending)
+            return
+        for pending in metered:
+            self._answer(pending, states.get(_ledger_key(pending), CounterState(0, 0)).used, 0)
+
+    def _answer_from_cache(self, pending: _Pending, error: TallygateError) -> None:
+        """Without Postgres: go by the account as last known, if it is known at all."""
+        check = pending.check
+        account = self._accounts.cached(check.tenant_id, check.account_id)
+        if account is None:
+            self._finish(pending, error)
+            return
+        metrics.fallback("check_from_cache")
+        pending.account = account
+        pending.feature = account.feature(check.feature_key, self._clock.now_ms())
+        if pending.feature is None or not pending.feature.metered:
+            self._answer(pending, 0, 0)
+        elif self._counters.ready:
+            self._counters.read_soon([], [pending.feature.counter_key], lambda reply: self._on_counter(pending, reply))
+        else:
+            self._answer_blind(pending)
+
+    def _on_counter(self, pending: _Pending, reply: list[bytes | None] | Exception) -> None:
+        if isinstance(reply, Exception) or reply[0] is None:
+            self._answer_blind(pending)
+        else:
+            self._answer(pending, int(reply[0]), int(reply[1] or 0))
+
+    def _answer_blind(self, pending: _Pending) -> None:
+        """Nobody knows the counter: the feature's failure mode decides, fail-closed unless its tenant says open."""
+        tenant = self._tenants.known(pending.check.tenant_id)
+        feature = tenant.features.get(pending.check.feature_key) if tenant is not None else None
+        if feature is not None and feature.failure_mode is FailureMode.OPEN:
+            metrics.fallback("fail_open")
+            self._answer(pending, 0, 0)
+        else:
+            metrics.fallback("fail_closed")
+            self._finish(pending, StoreUnavailable("usage cannot be read just now"))
+
+    # ------------------------------------------------------------------ answers
+
+    def _answer(self, pending: _Pending, used: int, held: int) -> None:
+        account, feature, check = pending.account, pending.feature, pending.check
+        assert account is not None
+        stale = not self._ledger.up
+        if check.min_revision > account.revision:
+            self._finish(
+                pending,
+                StoreUnavailable("the wanted revision cannot be looked up just now")
+                if stale
+                else RevisionNotReached(wanted=check.min_revision, current=account.revision),
+            )
+            return
+        known = feature is not None
+        if not known:
+            tenant = self._tenants.known(check.tenant_id)
+            known = tenant is not None and check.feature_key in tenant.features
+            if not known and not stale:
+                self._spawn(self._ask_catalog(pending))
+                return
+        self._finish(pending, self._decided(pending, used, held, feature_known=known, stale=stale))
+
+    async def _ask_catalog(self, pending: _Pending) -> None:
+        """A feature that nobody knows may be new in the catalog."""
+        try:
+            tenant = await self._tenants.refresh(pending.check.tenant_id)
+        except TallygateError as error:
+            self._finish(pending, error)
+            return
+        known = pending.check.feature_key in tenant.features
+        self._finish(pending, self._decided(pending, 0, 0, feature_known=known, stale=not self._ledger.up))
+
+    def _decided(
+        self, pending: _Pending, used: int, held: int, *, feature_known: bool, stale: bool
+    ) -> CheckAnswer:
+        account, feature, check = pending.account, pending.feature, pending.check
+        assert account is not None
+        if feature is None:
+            reason = decide(
+                feature_known=feature_known,
+                account_state=account.sources.state,
+                entitlement=None,
+                quantity=check.quantity,
+                used=0,
+                held=0,
+            )
+            answer = self._denied(pending, reason)
+            answer.stale = stale
+            return answer
+        entitlement = feature.entitlement
+        reason = decide(
+            feature_known=True,
+            account_state=account.sources.state,
+            entitlement=entitlement,
+            quantity=check.quantity,
+            used=used,
+            held=held,
+        )
+        if entitlement.denied is not None:
+            answer = self._denied(pending, reason)
+            answer.stale = stale
+            return answer
+        answer = CheckAnswer(
+            reason=reason,
+            revision=account.revision,
+            feature_kind=entitlement.kind,
+            value=entitlement.value,
+            grace_end_time=entitlement.grace_end_time,
+            plan_key=entitlement.plan_key,
+            stale=stale,
+        )
+        if feature.metered:
+            assert feature.period is not None
+            answer.limit_quantity = feature.limit
+            answer.used_quantity = used
+            answer.held_quantity = held
+            answer.reset_time = feature.period.end
+            if entitlement.thresholds_percent:
+                answer.threshold_percent = threshold_percent_reached(
+                    used=used, limit=feature.limit, thresholds=entitlement.thresholds_percent
+                )
+        if not reason.allows:
+            answer.upgrade_url = self._upgrade_link(check)
+            answer.cache_ttl_ms = self._cache_ttl(feature, CACHE_TTL_DENIED_MS)
+        elif not feature.metered and not stale:
+            answer.cache_ttl_ms = self._cache_ttl(feature, CACHE_TTL_MS_MAX)
+        return answer
+
+    def _cache_ttl(self, feature: HotFeature, longest_ms: int) -> int:
+        """Return for how long the answer may be kept: never beyond a grace end or a reset."""
+        now_ms = self._clock.now_ms()
+        ends_ms = to_ms(feature.entitlement.grace_end_time)
+        if feature.metered:
+            ends_ms = min(ends_ms, feature.period_end_ms)
+        return longest_ms if ends_ms == NEVER_MS else max(0, min(longest_ms, ends_ms - now_ms))
+
+    def _denied(self, pending: _Pending, reason: Reason) -> CheckAnswer:
+        account, feature = pending.account, pending.feature
+        return CheckAnswer(
+            reason=reason,
+            revision=account.revision if account is not None else 0,
+            feature_kind=feature.entitlement.kind if feature is not None else None,
+            upgrade_url=self._upgrade_link(pending.check),
+            cache_ttl_ms=CACHE_TTL_DENIED_MS,
+        )
+
+    def _upgrade_link(self, check: Check) -> str:
+        tenant = self._tenants.known(check.tenant_id)
+        return tenant.settings.upgrade_link(check.account_id, check.feature_key) if tenant is not None else ""
+
+    def _finish(self, pending: _Pending, outcome: CheckAnswer | TallygateError) -> None:
+        metrics.check(outcome)
+        pending.done(outcome)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _ledger_key(pending: _Pending) -> CounterKey:
+    check, feature = pending.check, pending.feature
+    assert feature is not None
+    assert feature.period is not None
+    period = feature.period
+    return CounterKey(check.tenant_id, check.account_id, check.feature_key, period.kind.value, period.start)

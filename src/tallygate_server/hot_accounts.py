@@ -1,0 +1,319 @@
+"""Accounts as the hot path holds them: compiled in process, loaded when missing or outdated.
+
+A cached account is never trusted by itself: every call compares its revision with Redis in the same round
+trip that reads or holds counters. What `load_soon` returns from Postgres was read after the call came in,
+and needs no comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import asyncpg
+import structlog
+
+from tallygate_server.clock import Clock
+from tallygate_server.counters import keys
+from tallygate_server.counters.connection import RedisCommandError, RedisUnavailable
+from tallygate_server.counters.counters import COUNTER_KEEP_MS, COUNTER_TTL_MS_MAX, Counters
+from tallygate_server.domain.catalog import LimitMode
+from tallygate_server.domain.entitlement import AccountSources, Entitlement, Resolution, resolve
+from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.period import Period
+from tallygate_server.errors import StoreUnavailable, TallygateError
+from tallygate_server.storage.ledger import CONNECTION_ERRORS
+from tallygate_server.storage.sources import read_documents, sources_from_document
+
+log = structlog.get_logger(__name__)
+
+NEVER_MS: Final = 1 << 62
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LOADS_AT_ONCE_MAX: Final = 4
+_ACCOUNTS_PER_LOAD_MAX: Final = 500
+_PROVISIONS_AT_ONCE_MAX: Final = 4
+
+
+def to_ms(instant: datetime | None) -> int:
+    """Return milliseconds since 1970, rounded up so that a boundary is never passed early; None is never."""
+    if instant is None:
+        return NEVER_MS
+    return -((EPOCH - instant) // timedelta(milliseconds=1))
+
+
+def from_ms(ms: int) -> datetime:
+    """Return the instant."""
+    return EPOCH + timedelta(milliseconds=ms)
+
+
+class HotFeature:
+    """One entitlement with its current period and counter key."""
+
+    __slots__ = (
+        "counter_key",
+        "entitlement",
+        "hard",
+        "limit",
+        "metered",
+        "period",
+        "period_end_ms",
+        "period_start_ms",
+    )
+
+    def __init__(self, entitlement: Entitlement) -> None:
+        self.entitlement = entitlement
+        self.limit = entitlement.limit_quantity
+        self.hard = entitlement.limit_mode is LimitMode.HARD
+        self.metered = entitlement.kind.metered and entitlement.denied is None
+        self.period: Period | None = None
+        self.period_start_ms = NEVER_MS
+        self.period_end_ms = 0
+        self.counter_key = ""
+
+    @property
+    def effective_limit(self) -> int:
+        """The limit that Redis and Postgres enforce: none at all for a soft one."""
+        return self.limit if self.hard else -1
+
+
+class HotAccount:
+    """One account's sources at one revision, resolved for now."""
+
+    __slots__ = ("_expire_ms", "_features", "_resolution", "key", "revision", "revision_bytes", "revision_text", "sources")
+
+    def __init__(self, sources: AccountSources) -> None:
+        self.sources = sources
+        self.key = keys.account(sources.tenant_id, sources.account_id)
+        self.revision = sources.revision
+        self.revision_text = str(sources.revision)
+        self.revision_bytes = self.revision_text.encode()
+        self._expire_ms = 0
+        self._resolution: Resolution | None = None
+        self._features: dict[str, HotFeature] = {}
+
+    def feature(self, feature_key: str, now_ms: int) -> HotFeature | None:
+        """Return the account's right to the feature now, with the counter of the current period; None for none."""
+        if now_ms >= self._expire_ms:
+            self._resolve(now_ms)
+        feature = self._features.get(feature_key)
+        if feature is not None and feature.metered and not feature.period_start_ms <= now_ms < feature.period_end_ms:
+            self._roll(feature, now_ms)
+        return feature
+
+    def features(self, now_ms: int) -> dict[str, HotFeature]:
+        """Return every feature that any source mentions, by key, each in its current period."""
+        if now_ms >= self._expire_ms:
+            self._resolve(now_ms)
+        for feature_key in self._features:
+            self.feature(feature_key, now_ms)
+        return self._features
+
+    def period_at(self, feature: HotFeature, at: datetime) -> Period:
+        """Return the feature's period at another instant than now."""
+        assert self._resolution is not None
+        return feature.entitlement.period_at(at, self._resolution.time_zone)
+
+    def counter_key(self, feature: HotFeature, period: Period) -> str:
+        """Return the Redis key of the feature's counter in a period."""
+        return keys.counter(self.key, feature.entitlement.feature_key, period)
+
+    def _resolve(self, now_ms: int) -> None:
+        self._resolution = resolve(self.sources, from_ms(now_ms))
+        # Truncation may land a fraction of a millisecond early; one more resolution then costs nothing.
+        self._expire_ms = to_ms(self._resolution.expire_time)
+        self._features = {key: HotFeature(value) for key, value in self._resolution.entitlements.items()}
+
+    def _roll(self, feature: HotFeature, now_ms: int) -> None:
+        period = self.period_at(feature, from_ms(now_ms))
+        feature.period = period
+        feature.period_start_ms = to_ms(period.start)
+        feature.period_end_ms = to_ms(period.end)
+        feature.counter_key = self.counter_key(feature, period)
+
+
+def counter_ttl_ms(period: Period, now_ms: int) -> int:
+    """Return how long a counter of the period is worth keeping in Redis."""
+    if period.end is None:
+        return COUNTER_TTL_MS_MAX
+    return min(max(to_ms(period.end) - now_ms, 0) + COUNTER_KEEP_MS, COUNTER_TTL_MS_MAX)
+
+
+class Loaded:
+    """What a load found: the account (None: there is none), and whether Postgres said so just now."""
+
+    __slots__ = ("account", "fresh")
+
+    def __init__(self, account: HotAccount | None, *, fresh: bool) -> None:
+        self.account = account
+        self.fresh = fresh
+
+
+OnLoaded = Callable[[Loaded | TallygateError], None]
+Provision = Callable[[TenantId, AccountId], Awaitable[bool]]
+
+
+class HotAccounts:
+    """The process' cache of accounts, and the loader behind it."""
+
+    def __init__(
+        self,
+        *,
+        pool: asyncpg.Pool,
+        counters: Counters,
+        clock: Clock,
+        provision: Provision,
+        cache_max: int,
+    ) -> None:
+        """Load through a pool of application connections.
+
+        `provision` creates an unknown account where its tenant allows that, and raises TenantNotFound.
+        """
+        self._pool = pool
+        self._counters = counters
+        self._clock = clock
+        self._provision = provision
+        self._cache: dict[tuple[TenantId, AccountId], HotAccount] = {}
+        self._cache_max = cache_max
+        self._wanted: dict[TenantId, dict[AccountId, list[OnLoaded]]] = {}
+        self._loading: set[asyncio.Task[None]] = set()
+        self._tenants_loading: set[TenantId] = set()
+        self._loads = asyncio.Semaphore(_LOADS_AT_ONCE_MAX)
+        self._provisions = asyncio.Semaphore(_PROVISIONS_AT_ONCE_MAX)
+
+    def cached(self, tenant_id: TenantId, account_id: AccountId) -> HotAccount | None:
+        """Return the account if this process has it, at whatever revision."""
+        return self._cache.get((tenant_id, account_id))
+
+    def load_soon(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, ask_redis: bool) -> None:
+        """Load the account, as it is now or later; many loads of one tenant become one query.
+
+        With `ask_redis`, sources that Redis holds will do (their revision is compared by the next script).
+        """
+        if ask_redis and self._counters.ready:
+            self._spawn(self._load_from_redis(tenant_id, account_id, on_loaded))
+            return
+        # A load that is already running may have read before this call came in: it is never joined.
+        self._wanted.setdefault(tenant_id, {}).setdefault(account_id, []).append(on_loaded)
+        if tenant_id not in self._tenants_loading:
+            self._tenants_loading.add(tenant_id)
+            self._spawn(self._load_tenant(tenant_id))
+
+    async def load(self, tenant_id: TenantId, account_id: AccountId, *, ask_redis: bool = False) -> Loaded:
+        """Load the account; raises TallygateError."""
+        future: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+
+        def resolve_future(loaded: Loaded | TallygateError) -> None:
+            if future.done():
+                return
+            if isinstance(loaded, TallygateError):
+                future.set_exception(loaded)
+            else:
+                future.set_result(loaded)
+
+        self.load_soon(tenant_id, account_id, resolve_future, ask_redis=ask_redis)
+        return await future
+
+    async def close(self) -> None:
+        """Wait for running loads."""
+        await asyncio.gather(*self._loading, return_exceptions=True)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
+
+    async def _load_from_redis(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded) -> None:
+        try:
+            found = await self._counters.sources(keys.account(tenant_id, account_id))
+        except (RedisUnavailable, RedisCommandError):
+            found = None
+        if found is None:
+            self.load_soon(tenant_id, account_id, on_loaded, ask_redis=False)
+            return
+        sources = sources_from_document(tenant_id, account_id, found[1])
+        on_loaded(Loaded(self._keep(HotAccount(sources)), fresh=False))
+
+    async def _load_tenant(self, tenant_id: TenantId) -> None:
+        try:
+            while wanted := self._wanted.pop(tenant_id, None):
+                batch = dict(list(wanted.items())[:_ACCOUNTS_PER_LOAD_MAX])
+                rest = {account_id: waiting for account_id, waiting in wanted.items() if account_id not in batch}
+                if rest:
+                    self._wanted[tenant_id] = rest
+                async with self._loads:
+                    await self._load_batch(tenant_id, batch)
+        finally:
+            self._tenants_loading.discard(tenant_id)
+
+    async def _load_batch(self, tenant_id: TenantId, batch: dict[AccountId, list[OnLoaded]]) -> None:
+        try:
+            documents = await self._read(tenant_id, list(batch))
+        except TallygateError as error:
+            for waiting in batch.values():
+                _tell(waiting, error)
+            return
+        for account_id, waiting in batch.items():
+            if account_id in documents:
+                self._found(tenant_id, account_id, documents[account_id], waiting)
+            else:
+                self._spawn(self._provision_and_load(tenant_id, account_id, waiting))
+
+    async def _provision_and_load(
+        self, tenant_id: TenantId, account_id: AccountId, waiting: list[OnLoaded]
+    ) -> None:
+        try:
+            async with self._provisions:
+                exists = await self._provision(tenant_id, account_id)
+            documents = await self._read(tenant_id, [account_id]) if exists else {}
+        except TallygateError as error:
+            _tell(waiting, error)
+            return
+        except Exception:
+            log.exception("provision_failed", tenant_id=tenant_id)
+            _tell(waiting, StoreUnavailable("the account could not be created just now"))
+            return
+        if account_id in documents:
+            self._found(tenant_id, account_id, documents[account_id], waiting)
+        else:
+            _tell(waiting, Loaded(None, fresh=True))
+
+    async def _read(self, tenant_id: TenantId, account_ids: list[AccountId]) -> dict[AccountId, tuple[int, str]]:
+        try:
+            async with self._pool.acquire() as connection:
+                return await read_documents(connection, tenant_id, account_ids)
+        except CONNECTION_ERRORS as error:
+            raise StoreUnavailable("entitlements cannot be read just now") from error
+
+    def _found(
+        self, tenant_id: TenantId, account_id: AccountId, document: tuple[int, str], waiting: list[OnLoaded]
+    ) -> None:
+        revision, text = document
+        account = self._keep(HotAccount(sources_from_document(tenant_id, account_id, text)))
+        if self._counters.ready:
+            self._spawn(self._store(account.key, revision, text))
+        _tell(waiting, Loaded(account, fresh=True))
+
+    async def _store(self, account_key: str, revision: int, text: str) -> None:
+        try:
+            await self._counters.store_sources(account_key, revision, text)
+        except (RedisUnavailable, RedisCommandError) as error:
+            log.debug("sources_not_stored", error=str(error))
+
+    def _keep(self, account: HotAccount) -> HotAccount:
+        cache_key = (account.sources.tenant_id, account.sources.account_id)
+        known = self._cache.get(cache_key)
+        if known is not None and known.revision > account.revision:
+            # A slower, older load: good for those who wait for it, not for the cache.
+            return account
+        self._cache.pop(cache_key, None)
+        self._cache[cache_key] = account
+        if len(self._cache) > self._cache_max:
+            del self._cache[next(iter(self._cache))]
+        return account
+
+
+def _tell(waiting: list[OnLoaded], loaded: Loaded | TallygateError) -> None:
+    for on_loaded in waiting:
+        on_loaded(loaded)

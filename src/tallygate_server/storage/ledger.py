@@ -1,0 +1,676 @@
+"""The usage ledger: every statement that counts, straight on asyncpg.
+
+Works as `tallygate_meter`, a role that reaches the usage tables of all tenants and nothing else, so one
+transaction can carry a group of many tenants. Ledger rows and counters change in the same transaction,
+always: a counter equals the sum of its entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+import structlog
+
+from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.storage.engine import DatabaseRole, connect, connection_settings
+
+log = structlog.get_logger(__name__)
+
+CONNECTION_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+"""What asyncpg raises when Postgres is away, or goes away during a statement."""
+
+RECONNECT_DELAY_SECONDS_MIN: Final = 0.05
+RECONNECT_DELAY_SECONDS_MAX: Final = 0.5
+_POOL_SIZE: Final = 4
+
+
+class CounterKey(NamedTuple):
+    """Primary key of a counter, in lock order."""
+
+    tenant_id: TenantId
+    account_id: AccountId
+    feature_key: str
+    period_kind: str
+    period_start: datetime
+
+
+class CounterState(NamedTuple):
+    """A counter's total and its version; version 0 is a counter without a row."""
+
+    used: int
+    version: int
+
+
+@dataclass(slots=True)
+class CounterChange:
+    """What one group adds to one counter: positive quantities only, all or nothing."""
+
+    key: CounterKey
+    period_end: datetime | None
+    limit: int
+    total: int = 0
+
+
+@dataclass(slots=True)
+class EntryRow:
+    """One ledger entry, before its counter's total is known."""
+
+    counter: int
+    """Index into the group's counters."""
+    entry_id: int
+    quantity: int
+    prefix: int
+    """Sum of the group's quantities of this counter up to and including this entry."""
+    event_time: datetime | None
+    request_id: str | None
+    fingerprint: int
+    dimensions: str | None
+    """JSON text."""
+    reason: int
+    thresholds: str
+    plan_key: str
+    revision: int
+
+
+@dataclass(slots=True)
+class RequestRow:
+    """The first answer to a request id."""
+
+    tenant_id: TenantId
+    account_id: AccountId
+    request_id: str
+    fingerprint: int
+    reason: int
+    entry_id: int | None
+    quantity: int
+    used_quantity: int
+    limit_quantity: int
+    thresholds: str
+    reset_time: datetime | None
+    plan_key: str
+    revision: int
+
+
+@dataclass(slots=True)
+class DenialRow:
+    """A denied increment."""
+
+    tenant_id: TenantId
+    account_id: AccountId
+    entry_id: int
+    recorded_time: datetime
+    feature_key: str
+    quantity: int
+    reason: int
+    used_quantity: int
+    limit_quantity: int
+    event_time: datetime | None
+    request_id: str | None
+
+
+@dataclass(slots=True)
+class ExactEntry:
+    """One ledger entry whose place is known, as the exact commit writes it."""
+
+    key: CounterKey
+    entry_id: int
+    quantity: int
+    used_after: int
+    limit: int
+    event_time: datetime | None
+    request_id: str | None
+    dimensions: str | None
+
+
+class DuplicateRow(Exception):
+    """An entry or a request id of the group is in the ledger already: nothing of the group was written."""
+
+
+class LedgerLost(Exception):
+    """The connection broke; whether the transaction was committed is not known."""
+
+
+class LedgerDown(Exception):
+    """Postgres could not be asked; nothing was written."""
+
+
+_COUNTERS: Final = """
+counter AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::bigint[],
+        $9::bigint[]
+    ) WITH ORDINALITY AS t(
+        tenant_id, account_id, feature_key, period_kind, period_start, period_end, limit_quantity, total, ordinal
+    )
+),
+changed AS (
+    INSERT INTO usage_counters AS c (
+        tenant_id, account_id, feature_key, period_kind, period_start, period_end, used_quantity, version,
+        limit_quantity
+    )
+    SELECT tenant_id, account_id, feature_key, period_kind, period_start, period_end, total, 1, limit_quantity
+    FROM counter
+    WHERE limit_quantity < 0 OR total <= limit_quantity
+    ON CONFLICT (tenant_id, account_id, feature_key, period_kind, period_start) DO UPDATE
+    SET used_quantity = c.used_quantity + EXCLUDED.used_quantity,
+        version = c.version + 1,
+        limit_quantity = EXCLUDED.limit_quantity,
+        update_time = now()
+    WHERE EXCLUDED.limit_quantity < 0 OR c.used_quantity + EXCLUDED.used_quantity <= EXCLUDED.limit_quantity
+    RETURNING tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, version
+),
+counted AS MATERIALIZED (
+    SELECT counter.*, changed.used_quantity, changed.version
+    FROM counter
+    JOIN changed USING (tenant_id, account_id, feature_key, period_kind, period_start)
+)"""
+
+_ENTRIES: Final = """
+entry AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::timestamptz[], $15::text[], $16::text[]
+    ) AS t(ordinal, entry_id, quantity, prefix, event_time, request_id, dimensions)
+),
+written AS (
+    INSERT INTO usage_entries (
+        tenant_id, account_id, entry_id, recorded_time, feature_key, period_kind, period_start, quantity,
+        used_after, limit_quantity, event_time, request_id, dimensions
+    )
+    SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
+        counted.period_kind, counted.period_start, entry.quantity,
+        counted.used_quantity - counted.total + entry.prefix, counted.limit_quantity,
+        COALESCE(entry.event_time, $1::timestamptz), entry.request_id, entry.dimensions::jsonb
+    FROM entry
+    JOIN counted USING (ordinal)
+)"""
+
+_REQUESTS: Final = """
+requested AS (
+    INSERT INTO usage_requests (
+        tenant_id, account_id, request_id, fingerprint, reason, entry_id, quantity, used_quantity,
+        limit_quantity, threshold_percents, reset_time, plan_key, revision, recorded_time
+    )
+    SELECT counted.tenant_id, counted.account_id, entry.request_id, more.fingerprint, more.reason, entry.entry_id,
+        entry.quantity, counted.used_quantity - counted.total + entry.prefix, counted.limit_quantity,
+        more.thresholds, counted.period_end, more.plan_key, more.revision, $1::timestamptz
+    FROM entry
+    JOIN counted USING (ordinal)
+    JOIN unnest($11::bigint[], $17::bigint[], $18::smallint[], $19::text[], $20::text[], $21::bigint[])
+        AS more(entry_id, fingerprint, reason, thresholds, plan_key, revision) USING (entry_id)
+    WHERE entry.request_id IS NOT NULL
+)"""
+
+_RESULT: Final = "SELECT ordinal, used_quantity, version FROM counted"
+
+# The conditional upsert has the last word on every hard limit. Counters come sorted, so that two servers lock
+# them in the same order. A counter that refuses takes its entries with it; the others are counted.
+_COMMIT: Final = f"WITH {_COUNTERS},{_ENTRIES} {_RESULT}"
+_COMMIT_WITH_REQUESTS: Final = f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS} {_RESULT}"
+
+_READ_COUNTERS: Final = """
+SELECT c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.version
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+    AS k(tenant_id, account_id, feature_key, period_kind, period_start)
+JOIN usage_counters AS c USING (tenant_id, account_id, feature_key, period_kind, period_start)
+"""
+
+_MAKE_COUNTERS: Final = """
+INSERT INTO usage_counters (
+    tenant_id, account_id, feature_key, period_kind, period_start, period_end, used_quantity, version,
+    limit_quantity
+)
+SELECT *, 0, 0, -1
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
+ON CONFLICT DO NOTHING
+"""
+
+_LOCK_COUNTERS: Final = """
+SELECT c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.version
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+    AS k(tenant_id, account_id, feature_key, period_kind, period_start)
+JOIN usage_counters AS c USING (tenant_id, account_id, feature_key, period_kind, period_start)
+ORDER BY 1, 2, 3, 4, 5
+FOR UPDATE OF c
+"""
+
+_SET_COUNTERS: Final = """
+UPDATE usage_counters AS c
+SET used_quantity = k.used_quantity, version = c.version + 1, limit_quantity = k.limit_quantity, update_time = now()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[])
+    AS k(tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, limit_quantity)
+WHERE (c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start)
+    = (k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start)
+"""
+
+_FIND_REQUESTS: Final = """
+SELECT r.*
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(tenant_id, account_id, request_id)
+JOIN usage_requests AS r USING (tenant_id, account_id, request_id)
+"""
+
+_FIND_ENTRIES: Final = """
+SELECT e.entry_id, e.used_after
+FROM unnest($2::text[], $3::text[], $4::bigint[]) AS k(tenant_id, account_id, entry_id)
+JOIN usage_entries AS e USING (tenant_id, account_id, entry_id)
+WHERE e.recorded_time = $1
+"""
+
+_INSERT_ENTRIES: Final = """
+INSERT INTO usage_entries (
+    tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
+    limit_quantity, event_time, request_id, dimensions, recorded_time
+)
+SELECT k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start, k.entry_id, k.quantity,
+    k.used_after, k.limit_quantity, COALESCE(k.event_time, $1), k.request_id, k.dimensions::jsonb, $1
+FROM unnest(
+    $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::bigint[],
+    $10::bigint[], $11::timestamptz[], $12::text[], $13::text[]
+) AS k(
+    tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
+    limit_quantity, event_time, request_id, dimensions
+)
+"""
+
+_INSERT_REQUESTS: Final = """
+INSERT INTO usage_requests (
+    tenant_id, account_id, request_id, fingerprint, reason, entry_id, quantity, used_quantity, limit_quantity,
+    threshold_percents, reset_time, plan_key, revision, recorded_time
+)
+SELECT *, $1
+FROM unnest(
+    $2::text[], $3::text[], $4::text[], $5::bigint[], $6::smallint[], $7::bigint[], $8::bigint[], $9::bigint[],
+    $10::bigint[], $11::text[], $12::timestamptz[], $13::text[], $14::bigint[]
+)
+"""
+
+_INSERT_DENIALS: Final = """
+INSERT INTO usage_denials (
+    tenant_id, account_id, entry_id, recorded_time, feature_key, quantity, reason, used_quantity, limit_quantity,
+    event_time, request_id
+)
+SELECT k.tenant_id, k.account_id, k.entry_id, k.recorded_time, k.feature_key, k.quantity, k.reason,
+    k.used_quantity, k.limit_quantity, COALESCE(k.event_time, k.recorded_time), k.request_id
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bigint[], $7::smallint[],
+    $8::bigint[], $9::bigint[], $10::timestamptz[], $11::text[]
+) AS k(
+    tenant_id, account_id, entry_id, recorded_time, feature_key, quantity, reason, used_quantity,
+    limit_quantity, event_time, request_id
+)
+"""
+
+_FORGET_REQUESTS: Final = """
+DELETE FROM usage_requests
+WHERE (tenant_id, account_id, request_id) IN (
+    SELECT tenant_id, account_id, request_id FROM usage_requests WHERE recorded_time < $1 LIMIT $2
+)
+"""
+
+
+class Ledger:
+    """Connections of the meter role: one for group commits, a pool for the rest."""
+
+    def __init__(self, database_url: str, *, commit_timeout_ms: int) -> None:
+        """Prepare; `start` opens the connections. A group commit that takes longer than the timeout is given up."""
+        self._url = database_url
+        self._commit_timeout_seconds = commit_timeout_ms / 1000
+        self._committer: asyncpg.Connection | None = None
+        self._pool: asyncpg.Pool | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._lost = asyncio.Event()
+        self._up = asyncio.Event()
+        self.node = 0
+        """Number of this server process, unique among those alive: part of entry ids."""
+
+    @property
+    def up(self) -> bool:
+        """Whether Postgres answered last, as far as is known right now."""
+        return self._up.is_set()
+
+    async def start(self) -> None:
+        """Open the connections; raises LedgerDown when Postgres is away."""
+        try:
+            await self._connect()
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=1,
+                max_size=_POOL_SIZE,
+                timeout=5,
+                command_timeout=10,
+                server_settings=connection_settings(DatabaseRole.METER),
+                # Nothing sets session state here, so a connection needs no cleaning between uses.
+                reset=_no_reset,
+            )
+        except CONNECTION_ERRORS as error:
+            raise LedgerDown(str(error)) from error
+        assert self._committer is not None
+        self.node = (await self._committer.fetchval("SELECT nextval('server_nodes')")) % 1024
+        self._keeper = asyncio.create_task(self._keep(), name="ledger-connection")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        self._up.clear()
+        if self._pool is not None:
+            self._pool.terminate()
+        if self._committer is not None and not self._committer.is_closed():
+            await self._committer.close(timeout=1)
+
+    async def wait_up(self, timeout_seconds: float) -> bool:
+        """Wait until Postgres answers again; False when it did not within the time."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._up.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def commit(
+        self, recorded_time: datetime, counters: Sequence[CounterChange], entries: Sequence[EntryRow]
+    ) -> list[CounterState | None]:
+        """Count a group in one statement; return the new state of each counter, None where the limit refused.
+
+        Counters must be sorted by key. Entries of a refused counter are not written.
+
+        Raises DuplicateRow, LedgerDown (nothing written) or LedgerLost (not known).
+        """
+        connection = self._committer
+        if connection is None or not self._up.is_set():
+            raise LedgerDown
+        with_requests = any(entry.request_id is not None for entry in entries)
+        arguments: list[Any] = [
+            recorded_time,
+            *_columns(change.key for change in counters),
+            [change.period_end for change in counters],
+            [change.limit for change in counters],
+            [change.total for change in counters],
+            [entry.counter + 1 for entry in entries],
+            [entry.entry_id for entry in entries],
+            [entry.quantity for entry in entries],
+            [entry.prefix for entry in entries],
+            [entry.event_time for entry in entries],
+            [entry.request_id for entry in entries],
+            [entry.dimensions for entry in entries],
+        ]
+        if with_requests:
+            arguments += [
+                [entry.fingerprint for entry in entries],
+                [entry.reason for entry in entries],
+                [entry.thresholds for entry in entries],
+                [entry.plan_key for entry in entries],
+                [entry.revision for entry in entries],
+            ]
+        try:
+            rows = await connection.fetch(
+                _COMMIT_WITH_REQUESTS if with_requests else _COMMIT, *arguments, timeout=self._commit_timeout_seconds
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise DuplicateRow(error.constraint_name) from error
+        except CONNECTION_ERRORS as error:
+            self._note_lost()
+            raise LedgerLost(str(error)) from error
+        states: list[CounterState | None] = [None] * len(counters)
+        for ordinal, used, version in rows:
+            states[ordinal - 1] = CounterState(used, version)
+        return states
+
+    @asynccontextmanager
+    async def exact(self) -> AsyncIterator[ExactTransaction]:
+        """Open a transaction that locks counters, looks, and then writes.
+
+        Raises DuplicateRow, LedgerDown (nothing written) or LedgerLost (not known).
+        """
+        entered = False
+        try:
+            async with self._acquire() as connection, connection.transaction():
+                entered = True
+                yield ExactTransaction(connection)
+        except asyncpg.UniqueViolationError as error:
+            raise DuplicateRow(error.constraint_name) from error
+        except CONNECTION_ERRORS as error:
+            self._note_broken(error)
+            raise (LedgerLost if entered else LedgerDown)(str(error)) from error
+
+    async def read_counters(self, keys: Sequence[CounterKey]) -> dict[CounterKey, CounterState]:
+        """Return the counters that have a row; raises LedgerDown."""
+        rows = await self._fetch(_READ_COUNTERS, *_columns(keys))
+        return {CounterKey(*row[:5]): CounterState(row[5], row[6]) for row in rows}
+
+    async def find_entries(
+        self, recorded_time: datetime, entries: Sequence[tuple[TenantId, AccountId, int]]
+    ) -> dict[int, int]:
+        """Return used_after by entry id, for those entries that were written at this time; raises LedgerDown."""
+        tenant_ids, account_ids, entry_ids = zip(*entries, strict=True)
+        rows = await self._fetch(_FIND_ENTRIES, recorded_time, tenant_ids, account_ids, entry_ids)
+        return {row[0]: row[1] for row in rows}
+
+    async def write_denials(self, denials: Sequence[DenialRow]) -> None:
+        """Record denied increments; raises LedgerDown."""
+        await self._fetch(_INSERT_DENIALS, *_denial_columns(denials))
+
+    async def forget_requests(self, before: datetime, rows_max: int) -> int:
+        """Delete request ids older than the window, at most so many; return how many. Raises LedgerDown."""
+        try:
+            async with self._acquire() as connection:
+                tag: str = await connection.execute(_FORGET_REQUESTS, before, rows_max)
+        except CONNECTION_ERRORS as error:
+            raise LedgerDown(str(error)) from error
+        return int(tag.rsplit(" ", 1)[-1])
+
+    async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        try:
+            async with self._acquire() as connection:
+                rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+                return rows
+        except CONNECTION_ERRORS as error:
+            self._note_broken(error)
+            raise LedgerDown(str(error)) from error
+
+    @asynccontextmanager
+    async def _acquire(self) -> AsyncIterator[asyncpg.Connection]:
+        if self._pool is None or not self._up.is_set():
+            raise ConnectionError("Postgres is away")
+        async with self._pool.acquire(timeout=5) as connection:
+            yield connection
+
+    async def _connect(self) -> None:
+        # The group statement joins only its own arrays: hash joins, planned once.
+        connection = await connect(
+            self._url, DatabaseRole.METER, plan_cache_mode="force_generic_plan", enable_nestloop="off"
+        )
+        connection.add_termination_listener(self._terminated)
+        self._committer = connection
+        self._lost.clear()
+        self._up.set()
+
+    def _terminated(self, connection: asyncpg.Connection) -> None:
+        if connection is self._committer:
+            self._note_lost()
+
+    def _note_broken(self, error: BaseException) -> None:
+        # A pool that is merely busy times out as well; only the group commit's own time-out tells of Postgres.
+        if not isinstance(error, TimeoutError):
+            self._note_lost()
+
+    def _note_lost(self) -> None:
+        # Whichever connection broke: the keeper finds out at once whether Postgres is there.
+        if self._up.is_set():
+            log.warning("postgres_lost")
+        self._up.clear()
+        self._lost.set()
+
+    async def _keep(self) -> None:
+        delay = RECONNECT_DELAY_SECONDS_MIN
+        while True:
+            await self._lost.wait()
+            if self._committer is not None:
+                self._committer.terminate()
+            try:
+                await self._connect()
+                if self._pool is not None:
+                    await self._pool.expire_connections()
+            except CONNECTION_ERRORS as error:
+                log.debug("postgres_connect_failed", error=type(error).__name__)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, RECONNECT_DELAY_SECONDS_MAX)
+            else:
+                log.info("postgres_connected")
+                delay = RECONNECT_DELAY_SECONDS_MIN
+
+
+class ExactTransaction:
+    """Statements of one exact commit, in the order in which they must come: lock, look, write."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        """Work inside an open transaction."""
+        self._connection = connection
+
+    async def lock_counters(
+        self, counters: Sequence[tuple[CounterKey, datetime | None]]
+    ) -> dict[CounterKey, CounterState]:
+        """Lock the counters (key, period end) in key order, making those that are missing; return their state."""
+        columns = _columns(key for key, _ in counters)
+        rows = await self._connection.fetch(_LOCK_COUNTERS, *columns)
+        if len(rows) < len(counters):
+            await self._connection.execute(_MAKE_COUNTERS, *columns, [end for _, end in counters])
+            rows = await self._connection.fetch(_LOCK_COUNTERS, *columns)
+        return {CounterKey(*row[:5]): CounterState(row[5], row[6]) for row in rows}
+
+    async def find_requests(
+        self, requests: Sequence[tuple[TenantId, AccountId, str]]
+    ) -> dict[tuple[TenantId, AccountId, str], asyncpg.Record]:
+        """Return the first answers to request ids that were used before."""
+        if not requests:
+            return {}
+        tenant_ids, account_ids, request_ids = zip(*requests, strict=True)
+        rows = await self._connection.fetch(_FIND_REQUESTS, tenant_ids, account_ids, request_ids)
+        return {(row["tenant_id"], row["account_id"], row["request_id"]): row for row in rows}
+
+    async def write(
+        self,
+        recorded_time: datetime,
+        *,
+        counters: Sequence[tuple[CounterKey, int, int]],
+        entries: Sequence[ExactEntry],
+        requests: Sequence[RequestRow],
+        denials: Sequence[DenialRow],
+    ) -> None:
+        """Write what was decided; `counters` are (key, new total, limit)."""
+        connection = self._connection
+        if counters:
+            await connection.execute(
+                _SET_COUNTERS,
+                *_columns(key for key, _, _ in counters),
+                [used for _, used, _ in counters],
+                [limit for _, _, limit in counters],
+            )
+        if entries:
+            await connection.execute(
+                _INSERT_ENTRIES,
+                recorded_time,
+                *_columns(entry.key for entry in entries),
+                *_attributes(
+                    entries,
+                    "entry_id",
+                    "quantity",
+                    "used_after",
+                    "limit",
+                    "event_time",
+                    "request_id",
+                    "dimensions",
+                ),
+            )
+        if requests:
+            await connection.execute(
+                _INSERT_REQUESTS,
+                recorded_time,
+                *_attributes(
+                    requests,
+                    "tenant_id",
+                    "account_id",
+                    "request_id",
+                    "fingerprint",
+                    "reason",
+                    "entry_id",
+                    "quantity",
+                    "used_quantity",
+                    "limit_quantity",
+                    "thresholds",
+                    "reset_time",
+                    "plan_key",
+                    "revision",
+                ),
+            )
+        if denials:
+            await connection.execute(_INSERT_DENIALS, *_denial_columns(denials))
+
+
+def _columns(keys: Iterable[CounterKey]) -> list[list[Any]]:
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    return columns or [[], [], [], [], []]
+
+
+def _attributes(rows: Sequence[object], *names: str) -> list[list[Any]]:
+    return [[getattr(row, name) for row in rows] for name in names]
+
+
+def _denial_columns(denials: Sequence[DenialRow]) -> list[list[Any]]:
+    return _attributes(
+        denials,
+        "tenant_id",
+        "account_id",
+        "entry_id",
+        "recorded_time",
+        "feature_key",
+        "quantity",
+        "reason",
+        "used_quantity",
+        "limit_quantity",
+        "event_time",
+        "request_id",
+    )
+
+
+async def _no_reset(connection: asyncpg.Connection) -> None:
+    """Leave the connection as it is."""
+
+
+EntryIds = Callable[[], int]
+
+
+def entry_ids(node: int, now_ms: Callable[[], int]) -> EntryIds:
+    """Return a maker of ledger entry ids: 41 bits of milliseconds, 10 of the node, 12 of a sequence.
+
+    Rising within a process even when its clock steps back.
+    """
+    last_ms, sequence = 0, 0
+
+    def make() -> int:
+        nonlocal last_ms, sequence
+        ms = now_ms()
+        if ms > last_ms:
+            last_ms, sequence = ms, 0
+        else:
+            sequence += 1
+            if sequence > 0xFFF:
+                last_ms, sequence = last_ms + 1, 0
+        return (last_ms << 22) | (node << 12) | sequence
+
+    return make

@@ -1,0 +1,259 @@
+"""Reading usage: one counter, all counters of an account, the ledger's entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from tallygate_server.access import AccessChecker
+from tallygate_server.clock import Clock
+from tallygate_server.domain.call import Check
+from tallygate_server.domain.catalog import FeatureKind
+from tallygate_server.domain.entitlement import Reason
+from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
+from tallygate_server.domain.limits import LIMIT_UNLIMITED
+from tallygate_server.domain.period import PeriodKind
+from tallygate_server.domain.usage import threshold_percent_reached
+from tallygate_server.errors import (
+    AccountNotFound,
+    FeatureNotFound,
+    FeatureNotMetered,
+    StoreUnavailable,
+    TallygateError,
+)
+from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature
+from tallygate_server.storage.engine import Database
+from tallygate_server.storage.ledger import CONNECTION_ERRORS, CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.storage.tables import usage_entries
+from tallygate_server.tenants import TenantDirectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureUsage:
+    """How far one feature of one account is used in one period."""
+
+    feature_key: str
+    feature_kind: FeatureKind
+    limit_quantity: int
+    used_quantity: int
+    held_quantity: int
+    period_kind: PeriodKind
+    period_start: datetime
+    period_end: datetime | None
+    """When the counter resets; None for never."""
+    threshold_percent: int
+    plan_key: str
+    revision: int
+    reason: Reason
+
+    @property
+    def remaining_quantity(self) -> int:
+        """What is left in the period; -1 for unlimited."""
+        if self.limit_quantity == LIMIT_UNLIMITED:
+            return LIMIT_UNLIMITED
+        return max(0, self.limit_quantity - self.used_quantity - self.held_quantity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageEntry:
+    """One entry of the ledger."""
+
+    entry_id: int
+    feature_key: str
+    quantity: int
+    used_after: int
+    limit_quantity: int
+    period_kind: PeriodKind
+    period_start: datetime
+    event_time: datetime
+    recorded_time: datetime
+    request_id: str
+    dimensions: dict[str, str]
+
+
+class UsageQueries:
+    """Reads usage; never counts."""
+
+    def __init__(
+        self,
+        *,
+        checker: AccessChecker,
+        accounts: HotAccounts,
+        ledger: Ledger,
+        database: Database,
+        tenants: TenantDirectory,
+        clock: Clock,
+    ) -> None:
+        """Wire the queries."""
+        self._checker = checker
+        self._accounts = accounts
+        self._ledger = ledger
+        self._database = database
+        self._tenants = tenants
+        self._clock = clock
+
+    async def usage(
+        self, tenant_id: TenantId, account_id: AccountId, feature_key: FeatureKey, at: datetime | None = None
+    ) -> FeatureUsage:
+        """Return one counter, now or in the period that contained another instant.
+
+        Raises AccountNotFound, FeatureNotFound, FeatureNotMetered and what checks raise.
+        """
+        account = await self._account(tenant_id, account_id)
+        feature = account.feature(feature_key, self._clock.now_ms())
+        if feature is None or not feature.metered:
+            tenant = await self._tenants.get(tenant_id)
+            declared = tenant.features.get(feature_key)
+            if declared is None:
+                raise FeatureNotFound(feature_key)
+            if not declared.kind.metered:
+                raise FeatureNotMetered(feature_key, declared.kind.value)
+            return self._nothing(account, feature_key, declared.kind, feature)
+        if at is None:
+            return (await self._now(account, [feature]))[0]
+        period = account.period_at(feature, at)
+        key = CounterKey(tenant_id, account_id, feature_key, period.kind.value, period.start)
+        try:
+            state = (await self._ledger.read_counters([key])).get(key, CounterState(0, 0))
+        except LedgerDown as error:
+            raise StoreUnavailable("past usage cannot be read just now") from error
+        return _usage(account, feature, used=state.used, held=0, start=period.start, end=period.end, reason=Reason.OK)
+
+    async def quota(self, tenant_id: TenantId, account_id: AccountId) -> list[FeatureUsage]:
+        """Return every metered feature that the account has, sorted by key; raises AccountNotFound."""
+        account = await self._account(tenant_id, account_id)
+        features = account.features(self._clock.now_ms())
+        return await self._now(account, [features[key] for key in sorted(features) if features[key].metered])
+
+    async def entries(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        after_entry_id: int = 0,
+        limit: int,
+    ) -> list[UsageEntry]:
+        """Return ledger entries in id order, those recorded in `[start, end)` and after an entry, at most so many.
+
+        Keyset-paged on the primary key (tenant_id, account_id, entry_id).
+        """
+        t = usage_entries.c
+        query = (
+            select(usage_entries)
+            .where(t.tenant_id == tenant_id, t.account_id == account_id, t.entry_id > after_entry_id)
+            .order_by(t.entry_id)
+            .limit(limit)
+        )
+        if feature_key:
+            query = query.where(t.feature_key == feature_key)
+        if start is not None:
+            query = query.where(t.recorded_time >= start)
+        if end is not None:
+            query = query.where(t.recorded_time < end)
+        await self._tenants.get(tenant_id)
+        try:
+            async with self._database.tenant_transaction(tenant_id) as connection:
+                rows = (await connection.execute(query)).all()
+        except CONNECTION_ERRORS as error:
+            raise StoreUnavailable("the ledger cannot be read just now") from error
+        return [
+            UsageEntry(
+                entry_id=row.entry_id,
+                feature_key=row.feature_key,
+                quantity=row.quantity,
+                used_after=row.used_after,
+                limit_quantity=row.limit_quantity,
+                period_kind=PeriodKind(row.period_kind),
+                period_start=row.period_start,
+                event_time=row.event_time,
+                recorded_time=row.recorded_time,
+                request_id=row.request_id or "",
+                dimensions=row.dimensions or {},
+            )
+            for row in rows
+        ]
+
+    async def _account(self, tenant_id: TenantId, account_id: AccountId) -> HotAccount:
+        loaded = await self._accounts.load(tenant_id, account_id, ask_redis=False)
+        if loaded.account is None:
+            raise AccountNotFound(account_id)
+        return loaded.account
+
+    async def _now(self, account: HotAccount, features: Sequence[HotFeature]) -> list[FeatureUsage]:
+        sources = account.sources
+        checks = [
+            Check(sources.tenant_id, sources.account_id, feature.entitlement.feature_key, 1) for feature in features
+        ]
+        usages = []
+        for feature, outcome in zip(features, await self._checker.check_many(checks), strict=True):
+            if isinstance(outcome, TallygateError):
+                raise outcome
+            period = feature.period
+            assert period is not None
+            usages.append(
+                _usage(
+                    account,
+                    feature,
+                    used=outcome.used_quantity,
+                    held=outcome.held_quantity,
+                    start=period.start,
+                    end=outcome.reset_time,
+                    reason=outcome.reason,
+                )
+            )
+        return usages
+
+    def _nothing(
+        self, account: HotAccount, feature_key: FeatureKey, kind: FeatureKind, feature: HotFeature | None
+    ) -> FeatureUsage:
+        """Describe a counted feature that the account does not have."""
+        denied = feature.entitlement.denied if feature is not None else None
+        return FeatureUsage(
+            feature_key=feature_key,
+            feature_kind=kind,
+            limit_quantity=0,
+            used_quantity=0,
+            held_quantity=0,
+            period_kind=PeriodKind.LIFETIME,
+            period_start=account.sources.create_time,
+            period_end=None,
+            threshold_percent=0,
+            plan_key="",
+            revision=account.revision,
+            reason=denied or Reason.NO_ENTITLEMENT,
+        )
+
+
+def _usage(
+    account: HotAccount,
+    feature: HotFeature,
+    *,
+    used: int,
+    held: int,
+    start: datetime,
+    end: datetime | None,
+    reason: Reason,
+) -> FeatureUsage:
+    entitlement = feature.entitlement
+    return FeatureUsage(
+        feature_key=entitlement.feature_key,
+        feature_kind=entitlement.kind,
+        limit_quantity=feature.limit,
+        used_quantity=used,
+        held_quantity=held,
+        period_kind=entitlement.period_kind,
+        period_start=start,
+        period_end=end,
+        threshold_percent=threshold_percent_reached(
+            used=used, limit=feature.limit, thresholds=entitlement.thresholds_percent
+        ),
+        plan_key=entitlement.plan_key,
+        revision=account.revision,
+        reason=reason,
+    )

@@ -1,0 +1,1 @@
+"""Background work: sweeping, partitions, purging."""

@@ -214,7 +214,7 @@ class AccessChecker:
             else:
                 pending.account = loaded.account
                 pending.fresh = loaded.fresh
-                if self._tenants.known(check.tenant_id) is None:
+                if self._tenants.last_known(check.tenant_id) is None:
                     self._spawn(self._learn_tenant(pending))
                 else:
                     self._arrive(pending)
@@ -321,7 +321,7 @@ class AccessChecker:
 
     def _answer_blind(self, pending: _Pending) -> None:
         """Nobody knows the counter: the feature's failure mode decides, fail-closed unless its tenant says open."""
-        tenant = self._tenants.known(pending.check.tenant_id)
+        tenant = self._tenants.last_known(pending.check.tenant_id)
         feature = tenant.features.get(pending.check.feature_key) if tenant is not None else None
         if feature is not None and feature.failure_mode is FailureMode.OPEN:
             metrics.fallback("fail_open")
@@ -346,7 +346,7 @@ class AccessChecker:
             return
         known = feature is not None
         if not known:
-            tenant = self._tenants.known(check.tenant_id)
+            tenant = self._tenants.last_known(check.tenant_id)
             known = tenant is not None and check.feature_key in tenant.features
             if not known and not stale:
                 self._spawn(self._ask_catalog(pending))
@@ -438,7 +438,7 @@ class AccessChecker:
         )
 
     def _upgrade_link(self, check: Check) -> str:
-        tenant = self._tenants.known(check.tenant_id)
+        tenant = self._tenants.last_known(check.tenant_id)
         return tenant.settings.upgrade_link(check.account_id, check.feature_key) if tenant is not None else ""
 
     def _finish(self, pending: _Pending, outcome: CheckAnswer | TallygateError) -> None:

@@ -16,6 +16,9 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Return the current instant in milliseconds since 1970."""
 
+    def monotonic_ns(self) -> int:
+        """Return nanoseconds on a clock that never steps back: for ages and durations."""
+
 
 class SystemClock:
     """The machine's clock."""
@@ -27,3 +30,7 @@ class SystemClock:
     def now_ms(self) -> int:
         """Return the current instant in milliseconds since 1970."""
         return time.time_ns() // 1_000_000
+
+    def monotonic_ns(self) -> int:
+        """Return nanoseconds on a clock that never steps back: for ages and durations."""
+        return time.monotonic_ns()

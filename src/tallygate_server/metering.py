@@ -395,7 +395,7 @@ class Meter:
             else:
                 call.account = loaded.account
                 call.fresh = loaded.fresh
-                if self._tenants.known(increment.tenant_id) is None:
+                if self._tenants.last_known(increment.tenant_id) is None:
                     self._spawn(self._learn_tenant(call))
                 else:
                     self._arrive(call)
@@ -524,7 +524,7 @@ class Meter:
             self._deny_by_ladder(call, feature_known=True)
             return
         # No source mentions the feature: only the catalog knows whether it exists at all.
-        tenant = self._tenants.known(increment.tenant_id)
+        tenant = self._tenants.last_known(increment.tenant_id)
         if tenant is not None and increment.feature_key in tenant.features:
             self._proceed_unmentioned(call, tenant.features[increment.feature_key].kind)
         else:
@@ -625,7 +625,7 @@ class Meter:
 
     def upgrade_link(self, increment: Increment) -> str:
         """Return where the account can get more of the feature; empty when the tenant has no such place."""
-        tenant = self._tenants.known(increment.tenant_id)
+        tenant = self._tenants.last_known(increment.tenant_id)
         if tenant is None:
             return ""
         return tenant.settings.upgrade_link(increment.account_id, increment.feature_key)

@@ -9,10 +9,13 @@ from typing import Final
 
 import asyncpg
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tallygate_server.domain.identifier import TenantId
+from tallygate_server.errors import StoreUnavailable
 
 
 class DatabaseRole(Enum):
@@ -76,8 +79,11 @@ class Database:
 
     @asynccontextmanager
     async def tenant_transaction(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that sees and writes one tenant's rows only; commits unless an error leaves it."""
-        async with self._engine.begin() as connection:
+        """Open a transaction that sees and writes one tenant's rows only; commits unless an error leaves it.
+
+        Raises StoreUnavailable when Postgres is away, or goes away.
+        """
+        async with self._begin() as connection:
             await connection.execute(
                 text("SELECT set_config('tallygate.tenant_id', :tenant_id, true)"), {"tenant_id": tenant_id}
             )
@@ -86,8 +92,20 @@ class Database:
     @asynccontextmanager
     async def plain_transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction of no tenant: only tables without tenants (job runs) can be used in it."""
-        async with self._engine.begin() as connection:
+        async with self._begin() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+                raise StoreUnavailable("the database cannot be reached just now") from error
+            raise
+        except (OSError, PoolTimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+            raise StoreUnavailable("the database cannot be reached just now") from error
 
     async def close(self) -> None:
         """Close every pooled connection."""

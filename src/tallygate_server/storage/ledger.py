@@ -653,10 +653,11 @@ async def _no_reset(connection: asyncpg.Connection) -> None:
 
 
 EntryIds = Callable[[], int]
+_ENTRY_EPOCH_MS: Final = 1_735_689_600_000
 
 
 def entry_ids(node: int, now_ms: Callable[[], int]) -> EntryIds:
-    """Return a maker of ledger entry ids: 41 bits of milliseconds, 10 of the node, 12 of a sequence.
+    """Return a maker of ledger entry ids: 41 bits of milliseconds since 2025, 10 of the node, 12 of a sequence.
 
     Rising within a process even when its clock steps back.
     """
@@ -664,7 +665,7 @@ def entry_ids(node: int, now_ms: Callable[[], int]) -> EntryIds:
 
     def make() -> int:
         nonlocal last_ms, sequence
-        ms = now_ms()
+        ms = now_ms() - _ENTRY_EPOCH_MS
         if ms > last_ms:
             last_ms, sequence = ms, 0
         else:

@@ -168,7 +168,7 @@ def _protoc(*arguments: str) -> None:
         text=True,
         check=False,
     )
-    if finished.returncode != 0:
+    if finished.returncode != 0 or "warning:" in finished.stderr:
         message = f"protoc refused the protos:\n{finished.stderr.strip() or finished.stdout.strip()}"
         raise GenerationError(message)
 

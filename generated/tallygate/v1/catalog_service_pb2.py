@@ -23,12 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tallygate.v1 import access_pb2 as tallygate_dot_v1_dot_access__pb2
 from tallygate.v1 import catalog_pb2 as tallygate_dot_v1_dot_catalog__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tallygate/v1/catalog_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tallygate/v1/access.proto\x1a\x1atallygate/v1/catalog.proto\"\xcb\x02\n\x13\x41pplyCatalogRequest\x12\x36\n\ttenant_id\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\x12\x1b\n\x04yaml\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@H\x00\x12(\n\x07\x63\x61talog\x18\x03 \x01(\x0b\x32\x15.tallygate.v1.CatalogH\x00\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12/\n\x05\x61\x63tor\x18\x05 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\x12\'\n\x11\x65xpected_revision\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x01\x88\x01\x01\x12\x1d\n\x15migrate_subscriptions\x18\x07 \x01(\x08\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\x42\x14\n\x12_expected_revision\"\xc7\x01\n\x14\x41pplyCatalogResponse\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.tallygate.v1.CatalogChange\x12\x1e\n\x16\x61\x66\x66\x65\x63ted_account_count\x18\x02 \x01(\x03\x12#\n\x1b\x61\x66\x66\x65\x63ted_subscription_count\x18\x03 \x01(\x03\x12\x18\n\x10\x63\x61talog_revision\x18\x04 \x01(\x03\x12\x0f\n\x07\x61pplied\x18\x05 \x01(\x08\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\x9e\x02\n\rCatalogChange\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.tallygate.v1.CatalogChangeKind\x12-\n\x07\x65lement\x18\x03 \x01(\x0e\x32\x1c.tallygate.v1.CatalogElement\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x13\n\x0b\x62\x65\x66ore_json\x18\x06 \x01(\t\x12\x12\n\nafter_json\x18\x07 \x01(\t\x12\x1e\n\x16\x61\x66\x66\x65\x63ted_account_count\x18\x08 \x01(\x03\x12#\n\x1b\x61\x66\x66\x65\x63ted_subscription_count\x18\t \x01(\x03\x12\x13\n\x0brestrictive\x18\n \x01(\x08\"c\n\x11GetCatalogRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x19\n\x08revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"J\n\x12GetCatalogResponse\x12&\n\x07\x63\x61talog\x18\x01 \x01(\x0b\x32\x15.tallygate.v1.Catalog\x12\x0c\n\x04yaml\x18\x02 \x01(\t\"\x80\x02\n\x10ListPlansRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x34\n\x08plan_key\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x14\n\x0c\x61ll_versions\x18\x03 \x01(\x08\x12\x17\n\x0finclude_retired\x18\x04 \x01(\x08\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"O\n\x11ListPlansResponse\x12!\n\x05plans\x18\x01 \x03(\x0b\x32\x12.tallygate.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa0\x02\n\x13ListFeaturesRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x34\n\x08plan_key\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32\x19.tallygate.v1.FeatureKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x0finclude_retired\x18\x04 \x01(\x08\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"X\n\x14ListFeaturesResponse\x12\'\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x15.tallygate.v1.Feature\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x11ListMetersRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x17\n\x0finclude_retired\x18\x02 \x01(\x08\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"R\n\x12ListMetersResponse\x12#\n\x06meters\x18\x01 \x03(\x0b\x32\x13.tallygate.v1.Meter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x99\x01\n\x11\x43\x61talogChangeKind\x12#\n\x1f\x43\x41TALOG_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43\x41TALOG_CHANGE_KIND_ADDED\x10\x01\x12\x1f\n\x1b\x43\x41TALOG_CHANGE_KIND_CHANGED\x10\x02\x12\x1f\n\x1b\x43\x41TALOG_CHANGE_KIND_REMOVED\x10\x03*\xfa\x01\n\x0e\x43\x61talogElement\x12\x1f\n\x1b\x43\x41TALOG_ELEMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41TALOG_ELEMENT_TENANT\x10\x01\x12\x1b\n\x17\x43\x41TALOG_ELEMENT_FEATURE\x10\x02\x12\x19\n\x15\x43\x41TALOG_ELEMENT_METER\x10\x03\x12\x18\n\x14\x43\x41TALOG_ELEMENT_PLAN\x10\x04\x12\x19\n\x15\x43\x41TALOG_ELEMENT_PRICE\x10\x05\x12\x1d\n\x19\x43\x41TALOG_ELEMENT_ALLOWANCE\x10\x06\x12\x1f\n\x1b\x43\x41TALOG_ELEMENT_MODEL_PRICE\x10\x07\x32\xc2\x03\n\x0e\x43\x61talogService\x12U\n\x0c\x41pplyCatalog\x12!.tallygate.v1.ApplyCatalogRequest\x1a\".tallygate.v1.ApplyCatalogResponse\x12T\n\nGetCatalog\x12\x1f.tallygate.v1.GetCatalogRequest\x1a .tallygate.v1.GetCatalogResponse\"\x03\x90\x02\x01\x12Q\n\tListPlans\x12\x1e.tallygate.v1.ListPlansRequest\x1a\x1f.tallygate.v1.ListPlansResponse\"\x03\x90\x02\x01\x12Z\n\x0cListFeatures\x12!.tallygate.v1.ListFeaturesRequest\x1a\".tallygate.v1.ListFeaturesResponse\"\x03\x90\x02\x01\x12T\n\nListMeters\x12\x1f.tallygate.v1.ListMetersRequest\x1a .tallygate.v1.ListMetersResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tallygate/v1/catalog_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19tallygate/v1/access.proto\x1a\x1atallygate/v1/catalog.proto\"\xcb\x02\n\x13\x41pplyCatalogRequest\x12\x36\n\ttenant_id\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\x12\x1b\n\x04yaml\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@H\x00\x12(\n\x07\x63\x61talog\x18\x03 \x01(\x0b\x32\x15.tallygate.v1.CatalogH\x00\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12/\n\x05\x61\x63tor\x18\x05 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\x12\'\n\x11\x65xpected_revision\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x01\x88\x01\x01\x12\x1d\n\x15migrate_subscriptions\x18\x07 \x01(\x08\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\x42\x14\n\x12_expected_revision\"\xc7\x01\n\x14\x41pplyCatalogResponse\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.tallygate.v1.CatalogChange\x12\x1e\n\x16\x61\x66\x66\x65\x63ted_account_count\x18\x02 \x01(\x03\x12#\n\x1b\x61\x66\x66\x65\x63ted_subscription_count\x18\x03 \x01(\x03\x12\x18\n\x10\x63\x61talog_revision\x18\x04 \x01(\x03\x12\x0f\n\x07\x61pplied\x18\x05 \x01(\x08\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\x9e\x02\n\rCatalogChange\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.tallygate.v1.CatalogChangeKind\x12-\n\x07\x65lement\x18\x03 \x01(\x0e\x32\x1c.tallygate.v1.CatalogElement\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x13\n\x0b\x62\x65\x66ore_json\x18\x06 \x01(\t\x12\x12\n\nafter_json\x18\x07 \x01(\t\x12\x1e\n\x16\x61\x66\x66\x65\x63ted_account_count\x18\x08 \x01(\x03\x12#\n\x1b\x61\x66\x66\x65\x63ted_subscription_count\x18\t \x01(\x03\x12\x13\n\x0brestrictive\x18\n \x01(\x08\"c\n\x11GetCatalogRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x19\n\x08revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"J\n\x12GetCatalogResponse\x12&\n\x07\x63\x61talog\x18\x01 \x01(\x0b\x32\x15.tallygate.v1.Catalog\x12\x0c\n\x04yaml\x18\x02 \x01(\t\"\x80\x02\n\x10ListPlansRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x34\n\x08plan_key\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x14\n\x0c\x61ll_versions\x18\x03 \x01(\x08\x12\x17\n\x0finclude_retired\x18\x04 \x01(\x08\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"O\n\x11ListPlansResponse\x12!\n\x05plans\x18\x01 \x03(\x0b\x32\x12.tallygate.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa0\x02\n\x13ListFeaturesRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x34\n\x08plan_key\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32\x19.tallygate.v1.FeatureKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x0finclude_retired\x18\x04 \x01(\x08\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"X\n\x14ListFeaturesResponse\x12\'\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x15.tallygate.v1.Feature\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x11ListMetersRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x17\n\x0finclude_retired\x18\x02 \x01(\x08\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"R\n\x12ListMetersResponse\x12#\n\x06meters\x18\x01 \x03(\x0b\x32\x13.tallygate.v1.Meter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x99\x01\n\x11\x43\x61talogChangeKind\x12#\n\x1f\x43\x41TALOG_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43\x41TALOG_CHANGE_KIND_ADDED\x10\x01\x12\x1f\n\x1b\x43\x41TALOG_CHANGE_KIND_CHANGED\x10\x02\x12\x1f\n\x1b\x43\x41TALOG_CHANGE_KIND_REMOVED\x10\x03*\xfa\x01\n\x0e\x43\x61talogElement\x12\x1f\n\x1b\x43\x41TALOG_ELEMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41TALOG_ELEMENT_TENANT\x10\x01\x12\x1b\n\x17\x43\x41TALOG_ELEMENT_FEATURE\x10\x02\x12\x19\n\x15\x43\x41TALOG_ELEMENT_METER\x10\x03\x12\x18\n\x14\x43\x41TALOG_ELEMENT_PLAN\x10\x04\x12\x19\n\x15\x43\x41TALOG_ELEMENT_PRICE\x10\x05\x12\x1d\n\x19\x43\x41TALOG_ELEMENT_ALLOWANCE\x10\x06\x12\x1f\n\x1b\x43\x41TALOG_ELEMENT_MODEL_PRICE\x10\x07\x32\xc2\x03\n\x0e\x43\x61talogService\x12U\n\x0c\x41pplyCatalog\x12!.tallygate.v1.ApplyCatalogRequest\x1a\".tallygate.v1.ApplyCatalogResponse\x12T\n\nGetCatalog\x12\x1f.tallygate.v1.GetCatalogRequest\x1a .tallygate.v1.GetCatalogResponse\"\x03\x90\x02\x01\x12Q\n\tListPlans\x12\x1e.tallygate.v1.ListPlansRequest\x1a\x1f.tallygate.v1.ListPlansResponse\"\x03\x90\x02\x01\x12Z\n\x0cListFeatures\x12!.tallygate.v1.ListFeaturesRequest\x1a\".tallygate.v1.ListFeaturesResponse\"\x03\x90\x02\x01\x12T\n\nListMeters\x12\x1f.tallygate.v1.ListMetersRequest\x1a .tallygate.v1.ListMetersResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -81,32 +80,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGSERVICE'].methods_by_name['ListFeatures']._serialized_options = b'\220\002\001'
   _globals['_CATALOGSERVICE'].methods_by_name['ListMeters']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['ListMeters']._serialized_options = b'\220\002\001'
-  _globals['_CATALOGCHANGEKIND']._serialized_start=2161
-  _globals['_CATALOGCHANGEKIND']._serialized_end=2314
-  _globals['_CATALOGELEMENT']._serialized_start=2317
-  _globals['_CATALOGELEMENT']._serialized_end=2567
-  _globals['_APPLYCATALOGREQUEST']._serialized_start=170
-  _globals['_APPLYCATALOGREQUEST']._serialized_end=501
-  _globals['_APPLYCATALOGRESPONSE']._serialized_start=504
-  _globals['_APPLYCATALOGRESPONSE']._serialized_end=703
-  _globals['_CATALOGCHANGE']._serialized_start=706
-  _globals['_CATALOGCHANGE']._serialized_end=992
-  _globals['_GETCATALOGREQUEST']._serialized_start=994
-  _globals['_GETCATALOGREQUEST']._serialized_end=1093
-  _globals['_GETCATALOGRESPONSE']._serialized_start=1095
-  _globals['_GETCATALOGRESPONSE']._serialized_end=1169
-  _globals['_LISTPLANSREQUEST']._serialized_start=1172
-  _globals['_LISTPLANSREQUEST']._serialized_end=1428
-  _globals['_LISTPLANSRESPONSE']._serialized_start=1430
-  _globals['_LISTPLANSRESPONSE']._serialized_end=1509
-  _globals['_LISTFEATURESREQUEST']._serialized_start=1512
-  _globals['_LISTFEATURESREQUEST']._serialized_end=1800
-  _globals['_LISTFEATURESRESPONSE']._serialized_start=1802
-  _globals['_LISTFEATURESRESPONSE']._serialized_end=1890
-  _globals['_LISTMETERSREQUEST']._serialized_start=1893
-  _globals['_LISTMETERSREQUEST']._serialized_end=2074
-  _globals['_LISTMETERSRESPONSE']._serialized_start=2076
-  _globals['_LISTMETERSRESPONSE']._serialized_end=2158
-  _globals['_CATALOGSERVICE']._serialized_start=2570
-  _globals['_CATALOGSERVICE']._serialized_end=3020
+  _globals['_CATALOGCHANGEKIND']._serialized_start=2128
+  _globals['_CATALOGCHANGEKIND']._serialized_end=2281
+  _globals['_CATALOGELEMENT']._serialized_start=2284
+  _globals['_CATALOGELEMENT']._serialized_end=2534
+  _globals['_APPLYCATALOGREQUEST']._serialized_start=137
+  _globals['_APPLYCATALOGREQUEST']._serialized_end=468
+  _globals['_APPLYCATALOGRESPONSE']._serialized_start=471
+  _globals['_APPLYCATALOGRESPONSE']._serialized_end=670
+  _globals['_CATALOGCHANGE']._serialized_start=673
+  _globals['_CATALOGCHANGE']._serialized_end=959
+  _globals['_GETCATALOGREQUEST']._serialized_start=961
+  _globals['_GETCATALOGREQUEST']._serialized_end=1060
+  _globals['_GETCATALOGRESPONSE']._serialized_start=1062
+  _globals['_GETCATALOGRESPONSE']._serialized_end=1136
+  _globals['_LISTPLANSREQUEST']._serialized_start=1139
+  _globals['_LISTPLANSREQUEST']._serialized_end=1395
+  _globals['_LISTPLANSRESPONSE']._serialized_start=1397
+  _globals['_LISTPLANSRESPONSE']._serialized_end=1476
+  _globals['_LISTFEATURESREQUEST']._serialized_start=1479
+  _globals['_LISTFEATURESREQUEST']._serialized_end=1767
+  _globals['_LISTFEATURESRESPONSE']._serialized_start=1769
+  _globals['_LISTFEATURESRESPONSE']._serialized_end=1857
+  _globals['_LISTMETERSREQUEST']._serialized_start=1860
+  _globals['_LISTMETERSREQUEST']._serialized_end=2041
+  _globals['_LISTMETERSRESPONSE']._serialized_start=2043
+  _globals['_LISTMETERSRESPONSE']._serialized_end=2125
+  _globals['_CATALOGSERVICE']._serialized_start=2537
+  _globals['_CATALOGSERVICE']._serialized_end=2987
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,4 @@
 from buf.validate import validate_pb2 as _validate_pb2
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from tallygate.v1 import access_pb2 as _access_pb2
 from tallygate.v1 import catalog_pb2 as _catalog_pb2
 from google.protobuf.internal import containers as _containers

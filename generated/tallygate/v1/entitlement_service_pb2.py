@@ -28,9 +28,13 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from tallygate.v1 import access_pb2 as tallygate_dot_v1_dot_access__pb2
+from tallygate.v1 import catalog_pb2 as tallygate_dot_v1_dot_catalog__pb2
+from tallygate.v1 import entitlement_pb2 as tallygate_dot_v1_dot_entitlement__pb2
+from tallygate.v1 import period_pb2 as tallygate_dot_v1_dot_period__pb2
+from tallygate.v1 import usage_pb2 as tallygate_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tallygate/v1/entitlement_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19tallygate/v1/access.proto\"\x98\x02\n\x12\x43heckAccessRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12%\n\x08quantity\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x00\x88\x01\x01\x12\x1d\n\x0cmin_revision\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x42\x0b\n\t_quantity\"\xb8\x04\n\x13\x43heckAccessResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.tallygate.v1.Decision\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12/\n\x0c\x66\x65\x61ture_kind\x18\x03 \x01(\x0e\x32\x19.tallygate.v1.FeatureKind\x12%\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x16\n\x0elimit_quantity\x18\x05 \x01(\x03\x12\x15\n\rused_quantity\x18\x06 \x01(\x03\x12\x15\n\rheld_quantity\x18\x07 \x01(\x03\x12\x1a\n\x12remaining_quantity\x18\x08 \x01(\x03\x12.\n\nreset_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11threshold_percent\x18\n \x01(\x05\x12\x32\n\x0egrace_end_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bupgrade_url\x18\x0c \x01(\t\x12\x10\n\x08plan_key\x18\r \x01(\t\x12\x10\n\x08revision\x18\x0e \x01(\x03\x12,\n\tcache_ttl\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05stale\x18\x10 \x01(\x08\x12\x1a\n\x12threshold_quantity\x18\x11 \x01(\x03\"X\n\x17\x42\x61tchCheckAccessRequest\x12=\n\x06\x63hecks\x18\x01 \x03(\x0b\x32 .tallygate.v1.CheckAccessRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"Q\n\x18\x42\x61tchCheckAccessResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.tallygate.v1.BatchCheckAccessResult\"}\n\x16\x42\x61tchCheckAccessResult\x12\x33\n\x06\x61nswer\x18\x01 \x01(\x0b\x32!.tallygate.v1.CheckAccessResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome2\xd5\x01\n\x12\x45ntitlementService\x12W\n\x0b\x43heckAccess\x12 .tallygate.v1.CheckAccessRequest\x1a!.tallygate.v1.CheckAccessResponse\"\x03\x90\x02\x01\x12\x66\n\x10\x42\x61tchCheckAccess\x12%.tallygate.v1.BatchCheckAccessRequest\x1a&.tallygate.v1.BatchCheckAccessResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tallygate/v1/entitlement_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19tallygate/v1/access.proto\x1a\x1atallygate/v1/catalog.proto\x1a\x1etallygate/v1/entitlement.proto\x1a\x19tallygate/v1/period.proto\x1a\x18tallygate/v1/usage.proto\"\x98\x02\n\x12\x43heckAccessRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12%\n\x08quantity\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x00\x88\x01\x01\x12\x1d\n\x0cmin_revision\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x42\x0b\n\t_quantity\"\xb8\x04\n\x13\x43heckAccessResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.tallygate.v1.Decision\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12/\n\x0c\x66\x65\x61ture_kind\x18\x03 \x01(\x0e\x32\x19.tallygate.v1.FeatureKind\x12%\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x16\n\x0elimit_quantity\x18\x05 \x01(\x03\x12\x15\n\rused_quantity\x18\x06 \x01(\x03\x12\x15\n\rheld_quantity\x18\x07 \x01(\x03\x12\x1a\n\x12remaining_quantity\x18\x08 \x01(\x03\x12.\n\nreset_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11threshold_percent\x18\n \x01(\x05\x12\x32\n\x0egrace_end_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bupgrade_url\x18\x0c \x01(\t\x12\x10\n\x08plan_key\x18\r \x01(\t\x12\x10\n\x08revision\x18\x0e \x01(\x03\x12,\n\tcache_ttl\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05stale\x18\x10 \x01(\x08\x12\x1a\n\x12threshold_quantity\x18\x11 \x01(\x03\"X\n\x17\x42\x61tchCheckAccessRequest\x12=\n\x06\x63hecks\x18\x01 \x03(\x0b\x32 .tallygate.v1.CheckAccessRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"Q\n\x18\x42\x61tchCheckAccessResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.tallygate.v1.BatchCheckAccessResult\"}\n\x16\x42\x61tchCheckAccessResult\x12\x33\n\x06\x61nswer\x18\x01 \x01(\x0b\x32!.tallygate.v1.CheckAccessResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x8b\x03\n\x17ListEntitlementsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x37\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x31\n\x04kind\x18\x04 \x01(\x0e\x32\x19.tallygate.v1.FeatureKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x0einclude_denied\x18\x05 \x01(\x08\x12\x1d\n\x0cmin_revision\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\tpage_size\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x08 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"\x85\x01\n\x18ListEntitlementsResponse\x12/\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32\x19.tallygate.v1.Entitlement\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05stale\x18\x04 \x01(\x08\"\xf8\x01\n\x18WatchEntitlementsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12?\n\x0c\x66\x65\x61ture_keys\x18\x03 \x03(\tB)\xbaH&\x92\x01#\x10\xe8\x07\x18\x01\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12 \n\x0fresume_revision\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xc2\x01\n\x19WatchEntitlementsResponse\x12\x35\n\x08snapshot\x18\x01 \x01(\x0b\x32!.tallygate.v1.EntitlementSnapshotH\x00\x12\x31\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1f.tallygate.v1.EntitlementChangeH\x00\x12\x31\n\theartbeat\x18\x03 \x01(\x0b\x32\x1c.tallygate.v1.WatchHeartbeatH\x00\x42\x08\n\x06update\"X\n\x13\x45ntitlementSnapshot\x12/\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32\x19.tallygate.v1.Entitlement\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\xbc\x01\n\x11\x45ntitlementChange\x12\x37\n\x14\x63hanged_entitlements\x18\x01 \x03(\x0b\x32\x19.tallygate.v1.Entitlement\x12\x1c\n\x14removed_feature_keys\x18\x02 \x03(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x0eWatchHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\xc0\x02\n\x14\x45xplainAccessRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12%\n\x08quantity\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x00\x88\x01\x01\x12\x43\n\x07\x61t_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x42\x0b\n\t_quantity\"\xd4\x02\n\x15\x45xplainAccessResponse\x12\x31\n\x06\x61nswer\x18\x01 \x01(\x0b\x32!.tallygate.v1.CheckAccessResponse\x12,\n\x05steps\x18\x02 \x03(\x0b\x32\x1d.tallygate.v1.ExplanationStep\x12\x30\n\x07sources\x18\x03 \x03(\x0b\x32\x1f.tallygate.v1.EntitlementSource\x12#\n\x06grants\x18\x04 \x03(\x0b\x32\x13.tallygate.v1.Grant\x12\"\n\x05quota\x18\x05 \x01(\x0b\x32\x13.tallygate.v1.Quota\x12+\n\x07\x61t_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61talog_revision\x18\x07 \x01(\x03\x12\x18\n\x10history_complete\x18\x08 \x01(\x08\"e\n\x0f\x45xplanationStep\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12\x0f\n\x07\x64\x65\x63ided\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\xe7\x07\n\x12\x43reateGrantRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x31\n\x04kind\x18\x04 \x01(\x0e\x32\x17.tallygate.v1.GrantKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x11\n\x07\x65nabled\x18\x05 \x01(\x08H\x00\x12.\n\x0c\x63onfig_value\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12)\n\x0f\x63redit_quantity\x18\x07 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x00\x12$\n\x05limit\x18\x08 \x01(\x0b\x32\x13.tallygate.v1.LimitH\x00\x12\x1c\n\x08priority\x18\t \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x46\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12G\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x36\n\nrecurrence\x18\x0c \x01(\x0e\x32\x18.tallygate.v1.PeriodKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\x08rollover\x18\r \x01(\x0b\x32\x16.tallygate.v1.Rollover\x12-\n\x0breason_text\x18\x0e \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{1,1000}$\x12)\n\nrequest_id\x18\x0f \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\x10 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\x12}\n\x08metadata\x18\x11 \x03(\x0b\x32..tallygate.v1.CreateGrantRequest.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x04gift\x12\x05\xbaH\x02\x08\x01\"]\n\x13\x43reateGrantResponse\x12\"\n\x05grant\x18\x01 \x01(\x0b\x32\x13.tallygate.v1.Grant\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x9f\x02\n\x12RevokeGrantRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12.\n\x08grant_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12-\n\x0breason_text\x18\x04 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{1,1000}$\x12/\n\x05\x61\x63tor\x18\x05 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"K\n\x13RevokeGrantResponse\x12\"\n\x05grant\x18\x01 \x01(\x0b\x32\x13.tallygate.v1.Grant\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x82\x03\n\x11ListGrantsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12G\n\naccount_id\x18\x02 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12\x37\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12/\n\x04kind\x18\x04 \x01(\x0e\x32\x17.tallygate.v1.GrantKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x31\n\x05state\x18\x05 \x01(\x0e\x32\x18.tallygate.v1.GrantStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x07 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"R\n\x12ListGrantsResponse\x12#\n\x06grants\x18\x01 \x03(\x0b\x32\x13.tallygate.v1.Grant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x03\n\x19SetFeatureOverrideRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12;\n\x08override\x18\x04 \x01(\x0e\x32\x1d.tallygate.v1.FeatureOverrideB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1e\n\ngrace_days\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xed\x02(\x00\x12G\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12-\n\x0breason_text\x18\x07 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{1,1000}$\x12)\n\nrequest_id\x18\x08 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\t \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"\x97\x01\n\x1aSetFeatureOverrideResponse\x12\"\n\x05grant\x18\x01 \x01(\x0b\x32\x13.tallygate.v1.Grant\x12\x31\n\x06\x61nswer\x18\x02 \x01(\x0b\x32!.tallygate.v1.CheckAccessResponse\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\xa7\x04\n\x15SimulateLimitsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12(\n\x07\x63\x61talog\x18\x02 \x01(\x0b\x32\x15.tallygate.v1.CatalogH\x00\x12\x1b\n\x04yaml\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@H\x00\x12\x1b\n\x08in_force\x18\x04 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12I\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x19\xbaH\x16\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\xc8\x01\x01\x12\x44\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12G\n\naccount_id\x18\x07 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12\x37\n\x0b\x66\x65\x61ture_key\x18\x08 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x34\n\x08plan_key\x18\t \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x1c\n\x14include_denied_usage\x18\n \x01(\x08\x42\x0e\n\x05\x64raft\x12\x05\xbaH\x02\x08\x01\"\xbd\x01\n\x16SimulateLimitsResponse\x12\x31\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.tallygate.v1.SimulatedAccountH\x00\x12\x34\n\x08progress\x18\x02 \x01(\x0b\x32 .tallygate.v1.SimulationProgressH\x00\x12\x30\n\x06totals\x18\x03 \x01(\x0b\x32\x1e.tallygate.v1.SimulationTotalsH\x00\x42\x08\n\x06update\"\xab\x02\n\x10SimulatedAccount\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x02 \x01(\t\x12\x10\n\x08plan_key\x18\x03 \x01(\t\x12\x35\n\x11\x66irst_denial_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65nied_count\x18\x05 \x01(\x03\x12\x17\n\x0f\x64\x65nied_quantity\x18\x06 \x01(\x03\x12\x15\n\rused_quantity\x18\x07 \x01(\x03\x12\x16\n\x0elimit_quantity\x18\x08 \x01(\x03\x12,\n\x06reason\x18\t \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12\x19\n\x11real_denied_count\x18\n \x01(\x03\"D\n\x12SimulationProgress\x12\x13\n\x0b\x65ntry_count\x18\x01 \x01(\x03\x12\x19\n\x11\x65ntry_count_total\x18\x02 \x01(\x03\"\xd9\x01\n\x10SimulationTotals\x12\x13\n\x0b\x65ntry_count\x18\x01 \x01(\x03\x12\x15\n\raccount_count\x18\x02 \x01(\x03\x12\x1c\n\x14\x64\x65nied_account_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x64\x65nied_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x64\x65nied_quantity\x18\x05 \x01(\x03\x12\x1f\n\x17\x66irst_day_account_count\x18\x06 \x01(\x03\x12+\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*\x8e\x01\n\x0f\x46\x65\x61tureOverride\x12 \n\x1c\x46\x45\x41TURE_OVERRIDE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x45\x41TURE_OVERRIDE_ENABLED\x10\x01\x12\x1d\n\x19\x46\x45\x41TURE_OVERRIDE_DISABLED\x10\x02\x12\x1c\n\x18\x46\x45\x41TURE_OVERRIDE_CLEARED\x10\x03\x32\xca\x07\n\x12\x45ntitlementService\x12W\n\x0b\x43heckAccess\x12 .tallygate.v1.CheckAccessRequest\x1a!.tallygate.v1.CheckAccessResponse\"\x03\x90\x02\x01\x12\x66\n\x10\x42\x61tchCheckAccess\x12%.tallygate.v1.BatchCheckAccessRequest\x1a&.tallygate.v1.BatchCheckAccessResponse\"\x03\x90\x02\x01\x12\x66\n\x10ListEntitlements\x12%.tallygate.v1.ListEntitlementsRequest\x1a&.tallygate.v1.ListEntitlementsResponse\"\x03\x90\x02\x01\x12\x66\n\x11WatchEntitlements\x12&.tallygate.v1.WatchEntitlementsRequest\x1a\'.tallygate.v1.WatchEntitlementsResponse0\x01\x12]\n\rExplainAccess\x12\".tallygate.v1.ExplainAccessRequest\x1a#.tallygate.v1.ExplainAccessResponse\"\x03\x90\x02\x01\x12R\n\x0b\x43reateGrant\x12 .tallygate.v1.CreateGrantRequest\x1a!.tallygate.v1.CreateGrantResponse\x12R\n\x0bRevokeGrant\x12 .tallygate.v1.RevokeGrantRequest\x1a!.tallygate.v1.RevokeGrantResponse\x12T\n\nListGrants\x12\x1f.tallygate.v1.ListGrantsRequest\x1a .tallygate.v1.ListGrantsResponse\"\x03\x90\x02\x01\x12g\n\x12SetFeatureOverride\x12\'.tallygate.v1.SetFeatureOverrideRequest\x1a(.tallygate.v1.SetFeatureOverrideResponse\x12]\n\x0eSimulateLimits\x12#.tallygate.v1.SimulateLimitsRequest\x1a$.tallygate.v1.SimulateLimitsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,20 +53,198 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKACCESSREQUEST'].fields_by_name['min_revision']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_BATCHCHECKACCESSREQUEST'].fields_by_name['checks']._loaded_options = None
   _globals['_BATCHCHECKACCESSREQUEST'].fields_by_name['checks']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\037r\0352\033^([a-z][a-z0-9_.-]{0,63})?$'
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['min_revision']._loaded_options = None
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['min_revision']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTENTITLEMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['feature_keys']._loaded_options = None
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['feature_keys']._serialized_options = b'\272H&\222\001#\020\350\007\030\001\"\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['resume_revision']._loaded_options = None
+  _globals['_WATCHENTITLEMENTSREQUEST'].fields_by_name['resume_revision']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['quantity']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\001'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['at_time']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['at_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_CREATEGRANTREQUEST_METADATAENTRY']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_CREATEGRANTREQUEST'].oneofs_by_name['gift']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].oneofs_by_name['gift']._serialized_options = b'\272H\002\010\001'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['credit_quantity']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['credit_quantity']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\001'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['priority']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['priority']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['start_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['expire_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['recurrence']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['recurrence']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['reason_text']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['reason_text']._serialized_options = b'\272H\025r\0232\021^[^\\x00]{1,1000}$'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{0,128}$'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['metadata']._loaded_options = None
+  _globals['_CREATEGRANTREQUEST'].fields_by_name['metadata']._serialized_options = b'\272H8\232\0015\020@\"\032r\0302\026^[A-Za-z0-9_.-]{1,64}$*\025r\0232\021^[^\\x00]{0,1000}$'
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['grant_id']._loaded_options = None
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['grant_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['reason_text']._loaded_options = None
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['reason_text']._serialized_options = b'\272H\025r\0232\021^[^\\x00]{1,1000}$'
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_REVOKEGRANTREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$'
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\037r\0352\033^([a-z][a-z0-9_.-]{0,63})?$'
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTGRANTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['override']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['override']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['grace_days']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['grace_days']._serialized_options = b'\272H\007\032\005\030\355\002(\000'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['expire_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['reason_text']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['reason_text']._serialized_options = b'\272H\025r\0232\021^[^\\x00]{1,1000}$'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{0,128}$'
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_SETFEATUREOVERRIDEREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_SIMULATELIMITSREQUEST'].oneofs_by_name['draft']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].oneofs_by_name['draft']._serialized_options = b'\272H\002\010\001'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['yaml']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['yaml']._serialized_options = b'\272H\010r\006\020\001(\200\200@'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['in_force']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['in_force']._serialized_options = b'\272H\004j\002\010\001'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['start_time']._serialized_options = b'\272H\026\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003\310\001\001'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['end_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\037r\0352\033^([a-z][a-z0-9_.-]{0,63})?$'
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['plan_key']._loaded_options = None
+  _globals['_SIMULATELIMITSREQUEST'].fields_by_name['plan_key']._serialized_options = b'\272H\037r\0352\033^([a-z][a-z0-9_.-]{0,63})?$'
   _globals['_ENTITLEMENTSERVICE'].methods_by_name['CheckAccess']._loaded_options = None
   _globals['_ENTITLEMENTSERVICE'].methods_by_name['CheckAccess']._serialized_options = b'\220\002\001'
   _globals['_ENTITLEMENTSERVICE'].methods_by_name['BatchCheckAccess']._loaded_options = None
   _globals['_ENTITLEMENTSERVICE'].methods_by_name['BatchCheckAccess']._serialized_options = b'\220\002\001'
-  _globals['_CHECKACCESSREQUEST']._serialized_start=233
-  _globals['_CHECKACCESSREQUEST']._serialized_end=513
-  _globals['_CHECKACCESSRESPONSE']._serialized_start=516
-  _globals['_CHECKACCESSRESPONSE']._serialized_end=1084
-  _globals['_BATCHCHECKACCESSREQUEST']._serialized_start=1086
-  _globals['_BATCHCHECKACCESSREQUEST']._serialized_end=1174
-  _globals['_BATCHCHECKACCESSRESPONSE']._serialized_start=1176
-  _globals['_BATCHCHECKACCESSRESPONSE']._serialized_end=1257
-  _globals['_BATCHCHECKACCESSRESULT']._serialized_start=1259
-  _globals['_BATCHCHECKACCESSRESULT']._serialized_end=1384
-  _globals['_ENTITLEMENTSERVICE']._serialized_start=1387
-  _globals['_ENTITLEMENTSERVICE']._serialized_end=1600
+  _globals['_ENTITLEMENTSERVICE'].methods_by_name['ListEntitlements']._loaded_options = None
+  _globals['_ENTITLEMENTSERVICE'].methods_by_name['ListEntitlements']._serialized_options = b'\220\002\001'
+  _globals['_ENTITLEMENTSERVICE'].methods_by_name['ExplainAccess']._loaded_options = None
+  _globals['_ENTITLEMENTSERVICE'].methods_by_name['ExplainAccess']._serialized_options = b'\220\002\001'
+  _globals['_ENTITLEMENTSERVICE'].methods_by_name['ListGrants']._loaded_options = None
+  _globals['_ENTITLEMENTSERVICE'].methods_by_name['ListGrants']._serialized_options = b'\220\002\001'
+  _globals['_FEATUREOVERRIDE']._serialized_start=7558
+  _globals['_FEATUREOVERRIDE']._serialized_end=7700
+  _globals['_CHECKACCESSREQUEST']._serialized_start=346
+  _globals['_CHECKACCESSREQUEST']._serialized_end=626
+  _globals['_CHECKACCESSRESPONSE']._serialized_start=629
+  _globals['_CHECKACCESSRESPONSE']._serialized_end=1197
+  _globals['_BATCHCHECKACCESSREQUEST']._serialized_start=1199
+  _globals['_BATCHCHECKACCESSREQUEST']._serialized_end=1287
+  _globals['_BATCHCHECKACCESSRESPONSE']._serialized_start=1289
+  _globals['_BATCHCHECKACCESSRESPONSE']._serialized_end=1370
+  _globals['_BATCHCHECKACCESSRESULT']._serialized_start=1372
+  _globals['_BATCHCHECKACCESSRESULT']._serialized_end=1497
+  _globals['_LISTENTITLEMENTSREQUEST']._serialized_start=1500
+  _globals['_LISTENTITLEMENTSREQUEST']._serialized_end=1895
+  _globals['_LISTENTITLEMENTSRESPONSE']._serialized_start=1898
+  _globals['_LISTENTITLEMENTSRESPONSE']._serialized_end=2031
+  _globals['_WATCHENTITLEMENTSREQUEST']._serialized_start=2034
+  _globals['_WATCHENTITLEMENTSREQUEST']._serialized_end=2282
+  _globals['_WATCHENTITLEMENTSRESPONSE']._serialized_start=2285
+  _globals['_WATCHENTITLEMENTSRESPONSE']._serialized_end=2479
+  _globals['_ENTITLEMENTSNAPSHOT']._serialized_start=2481
+  _globals['_ENTITLEMENTSNAPSHOT']._serialized_end=2569
+  _globals['_ENTITLEMENTCHANGE']._serialized_start=2572
+  _globals['_ENTITLEMENTCHANGE']._serialized_end=2760
+  _globals['_WATCHHEARTBEAT']._serialized_start=2762
+  _globals['_WATCHHEARTBEAT']._serialized_end=2845
+  _globals['_EXPLAINACCESSREQUEST']._serialized_start=2848
+  _globals['_EXPLAINACCESSREQUEST']._serialized_end=3168
+  _globals['_EXPLAINACCESSRESPONSE']._serialized_start=3171
+  _globals['_EXPLAINACCESSRESPONSE']._serialized_end=3511
+  _globals['_EXPLANATIONSTEP']._serialized_start=3513
+  _globals['_EXPLANATIONSTEP']._serialized_end=3614
+  _globals['_CREATEGRANTREQUEST']._serialized_start=3617
+  _globals['_CREATEGRANTREQUEST']._serialized_end=4616
+  _globals['_CREATEGRANTREQUEST_METADATAENTRY']._serialized_start=4554
+  _globals['_CREATEGRANTREQUEST_METADATAENTRY']._serialized_end=4601
+  _globals['_CREATEGRANTRESPONSE']._serialized_start=4618
+  _globals['_CREATEGRANTRESPONSE']._serialized_end=4711
+  _globals['_REVOKEGRANTREQUEST']._serialized_start=4714
+  _globals['_REVOKEGRANTREQUEST']._serialized_end=5001
+  _globals['_REVOKEGRANTRESPONSE']._serialized_start=5003
+  _globals['_REVOKEGRANTRESPONSE']._serialized_end=5078
+  _globals['_LISTGRANTSREQUEST']._serialized_start=5081
+  _globals['_LISTGRANTSREQUEST']._serialized_end=5467
+  _globals['_LISTGRANTSRESPONSE']._serialized_start=5469
+  _globals['_LISTGRANTSRESPONSE']._serialized_end=5551
+  _globals['_SETFEATUREOVERRIDEREQUEST']._serialized_start=5554
+  _globals['_SETFEATUREOVERRIDEREQUEST']._serialized_end=6063
+  _globals['_SETFEATUREOVERRIDERESPONSE']._serialized_start=6066
+  _globals['_SETFEATUREOVERRIDERESPONSE']._serialized_end=6217
+  _globals['_SIMULATELIMITSREQUEST']._serialized_start=6220
+  _globals['_SIMULATELIMITSREQUEST']._serialized_end=6771
+  _globals['_SIMULATELIMITSRESPONSE']._serialized_start=6774
+  _globals['_SIMULATELIMITSRESPONSE']._serialized_end=6963
+  _globals['_SIMULATEDACCOUNT']._serialized_start=6966
+  _globals['_SIMULATEDACCOUNT']._serialized_end=7265
+  _globals['_SIMULATIONPROGRESS']._serialized_start=7267
+  _globals['_SIMULATIONPROGRESS']._serialized_end=7335
+  _globals['_SIMULATIONTOTALS']._serialized_start=7338
+  _globals['_SIMULATIONTOTALS']._serialized_end=7555
+  _globals['_ENTITLEMENTSERVICE']._serialized_start=7703
+  _globals['_ENTITLEMENTSERVICE']._serialized_end=8673
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,46 @@ class EntitlementServiceStub:
                 request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.BatchCheckAccessRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.BatchCheckAccessResponse.FromString,
                 _registered_method=True)
+        self.ListEntitlements = channel.unary_unary(
+                '/tallygate.v1.EntitlementService/ListEntitlements',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListEntitlementsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListEntitlementsResponse.FromString,
+                _registered_method=True)
+        self.WatchEntitlements = channel.unary_stream(
+                '/tallygate.v1.EntitlementService/WatchEntitlements',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.WatchEntitlementsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.WatchEntitlementsResponse.FromString,
+                _registered_method=True)
+        self.ExplainAccess = channel.unary_unary(
+                '/tallygate.v1.EntitlementService/ExplainAccess',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.ExplainAccessRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.ExplainAccessResponse.FromString,
+                _registered_method=True)
+        self.CreateGrant = channel.unary_unary(
+                '/tallygate.v1.EntitlementService/CreateGrant',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.CreateGrantRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.CreateGrantResponse.FromString,
+                _registered_method=True)
+        self.RevokeGrant = channel.unary_unary(
+                '/tallygate.v1.EntitlementService/RevokeGrant',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.RevokeGrantRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.RevokeGrantResponse.FromString,
+                _registered_method=True)
+        self.ListGrants = channel.unary_unary(
+                '/tallygate.v1.EntitlementService/ListGrants',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListGrantsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListGrantsResponse.FromString,
+                _registered_method=True)
+        self.SetFeatureOverride = channel.unary_unary(
+                '/tallygate.v1.EntitlementService/SetFeatureOverride',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.SetFeatureOverrideRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.SetFeatureOverrideResponse.FromString,
+                _registered_method=True)
+        self.SimulateLimits = channel.unary_stream(
+                '/tallygate.v1.EntitlementService/SimulateLimits',
+                request_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.SimulateLimitsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.SimulateLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class EntitlementServiceServicer:
@@ -70,6 +110,71 @@ class EntitlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEntitlements(self, request, context):
+        """Lists everything that an account is entitled to, by feature key, with where it comes from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEntitlements(self, request, context):
+        """Watches what an account is entitled to: first everything, then every change with its revision, in order.
+
+        Reports changes of what is allowed, not every increment; a quota crossing a threshold or its limit is reported. The stream
+        ends with UNAVAILABLE when the server drains: watch again from the last revision. A watcher that reads too slowly is ended
+        with RESOURCE_EXHAUSTED and ERROR_REASON_WATCHER_TOO_SLOW and begins anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainAccess(self, request, context):
+        """Explains an answer of `CheckAccess`: every rule that was tried, every source, every number. Also for a time in the past,
+        from the history and the ledger.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateGrant(self, request, context):
+        """Gives an account an extra: bonus or purchased units, another limit or value, or a switch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeGrant(self, request, context):
+        """Takes a grant back from now on. What was used of it stays used. Revoking a revoked grant changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGrants(self, request, context):
+        """Lists the grants of a tenant or of one account, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetFeatureOverride(self, request, context):
+        """Switches a feature on or off for one account whatever its plan says, or takes such a switch back. Switching off may leave
+        a grace period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimulateLimits(self, request, context):
+        """Replays the real ledger of a window against a draft and tells who would have been blocked, when first and how often.
+
+        Streams one message for each affected account, progress in between, and the totals at the end. Changes nothing and does
+        not disturb live calls. For the plans already in force it reports the denials that really happened.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EntitlementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +187,46 @@ def add_EntitlementServiceServicer_to_server(servicer, server):
                     servicer.BatchCheckAccess,
                     request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.BatchCheckAccessRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.BatchCheckAccessResponse.SerializeToString,
+            ),
+            'ListEntitlements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEntitlements,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListEntitlementsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListEntitlementsResponse.SerializeToString,
+            ),
+            'WatchEntitlements': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEntitlements,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.WatchEntitlementsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.WatchEntitlementsResponse.SerializeToString,
+            ),
+            'ExplainAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAccess,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.ExplainAccessRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.ExplainAccessResponse.SerializeToString,
+            ),
+            'CreateGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGrant,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.CreateGrantRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.CreateGrantResponse.SerializeToString,
+            ),
+            'RevokeGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeGrant,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.RevokeGrantRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.RevokeGrantResponse.SerializeToString,
+            ),
+            'ListGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGrants,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListGrantsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.ListGrantsResponse.SerializeToString,
+            ),
+            'SetFeatureOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFeatureOverride,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.SetFeatureOverrideRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.SetFeatureOverrideResponse.SerializeToString,
+            ),
+            'SimulateLimits': grpc.unary_stream_rpc_method_handler(
+                    servicer.SimulateLimits,
+                    request_deserializer=tallygate_dot_v1_dot_entitlement__service__pb2.SimulateLimitsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_entitlement__service__pb2.SimulateLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -139,6 +284,222 @@ class EntitlementService:
             '/tallygate.v1.EntitlementService/BatchCheckAccess',
             tallygate_dot_v1_dot_entitlement__service__pb2.BatchCheckAccessRequest.SerializeToString,
             tallygate_dot_v1_dot_entitlement__service__pb2.BatchCheckAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEntitlements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/ListEntitlements',
+            tallygate_dot_v1_dot_entitlement__service__pb2.ListEntitlementsRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.ListEntitlementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEntitlements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/WatchEntitlements',
+            tallygate_dot_v1_dot_entitlement__service__pb2.WatchEntitlementsRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.WatchEntitlementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/ExplainAccess',
+            tallygate_dot_v1_dot_entitlement__service__pb2.ExplainAccessRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.ExplainAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/CreateGrant',
+            tallygate_dot_v1_dot_entitlement__service__pb2.CreateGrantRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.CreateGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/RevokeGrant',
+            tallygate_dot_v1_dot_entitlement__service__pb2.RevokeGrantRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.RevokeGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/ListGrants',
+            tallygate_dot_v1_dot_entitlement__service__pb2.ListGrantsRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.ListGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFeatureOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/SetFeatureOverride',
+            tallygate_dot_v1_dot_entitlement__service__pb2.SetFeatureOverrideRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.SetFeatureOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulateLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tallygate.v1.EntitlementService/SimulateLimits',
+            tallygate_dot_v1_dot_entitlement__service__pb2.SimulateLimitsRequest.SerializeToString,
+            tallygate_dot_v1_dot_entitlement__service__pb2.SimulateLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

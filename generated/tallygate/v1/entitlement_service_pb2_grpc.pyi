@@ -43,6 +43,35 @@ class EntitlementServiceStub:
     """
     BatchCheckAccess: _grpc.UnaryUnaryMultiCallable[_entitlement_service_pb2.BatchCheckAccessRequest, _entitlement_service_pb2.BatchCheckAccessResponse]
     """Checks up to 1,000 features or accounts in one call. Each item is judged alone; results come in the order of the checks."""
+    ListEntitlements: _grpc.UnaryUnaryMultiCallable[_entitlement_service_pb2.ListEntitlementsRequest, _entitlement_service_pb2.ListEntitlementsResponse]
+    """Lists everything that an account is entitled to, by feature key, with where it comes from."""
+    WatchEntitlements: _grpc.UnaryStreamMultiCallable[_entitlement_service_pb2.WatchEntitlementsRequest, _entitlement_service_pb2.WatchEntitlementsResponse]
+    """Watches what an account is entitled to: first everything, then every change with its revision, in order.
+
+    Reports changes of what is allowed, not every increment; a quota crossing a threshold or its limit is reported. The stream
+    ends with UNAVAILABLE when the server drains: watch again from the last revision. A watcher that reads too slowly is ended
+    with RESOURCE_EXHAUSTED and ERROR_REASON_WATCHER_TOO_SLOW and begins anew.
+    """
+    ExplainAccess: _grpc.UnaryUnaryMultiCallable[_entitlement_service_pb2.ExplainAccessRequest, _entitlement_service_pb2.ExplainAccessResponse]
+    """Explains an answer of `CheckAccess`: every rule that was tried, every source, every number. Also for a time in the past,
+    from the history and the ledger.
+    """
+    CreateGrant: _grpc.UnaryUnaryMultiCallable[_entitlement_service_pb2.CreateGrantRequest, _entitlement_service_pb2.CreateGrantResponse]
+    """Gives an account an extra: bonus or purchased units, another limit or value, or a switch."""
+    RevokeGrant: _grpc.UnaryUnaryMultiCallable[_entitlement_service_pb2.RevokeGrantRequest, _entitlement_service_pb2.RevokeGrantResponse]
+    """Takes a grant back from now on. What was used of it stays used. Revoking a revoked grant changes nothing."""
+    ListGrants: _grpc.UnaryUnaryMultiCallable[_entitlement_service_pb2.ListGrantsRequest, _entitlement_service_pb2.ListGrantsResponse]
+    """Lists the grants of a tenant or of one account, newest first."""
+    SetFeatureOverride: _grpc.UnaryUnaryMultiCallable[_entitlement_service_pb2.SetFeatureOverrideRequest, _entitlement_service_pb2.SetFeatureOverrideResponse]
+    """Switches a feature on or off for one account whatever its plan says, or takes such a switch back. Switching off may leave
+    a grace period.
+    """
+    SimulateLimits: _grpc.UnaryStreamMultiCallable[_entitlement_service_pb2.SimulateLimitsRequest, _entitlement_service_pb2.SimulateLimitsResponse]
+    """Replays the real ledger of a window against a draft and tells who would have been blocked, when first and how often.
+
+    Streams one message for each affected account, progress in between, and the totals at the end. Changes nothing and does
+    not disturb live calls. For the plans already in force it reports the denials that really happened.
+    """
 
 @_typing.type_check_only
 class EntitlementServiceAsyncStub(EntitlementServiceStub):
@@ -59,6 +88,35 @@ class EntitlementServiceAsyncStub(EntitlementServiceStub):
     """
     BatchCheckAccess: _aio.UnaryUnaryMultiCallable[_entitlement_service_pb2.BatchCheckAccessRequest, _entitlement_service_pb2.BatchCheckAccessResponse]  # type: ignore[assignment]
     """Checks up to 1,000 features or accounts in one call. Each item is judged alone; results come in the order of the checks."""
+    ListEntitlements: _aio.UnaryUnaryMultiCallable[_entitlement_service_pb2.ListEntitlementsRequest, _entitlement_service_pb2.ListEntitlementsResponse]  # type: ignore[assignment]
+    """Lists everything that an account is entitled to, by feature key, with where it comes from."""
+    WatchEntitlements: _aio.UnaryStreamMultiCallable[_entitlement_service_pb2.WatchEntitlementsRequest, _entitlement_service_pb2.WatchEntitlementsResponse]  # type: ignore[assignment]
+    """Watches what an account is entitled to: first everything, then every change with its revision, in order.
+
+    Reports changes of what is allowed, not every increment; a quota crossing a threshold or its limit is reported. The stream
+    ends with UNAVAILABLE when the server drains: watch again from the last revision. A watcher that reads too slowly is ended
+    with RESOURCE_EXHAUSTED and ERROR_REASON_WATCHER_TOO_SLOW and begins anew.
+    """
+    ExplainAccess: _aio.UnaryUnaryMultiCallable[_entitlement_service_pb2.ExplainAccessRequest, _entitlement_service_pb2.ExplainAccessResponse]  # type: ignore[assignment]
+    """Explains an answer of `CheckAccess`: every rule that was tried, every source, every number. Also for a time in the past,
+    from the history and the ledger.
+    """
+    CreateGrant: _aio.UnaryUnaryMultiCallable[_entitlement_service_pb2.CreateGrantRequest, _entitlement_service_pb2.CreateGrantResponse]  # type: ignore[assignment]
+    """Gives an account an extra: bonus or purchased units, another limit or value, or a switch."""
+    RevokeGrant: _aio.UnaryUnaryMultiCallable[_entitlement_service_pb2.RevokeGrantRequest, _entitlement_service_pb2.RevokeGrantResponse]  # type: ignore[assignment]
+    """Takes a grant back from now on. What was used of it stays used. Revoking a revoked grant changes nothing."""
+    ListGrants: _aio.UnaryUnaryMultiCallable[_entitlement_service_pb2.ListGrantsRequest, _entitlement_service_pb2.ListGrantsResponse]  # type: ignore[assignment]
+    """Lists the grants of a tenant or of one account, newest first."""
+    SetFeatureOverride: _aio.UnaryUnaryMultiCallable[_entitlement_service_pb2.SetFeatureOverrideRequest, _entitlement_service_pb2.SetFeatureOverrideResponse]  # type: ignore[assignment]
+    """Switches a feature on or off for one account whatever its plan says, or takes such a switch back. Switching off may leave
+    a grace period.
+    """
+    SimulateLimits: _aio.UnaryStreamMultiCallable[_entitlement_service_pb2.SimulateLimitsRequest, _entitlement_service_pb2.SimulateLimitsResponse]  # type: ignore[assignment]
+    """Replays the real ledger of a window against a draft and tells who would have been blocked, when first and how often.
+
+    Streams one message for each affected account, progress in between, and the totals at the end. Changes nothing and does
+    not disturb live calls. For the plans already in force it reports the denials that really happened.
+    """
 
 class EntitlementServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers whether an account may do something, and how much is left."""
@@ -84,5 +142,82 @@ class EntitlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_entitlement_service_pb2.BatchCheckAccessResponse, _abc.Awaitable[_entitlement_service_pb2.BatchCheckAccessResponse]]:
         """Checks up to 1,000 features or accounts in one call. Each item is judged alone; results come in the order of the checks."""
+
+    @_abc_1.abstractmethod
+    def ListEntitlements(
+        self,
+        request: _entitlement_service_pb2.ListEntitlementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_service_pb2.ListEntitlementsResponse, _abc.Awaitable[_entitlement_service_pb2.ListEntitlementsResponse]]:
+        """Lists everything that an account is entitled to, by feature key, with where it comes from."""
+
+    @_abc_1.abstractmethod
+    def WatchEntitlements(
+        self,
+        request: _entitlement_service_pb2.WatchEntitlementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_entitlement_service_pb2.WatchEntitlementsResponse], _abc.AsyncIterator[_entitlement_service_pb2.WatchEntitlementsResponse]]:
+        """Watches what an account is entitled to: first everything, then every change with its revision, in order.
+
+        Reports changes of what is allowed, not every increment; a quota crossing a threshold or its limit is reported. The stream
+        ends with UNAVAILABLE when the server drains: watch again from the last revision. A watcher that reads too slowly is ended
+        with RESOURCE_EXHAUSTED and ERROR_REASON_WATCHER_TOO_SLOW and begins anew.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainAccess(
+        self,
+        request: _entitlement_service_pb2.ExplainAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_service_pb2.ExplainAccessResponse, _abc.Awaitable[_entitlement_service_pb2.ExplainAccessResponse]]:
+        """Explains an answer of `CheckAccess`: every rule that was tried, every source, every number. Also for a time in the past,
+        from the history and the ledger.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateGrant(
+        self,
+        request: _entitlement_service_pb2.CreateGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_service_pb2.CreateGrantResponse, _abc.Awaitable[_entitlement_service_pb2.CreateGrantResponse]]:
+        """Gives an account an extra: bonus or purchased units, another limit or value, or a switch."""
+
+    @_abc_1.abstractmethod
+    def RevokeGrant(
+        self,
+        request: _entitlement_service_pb2.RevokeGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_service_pb2.RevokeGrantResponse, _abc.Awaitable[_entitlement_service_pb2.RevokeGrantResponse]]:
+        """Takes a grant back from now on. What was used of it stays used. Revoking a revoked grant changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ListGrants(
+        self,
+        request: _entitlement_service_pb2.ListGrantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_service_pb2.ListGrantsResponse, _abc.Awaitable[_entitlement_service_pb2.ListGrantsResponse]]:
+        """Lists the grants of a tenant or of one account, newest first."""
+
+    @_abc_1.abstractmethod
+    def SetFeatureOverride(
+        self,
+        request: _entitlement_service_pb2.SetFeatureOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_service_pb2.SetFeatureOverrideResponse, _abc.Awaitable[_entitlement_service_pb2.SetFeatureOverrideResponse]]:
+        """Switches a feature on or off for one account whatever its plan says, or takes such a switch back. Switching off may leave
+        a grace period.
+        """
+
+    @_abc_1.abstractmethod
+    def SimulateLimits(
+        self,
+        request: _entitlement_service_pb2.SimulateLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_entitlement_service_pb2.SimulateLimitsResponse], _abc.AsyncIterator[_entitlement_service_pb2.SimulateLimitsResponse]]:
+        """Replays the real ledger of a window against a draft and tells who would have been blocked, when first and how often.
+
+        Streams one message for each affected account, progress in between, and the totals at the end. Changes nothing and does
+        not disturb live calls. For the plans already in force it reports the denials that really happened.
+        """
 
 def add_EntitlementServiceServicer_to_server(servicer: EntitlementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

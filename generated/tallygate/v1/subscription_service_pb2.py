@@ -24,11 +24,15 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from tallygate.v1 import billing_pb2 as tallygate_dot_v1_dot_billing__pb2
 from tallygate.v1 import catalog_pb2 as tallygate_dot_v1_dot_catalog__pb2
+from tallygate.v1 import money_pb2 as tallygate_dot_v1_dot_money__pb2
+from tallygate.v1 import period_pb2 as tallygate_dot_v1_dot_period__pb2
 from tallygate.v1 import subscription_pb2 as tallygate_dot_v1_dot_subscription__pb2
+from tallygate.v1 import webhook_pb2 as tallygate_dot_v1_dot_webhook__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'tallygate/v1/subscription_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atallygate/v1/catalog.proto\x1a\x1ftallygate/v1/subscription.proto\"\xea\x07\n\x19\x43reateSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x31\n\x08plan_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x08interval\x18\x04 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x41\n\x10\x62illing_provider\x18\x05 \x01(\x0e\x32\x1d.tallygate.v1.BillingProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\x11payment_method_id\x18\x06 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_]{0,128}$\x12\"\n\x08quantity\x18\x07 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12#\n\ntrial_days\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xda\x05(\x00H\x01\x88\x01\x01\x12)\n\nrequest_id\x18\t \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12+\n\rcurrency_code\x18\n \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{3})?$\x12\x46\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x83\x01\n\x08metadata\x18\r \x03(\x0b\x32\x35.tallygate.v1.CreateSubscriptionRequest.MetadataEntryB:\xbaH7\x9a\x01\x34\x10 \"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,40}$*\x14r\x12\x32\x10^[^\\x00]{0,500}$\x12/\n\x05\x61\x63tor\x18\x0e \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\x12\x35\n\x0epromotion_code\x18\x0f \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_-]{0,128}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_quantityB\r\n\x0b_trial_days\"\xad\x01\n\x1a\x43reateSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x1d\n\x15payment_client_secret\x18\x04 \x01(\t\x12\x1a\n\x12hosted_invoice_url\x18\x05 \x01(\t\"\x84\x01\n\x16GetSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x35\n\x0fsubscription_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\"K\n\x17GetSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\"\xe4\x02\n\x18ListSubscriptionsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12G\n\naccount_id\x18\x02 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12@\n\x06states\x18\x03 \x03(\x0e\x32\x1f.tallygate.v1.SubscriptionStateB\x0f\xbaH\x0c\x92\x01\t\x10\t\"\x05\x82\x01\x02\x10\x01\x12\x34\n\x08plan_key\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"g\n\x19ListSubscriptionsResponse\x12\x31\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x06\n\x11\x43hangePlanRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x31\n\x08plan_key\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x08interval\x18\x05 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\"\n\x08quantity\x18\x06 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12\x34\n\x06timing\x18\x07 \x01(\x0e\x32\x1a.tallygate.v1.ChangeTimingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12J\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x41\n\x10\x62illing_provider\x18\t \x01(\x0e\x32\x1d.tallygate.v1.BillingProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\x11payment_method_id\x18\n \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_]{0,128}$\x12H\n\x0cpreview_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12)\n\nrequest_id\x18\x0c \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12-\n\x0breason_text\x18\r \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12/\n\x05\x61\x63tor\x18\x0e \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$B\x0b\n\t_quantity\"\x89\x01\n\x12\x43hangePlanResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x1d\n\x15payment_client_secret\x18\x04 \x01(\t\"\xda\x03\n\x19\x43\x61ncelSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x34\n\x06timing\x18\x04 \x01(\x0e\x32\x1a.tallygate.v1.ChangeTimingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12J\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12-\n\x0breason_text\x18\x06 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12)\n\nrequest_id\x18\x07 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\x08 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"r\n\x1a\x43\x61ncelSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xd8\x02\n\x19ResumeSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12)\n\nrequest_id\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12-\n\x0breason_text\x18\x05 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12/\n\x05\x61\x63tor\x18\x06 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"r\n\x1aResumeSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08*}\n\x0c\x43hangeTiming\x12\x1d\n\x19\x43HANGE_TIMING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_TIMING_NOW\x10\x01\x12\x1c\n\x18\x43HANGE_TIMING_PERIOD_END\x10\x02\x12\x19\n\x15\x43HANGE_TIMING_AT_TIME\x10\x03\x32\xf1\x04\n\x13SubscriptionService\x12g\n\x12\x43reateSubscription\x12\'.tallygate.v1.CreateSubscriptionRequest\x1a(.tallygate.v1.CreateSubscriptionResponse\x12\x63\n\x0fGetSubscription\x12$.tallygate.v1.GetSubscriptionRequest\x1a%.tallygate.v1.GetSubscriptionResponse\"\x03\x90\x02\x01\x12i\n\x11ListSubscriptions\x12&.tallygate.v1.ListSubscriptionsRequest\x1a\'.tallygate.v1.ListSubscriptionsResponse\"\x03\x90\x02\x01\x12O\n\nChangePlan\x12\x1f.tallygate.v1.ChangePlanRequest\x1a .tallygate.v1.ChangePlanResponse\x12g\n\x12\x43\x61ncelSubscription\x12\'.tallygate.v1.CancelSubscriptionRequest\x1a(.tallygate.v1.CancelSubscriptionResponse\x12g\n\x12ResumeSubscription\x12\'.tallygate.v1.ResumeSubscriptionRequest\x1a(.tallygate.v1.ResumeSubscriptionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'tallygate/v1/subscription_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atallygate/v1/billing.proto\x1a\x1atallygate/v1/catalog.proto\x1a\x18tallygate/v1/money.proto\x1a\x19tallygate/v1/period.proto\x1a\x1ftallygate/v1/subscription.proto\x1a\x1atallygate/v1/webhook.proto\"\xea\x07\n\x19\x43reateSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x31\n\x08plan_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x08interval\x18\x04 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x41\n\x10\x62illing_provider\x18\x05 \x01(\x0e\x32\x1d.tallygate.v1.BillingProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\x11payment_method_id\x18\x06 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_]{0,128}$\x12\"\n\x08quantity\x18\x07 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12#\n\ntrial_days\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xda\x05(\x00H\x01\x88\x01\x01\x12)\n\nrequest_id\x18\t \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12+\n\rcurrency_code\x18\n \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{3})?$\x12\x46\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x83\x01\n\x08metadata\x18\r \x03(\x0b\x32\x35.tallygate.v1.CreateSubscriptionRequest.MetadataEntryB:\xbaH7\x9a\x01\x34\x10 \"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,40}$*\x14r\x12\x32\x10^[^\\x00]{0,500}$\x12/\n\x05\x61\x63tor\x18\x0e \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\x12\x35\n\x0epromotion_code\x18\x0f \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_-]{0,128}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_quantityB\r\n\x0b_trial_days\"\xad\x01\n\x1a\x43reateSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x1d\n\x15payment_client_secret\x18\x04 \x01(\t\x12\x1a\n\x12hosted_invoice_url\x18\x05 \x01(\t\"\x84\x01\n\x16GetSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x35\n\x0fsubscription_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\"K\n\x17GetSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\"\xe4\x02\n\x18ListSubscriptionsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12G\n\naccount_id\x18\x02 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12@\n\x06states\x18\x03 \x03(\x0e\x32\x1f.tallygate.v1.SubscriptionStateB\x0f\xbaH\x0c\x92\x01\t\x10\t\"\x05\x82\x01\x02\x10\x01\x12\x34\n\x08plan_key\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"g\n\x19ListSubscriptionsResponse\x12\x31\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x06\n\x11\x43hangePlanRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x31\n\x08plan_key\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x08interval\x18\x05 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\"\n\x08quantity\x18\x06 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12\x34\n\x06timing\x18\x07 \x01(\x0e\x32\x1a.tallygate.v1.ChangeTimingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12J\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x41\n\x10\x62illing_provider\x18\t \x01(\x0e\x32\x1d.tallygate.v1.BillingProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\x11payment_method_id\x18\n \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_]{0,128}$\x12H\n\x0cpreview_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12)\n\nrequest_id\x18\x0c \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12-\n\x0breason_text\x18\r \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12/\n\x05\x61\x63tor\x18\x0e \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$B\x0b\n\t_quantity\"\x89\x01\n\x12\x43hangePlanResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x1d\n\x15payment_client_secret\x18\x04 \x01(\t\"\xda\x03\n\x19\x43\x61ncelSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x34\n\x06timing\x18\x04 \x01(\x0e\x32\x1a.tallygate.v1.ChangeTimingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12J\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12-\n\x0breason_text\x18\x06 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12)\n\nrequest_id\x18\x07 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\x08 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"r\n\x1a\x43\x61ncelSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xd8\x02\n\x19ResumeSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12)\n\nrequest_id\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12-\n\x0breason_text\x18\x05 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12/\n\x05\x61\x63tor\x18\x06 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"r\n\x1aResumeSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xa2\x04\n\x18PauseSubscriptionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x34\n\x06timing\x18\x04 \x01(\x0e\x32\x1a.tallygate.v1.ChangeTimingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12J\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12G\n\x0bresume_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12-\n\x0breason_text\x18\x07 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12)\n\nrequest_id\x18\x08 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\t \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"q\n\x19PauseSubscriptionResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xeb\x02\n\x1c\x43\x61ncelScheduledChangeRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x39\n\x13scheduled_change_id\x18\x04 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12-\n\x0breason_text\x18\x05 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12/\n\x05\x61\x63tor\x18\x06 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"c\n\x1d\x43\x61ncelScheduledChangeResponse\x12\x30\n\x0csubscription\x18\x01 \x01(\x0b\x32\x1a.tallygate.v1.Subscription\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\xed\x03\n\x18PreviewPlanChangeRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x31\n\x08plan_key\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x08interval\x18\x05 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\"\n\x08quantity\x18\x06 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12\x34\n\x06timing\x18\x07 \x01(\x0e\x32\x1a.tallygate.v1.ChangeTimingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12J\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x42\x0b\n\t_quantity\"\x80\x04\n\x19PreviewPlanChangeResponse\x12\x34\n\tdirection\x18\x01 \x01(\x0e\x32!.tallygate.v1.PlanChangeDirection\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\rpresent_price\x18\x03 \x01(\x0b\x32\x13.tallygate.v1.Money\x12&\n\tnew_price\x18\x04 \x01(\x0b\x32\x13.tallygate.v1.Money\x12$\n\x07\x64ue_now\x18\x05 \x01(\x0b\x32\x13.tallygate.v1.Money\x12)\n\x0cnext_invoice\x18\x06 \x01(\x0b\x32\x13.tallygate.v1.Money\x12\x34\n\x0fproration_lines\x18\x07 \x03(\x0b\x32\x1b.tallygate.v1.ProrationLine\x12\x34\n\x0f\x65xceeded_limits\x18\x08 \x03(\x0b\x32\x1b.tallygate.v1.ExceededLimit\x12\x19\n\x11lost_feature_keys\x18\t \x03(\t\x12\x1b\n\x13gained_feature_keys\x18\n \x03(\t\x12\x30\n\x0cpreview_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\rProrationLine\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12#\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x13.tallygate.v1.Money\x12$\n\x06period\x18\x03 \x01(\x0b\x32\x14.tallygate.v1.Period\"l\n\rExceededLimit\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x15\n\rused_quantity\x18\x02 \x01(\x03\x12\x16\n\x0elimit_quantity\x18\x03 \x01(\x03\x12\x17\n\x0f\x65xcess_quantity\x18\x04 \x01(\x03\"\xa6\x02\n\x1eListSubscriptionChangesRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x1d\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x05 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"m\n\x1fListSubscriptionChangesResponse\x12\x31\n\x07\x63hanges\x18\x01 \x03(\x0b\x32 .tallygate.v1.SubscriptionChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9a\x05\n\x1c\x43reateCheckoutSessionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x31\n\x08plan_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x08interval\x18\x04 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\"\n\x08quantity\x18\x05 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12\x34\n\x0bsuccess_url\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^https?://[!-~]{1,1000}$\x12\x33\n\ncancel_url\x18\x07 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^https?://[!-~]{1,1000}$\x12#\n\ntrial_days\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xda\x05(\x00H\x01\x88\x01\x01\x12\x38\n\x0epromotion_code\x18\t \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,128}$\x12+\n\rcurrency_code\x18\n \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{3})?$\x12)\n\nrequest_id\x18\x0b \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\x0c \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$B\x0b\n\t_quantityB\r\n\x0b_trial_days\"\x8a\x01\n\x1d\x43reateCheckoutSessionResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x1b\n\x13provider_session_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reused\x18\x04 \x01(\x08\"\xcc\x01\n\x1a\x43reatePortalSessionRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x33\n\nreturn_url\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^https?://[!-~]{1,1000}$\"*\n\x1b\x43reatePortalSessionResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"\xe8\x01\n\x14ListCustomersRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12G\n\naccount_id\x18\x02 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"[\n\x15ListCustomersResponse\x12)\n\tcustomers\x18\x01 \x03(\x0b\x32\x16.tallygate.v1.Customer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc2\x06\n\x15UpdateCustomerRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x41\n\x10\x62illing_provider\x18\x03 \x01(\x0e\x32\x1d.tallygate.v1.BillingProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12Q\n\x05\x65mail\x18\x04 \x01(\tB=\xbaH:r826^([^@\\x00-\\x20\\x7f]{1,128}@[^@\\x00-\\x20\\x7f]{1,253})?$H\x00\x88\x01\x01\x12\x33\n\x04name\x18\x05 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$H\x01\x88\x01\x01\x12\x44\n\x19\x64\x65\x66\x61ult_payment_method_id\x18\x06 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_]{0,128}$H\x02\x88\x01\x01\x12.\n\x07tax_ids\x18\x07 \x03(\x0b\x32\x13.tallygate.v1.TaxIdB\x08\xbaH\x05\x92\x01\x02\x10\n\x12,\n\x07\x61\x64\x64ress\x18\x08 \x01(\x0b\x32\x1b.tallygate.v1.PostalAddress\x12\x80\x01\n\x08metadata\x18\t \x03(\x0b\x32\x31.tallygate.v1.UpdateCustomerRequest.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x12)\n\nrequest_id\x18\n \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\x0b \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_emailB\x07\n\x05_nameB\x1c\n\x1a_default_payment_method_id\"B\n\x16UpdateCustomerResponse\x12(\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x16.tallygate.v1.Customer\"\xe1\x03\n\x13ListPaymentsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12G\n\naccount_id\x18\x02 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32\x1a.tallygate.v1.PaymentStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x46\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x1d\n\tpage_size\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x08 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"X\n\x14ListPaymentsResponse\x12\'\n\x08payments\x18\x01 \x03(\x0b\x32\x15.tallygate.v1.Payment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe1\x03\n\x13ListInvoicesRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12G\n\naccount_id\x18\x02 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12\x35\n\x0fsubscription_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32\x1a.tallygate.v1.InvoiceStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x46\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x1d\n\tpage_size\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x08 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"X\n\x14ListInvoicesResponse\x12\'\n\x08invoices\x18\x01 \x03(\x0b\x32\x15.tallygate.v1.Invoice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbf\x02\n\x14IngestWebhookRequest\x12\x36\n\ttenant_id\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\x12\x37\n\x06source\x18\x02 \x01(\x0e\x32\x1b.tallygate.v1.WebhookSourceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1c\n\x07payload\x18\x03 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80@\x12h\n\x07headers\x18\x04 \x03(\x0b\x32/.tallygate.v1.IngestWebhookRequest.HeadersEntryB&\xbaH#\x9a\x01 \x10\x64\"\x15r\x13\x32\x11^[!-9;-~]{1,128}$*\x05r\x03\x18\x80@\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"_\n\x15IngestWebhookResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\r\n\x05known\x18\x04 \x01(\x08\"\xb5\x02\n\x1dReconcileSubscriptionsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12G\n\naccount_id\x18\x02 \x01(\tB3\xbaH0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$\x12N\n\x12\x63hanged_after_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12/\n\x05\x61\x63tor\x18\x05 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$\"\xa5\x01\n\x1eReconcileSubscriptionsResponse\x12\x16\n\x0e\x65xamined_count\x18\x01 \x01(\x03\x12\x39\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32$.tallygate.v1.SubscriptionDifference\x12\x18\n\x10\x64ifference_count\x18\x03 \x01(\x03\x12\x16\n\x0erepaired_count\x18\x04 \x01(\x03\"\xb9\x01\n\x16SubscriptionDifference\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12 \n\x18provider_subscription_id\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x12\n\nvalue_json\x18\x05 \x01(\t\x12\x1b\n\x13provider_value_json\x18\x06 \x01(\t\x12\x10\n\x08repaired\x18\x07 \x01(\x08*}\n\x0c\x43hangeTiming\x12\x1d\n\x19\x43HANGE_TIMING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_TIMING_NOW\x10\x01\x12\x1c\n\x18\x43HANGE_TIMING_PERIOD_END\x10\x02\x12\x19\n\x15\x43HANGE_TIMING_AT_TIME\x10\x03*\xa7\x01\n\x13PlanChangeDirection\x12%\n!PLAN_CHANGE_DIRECTION_UNSPECIFIED\x10\x00\x12!\n\x1dPLAN_CHANGE_DIRECTION_UPGRADE\x10\x01\x12#\n\x1fPLAN_CHANGE_DIRECTION_DOWNGRADE\x10\x02\x12!\n\x1dPLAN_CHANGE_DIRECTION_LATERAL\x10\x03\x32\xd2\x0e\n\x13SubscriptionService\x12g\n\x12\x43reateSubscription\x12\'.tallygate.v1.CreateSubscriptionRequest\x1a(.tallygate.v1.CreateSubscriptionResponse\x12\x63\n\x0fGetSubscription\x12$.tallygate.v1.GetSubscriptionRequest\x1a%.tallygate.v1.GetSubscriptionResponse\"\x03\x90\x02\x01\x12i\n\x11ListSubscriptions\x12&.tallygate.v1.ListSubscriptionsRequest\x1a\'.tallygate.v1.ListSubscriptionsResponse\"\x03\x90\x02\x01\x12O\n\nChangePlan\x12\x1f.tallygate.v1.ChangePlanRequest\x1a .tallygate.v1.ChangePlanResponse\x12g\n\x12\x43\x61ncelSubscription\x12\'.tallygate.v1.CancelSubscriptionRequest\x1a(.tallygate.v1.CancelSubscriptionResponse\x12g\n\x12ResumeSubscription\x12\'.tallygate.v1.ResumeSubscriptionRequest\x1a(.tallygate.v1.ResumeSubscriptionResponse\x12\x64\n\x11PauseSubscription\x12&.tallygate.v1.PauseSubscriptionRequest\x1a\'.tallygate.v1.PauseSubscriptionResponse\x12p\n\x15\x43\x61ncelScheduledChange\x12*.tallygate.v1.CancelScheduledChangeRequest\x1a+.tallygate.v1.CancelScheduledChangeResponse\x12i\n\x11PreviewPlanChange\x12&.tallygate.v1.PreviewPlanChangeRequest\x1a\'.tallygate.v1.PreviewPlanChangeResponse\"\x03\x90\x02\x01\x12{\n\x17ListSubscriptionChanges\x12,.tallygate.v1.ListSubscriptionChangesRequest\x1a-.tallygate.v1.ListSubscriptionChangesResponse\"\x03\x90\x02\x01\x12p\n\x15\x43reateCheckoutSession\x12*.tallygate.v1.CreateCheckoutSessionRequest\x1a+.tallygate.v1.CreateCheckoutSessionResponse\x12j\n\x13\x43reatePortalSession\x12(.tallygate.v1.CreatePortalSessionRequest\x1a).tallygate.v1.CreatePortalSessionResponse\x12]\n\rListCustomers\x12\".tallygate.v1.ListCustomersRequest\x1a#.tallygate.v1.ListCustomersResponse\"\x03\x90\x02\x01\x12[\n\x0eUpdateCustomer\x12#.tallygate.v1.UpdateCustomerRequest\x1a$.tallygate.v1.UpdateCustomerResponse\x12Z\n\x0cListPayments\x12!.tallygate.v1.ListPaymentsRequest\x1a\".tallygate.v1.ListPaymentsResponse\"\x03\x90\x02\x01\x12Z\n\x0cListInvoices\x12!.tallygate.v1.ListInvoicesRequest\x1a\".tallygate.v1.ListInvoicesResponse\"\x03\x90\x02\x01\x12X\n\rIngestWebhook\x12\".tallygate.v1.IngestWebhookRequest\x1a#.tallygate.v1.IngestWebhookResponse\x12s\n\x16ReconcileSubscriptions\x12+.tallygate.v1.ReconcileSubscriptionsRequest\x1a,.tallygate.v1.ReconcileSubscriptionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -139,38 +143,274 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['reason_text']._serialized_options = b'\272H\025r\0232\021^[^\\x00]{0,1000}$'
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['actor']._loaded_options = None
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['timing']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['timing']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['effective_time']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['effective_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['resume_time']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['resume_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['reason_text']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['reason_text']._serialized_options = b'\272H\025r\0232\021^[^\\x00]{0,1000}$'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{0,128}$'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['subscription_id']._loaded_options = None
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['scheduled_change_id']._loaded_options = None
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['scheduled_change_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['reason_text']._loaded_options = None
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['reason_text']._serialized_options = b'\272H\025r\0232\021^[^\\x00]{0,1000}$'
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['subscription_id']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['plan_key']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['plan_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['interval']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['interval']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['quantity']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\010\"\006\030\300\204=(\001'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['timing']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['timing']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['effective_time']._loaded_options = None
+  _globals['_PREVIEWPLANCHANGEREQUEST'].fields_by_name['effective_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['subscription_id']._loaded_options = None
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['plan_key']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['plan_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['interval']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['interval']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['quantity']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\010\"\006\030\300\204=(\001'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['success_url']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['success_url']._serialized_options = b'\272H\034r\0322\030^https?://[!-~]{1,1000}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['cancel_url']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['cancel_url']._serialized_options = b'\272H\034r\0322\030^https?://[!-~]{1,1000}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['trial_days']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['trial_days']._serialized_options = b'\272H\007\032\005\030\332\005(\000'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['promotion_code']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['promotion_code']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,128}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['currency_code']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['currency_code']._serialized_options = b'\272H\021r\0172\r^([A-Z]{3})?$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{0,128}$'
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_CREATECHECKOUTSESSIONREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_CREATEPORTALSESSIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_CREATEPORTALSESSIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_CREATEPORTALSESSIONREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_CREATEPORTALSESSIONREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_CREATEPORTALSESSIONREQUEST'].fields_by_name['return_url']._loaded_options = None
+  _globals['_CREATEPORTALSESSIONREQUEST'].fields_by_name['return_url']._serialized_options = b'\272H\034r\0322\030^https?://[!-~]{1,1000}$'
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$'
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCUSTOMERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_UPDATECUSTOMERREQUEST_METADATAENTRY']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['billing_provider']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['billing_provider']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['email']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['email']._serialized_options = b'\272H:r826^([^@\\x00-\\x20\\x7f]{1,128}@[^@\\x00-\\x20\\x7f]{1,253})?$'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['name']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['default_payment_method_id']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['default_payment_method_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_]{0,128}$'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['tax_ids']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['tax_ids']._serialized_options = b'\272H\005\222\001\002\020\n'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['metadata']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['metadata']._serialized_options = b'\272H8\232\0015\020@\"\032r\0302\026^[A-Za-z0-9_.-]{1,64}$*\025r\0232\021^[^\\x00]{0,1000}$'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{0,128}$'
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_UPDATECUSTOMERREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['subscription_id']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['start_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['end_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['subscription_id']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['start_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['end_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_INGESTWEBHOOKREQUEST_HEADERSENTRY']._loaded_options = None
+  _globals['_INGESTWEBHOOKREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,62})?$'
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['source']._loaded_options = None
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['source']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['payload']._loaded_options = None
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['payload']._serialized_options = b'\272H\010z\006\020\001\030\200\200@'
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['headers']._loaded_options = None
+  _globals['_INGESTWEBHOOKREQUEST'].fields_by_name['headers']._serialized_options = b'\272H#\232\001 \020d\"\025r\0232\021^[!-9;-~]{1,128}$*\005r\003\030\200@'
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H0r.2,^([A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127})?$'
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['changed_after_time']._loaded_options = None
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['changed_after_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['GetSubscription']._loaded_options = None
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['GetSubscription']._serialized_options = b'\220\002\001'
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListSubscriptions']._loaded_options = None
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListSubscriptions']._serialized_options = b'\220\002\001'
-  _globals['_CHANGETIMING']._serialized_start=4059
-  _globals['_CHANGETIMING']._serialized_end=4184
-  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_start=181
-  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1183
-  _globals['_CREATESUBSCRIPTIONREQUEST_METADATAENTRY']._serialized_start=1108
-  _globals['_CREATESUBSCRIPTIONREQUEST_METADATAENTRY']._serialized_end=1155
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1186
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1359
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1362
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1494
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1496
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1571
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1574
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1930
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1932
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=2035
-  _globals['_CHANGEPLANREQUEST']._serialized_start=2038
-  _globals['_CHANGEPLANREQUEST']._serialized_end=2861
-  _globals['_CHANGEPLANRESPONSE']._serialized_start=2864
-  _globals['_CHANGEPLANRESPONSE']._serialized_end=3001
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=3004
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=3478
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=3480
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=3594
-  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_start=3597
-  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_end=3941
-  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_start=3943
-  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_end=4057
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=4187
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=4812
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['PreviewPlanChange']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['PreviewPlanChange']._serialized_options = b'\220\002\001'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListSubscriptionChanges']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListSubscriptionChanges']._serialized_options = b'\220\002\001'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListCustomers']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListCustomers']._serialized_options = b'\220\002\001'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListPayments']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListPayments']._serialized_options = b'\220\002\001'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListInvoices']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListInvoices']._serialized_options = b'\220\002\001'
+  _globals['_CHANGETIMING']._serialized_start=11470
+  _globals['_CHANGETIMING']._serialized_end=11595
+  _globals['_PLANCHANGEDIRECTION']._serialized_start=11598
+  _globals['_PLANCHANGEDIRECTION']._serialized_end=11765
+  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_start=290
+  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1292
+  _globals['_CREATESUBSCRIPTIONREQUEST_METADATAENTRY']._serialized_start=1217
+  _globals['_CREATESUBSCRIPTIONREQUEST_METADATAENTRY']._serialized_end=1264
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1295
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1468
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1471
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1603
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1605
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1680
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1683
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=2039
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=2041
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=2144
+  _globals['_CHANGEPLANREQUEST']._serialized_start=2147
+  _globals['_CHANGEPLANREQUEST']._serialized_end=2970
+  _globals['_CHANGEPLANRESPONSE']._serialized_start=2973
+  _globals['_CHANGEPLANRESPONSE']._serialized_end=3110
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=3113
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=3587
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=3589
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=3703
+  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_start=3706
+  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_end=4050
+  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_start=4052
+  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_end=4166
+  _globals['_PAUSESUBSCRIPTIONREQUEST']._serialized_start=4169
+  _globals['_PAUSESUBSCRIPTIONREQUEST']._serialized_end=4715
+  _globals['_PAUSESUBSCRIPTIONRESPONSE']._serialized_start=4717
+  _globals['_PAUSESUBSCRIPTIONRESPONSE']._serialized_end=4830
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST']._serialized_start=4833
+  _globals['_CANCELSCHEDULEDCHANGEREQUEST']._serialized_end=5196
+  _globals['_CANCELSCHEDULEDCHANGERESPONSE']._serialized_start=5198
+  _globals['_CANCELSCHEDULEDCHANGERESPONSE']._serialized_end=5297
+  _globals['_PREVIEWPLANCHANGEREQUEST']._serialized_start=5300
+  _globals['_PREVIEWPLANCHANGEREQUEST']._serialized_end=5793
+  _globals['_PREVIEWPLANCHANGERESPONSE']._serialized_start=5796
+  _globals['_PREVIEWPLANCHANGERESPONSE']._serialized_end=6308
+  _globals['_PRORATIONLINE']._serialized_start=6310
+  _globals['_PRORATIONLINE']._serialized_end=6421
+  _globals['_EXCEEDEDLIMIT']._serialized_start=6423
+  _globals['_EXCEEDEDLIMIT']._serialized_end=6531
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST']._serialized_start=6534
+  _globals['_LISTSUBSCRIPTIONCHANGESREQUEST']._serialized_end=6828
+  _globals['_LISTSUBSCRIPTIONCHANGESRESPONSE']._serialized_start=6830
+  _globals['_LISTSUBSCRIPTIONCHANGESRESPONSE']._serialized_end=6939
+  _globals['_CREATECHECKOUTSESSIONREQUEST']._serialized_start=6942
+  _globals['_CREATECHECKOUTSESSIONREQUEST']._serialized_end=7608
+  _globals['_CREATECHECKOUTSESSIONRESPONSE']._serialized_start=7611
+  _globals['_CREATECHECKOUTSESSIONRESPONSE']._serialized_end=7749
+  _globals['_CREATEPORTALSESSIONREQUEST']._serialized_start=7752
+  _globals['_CREATEPORTALSESSIONREQUEST']._serialized_end=7956
+  _globals['_CREATEPORTALSESSIONRESPONSE']._serialized_start=7958
+  _globals['_CREATEPORTALSESSIONRESPONSE']._serialized_end=8000
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=8003
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=8235
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=8237
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=8328
+  _globals['_UPDATECUSTOMERREQUEST']._serialized_start=8331
+  _globals['_UPDATECUSTOMERREQUEST']._serialized_end=9165
+  _globals['_UPDATECUSTOMERREQUEST_METADATAENTRY']._serialized_start=1217
+  _globals['_UPDATECUSTOMERREQUEST_METADATAENTRY']._serialized_end=1264
+  _globals['_UPDATECUSTOMERRESPONSE']._serialized_start=9167
+  _globals['_UPDATECUSTOMERRESPONSE']._serialized_end=9233
+  _globals['_LISTPAYMENTSREQUEST']._serialized_start=9236
+  _globals['_LISTPAYMENTSREQUEST']._serialized_end=9717
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=9719
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=9807
+  _globals['_LISTINVOICESREQUEST']._serialized_start=9810
+  _globals['_LISTINVOICESREQUEST']._serialized_end=10291
+  _globals['_LISTINVOICESRESPONSE']._serialized_start=10293
+  _globals['_LISTINVOICESRESPONSE']._serialized_end=10381
+  _globals['_INGESTWEBHOOKREQUEST']._serialized_start=10384
+  _globals['_INGESTWEBHOOKREQUEST']._serialized_end=10703
+  _globals['_INGESTWEBHOOKREQUEST_HEADERSENTRY']._serialized_start=10657
+  _globals['_INGESTWEBHOOKREQUEST_HEADERSENTRY']._serialized_end=10703
+  _globals['_INGESTWEBHOOKRESPONSE']._serialized_start=10705
+  _globals['_INGESTWEBHOOKRESPONSE']._serialized_end=10800
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST']._serialized_start=10803
+  _globals['_RECONCILESUBSCRIPTIONSREQUEST']._serialized_end=11112
+  _globals['_RECONCILESUBSCRIPTIONSRESPONSE']._serialized_start=11115
+  _globals['_RECONCILESUBSCRIPTIONSRESPONSE']._serialized_end=11280
+  _globals['_SUBSCRIPTIONDIFFERENCE']._serialized_start=11283
+  _globals['_SUBSCRIPTIONDIFFERENCE']._serialized_end=11468
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=11768
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=13642
 # @@protoc_insertion_point(module_scope)

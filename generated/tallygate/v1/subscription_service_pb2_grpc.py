@@ -68,6 +68,66 @@ class SubscriptionServiceStub:
                 request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ResumeSubscriptionRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ResumeSubscriptionResponse.FromString,
                 _registered_method=True)
+        self.PauseSubscription = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/PauseSubscription',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.PauseSubscriptionRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.PauseSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.CancelScheduledChange = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/CancelScheduledChange',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.CancelScheduledChangeRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.CancelScheduledChangeResponse.FromString,
+                _registered_method=True)
+        self.PreviewPlanChange = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/PreviewPlanChange',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.PreviewPlanChangeRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.PreviewPlanChangeResponse.FromString,
+                _registered_method=True)
+        self.ListSubscriptionChanges = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/ListSubscriptionChanges',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListSubscriptionChangesRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListSubscriptionChangesResponse.FromString,
+                _registered_method=True)
+        self.CreateCheckoutSession = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/CreateCheckoutSession',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.CreateCheckoutSessionRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.CreateCheckoutSessionResponse.FromString,
+                _registered_method=True)
+        self.CreatePortalSession = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/CreatePortalSession',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.CreatePortalSessionRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.CreatePortalSessionResponse.FromString,
+                _registered_method=True)
+        self.ListCustomers = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/ListCustomers',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListCustomersRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListCustomersResponse.FromString,
+                _registered_method=True)
+        self.UpdateCustomer = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/UpdateCustomer',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.UpdateCustomerRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.UpdateCustomerResponse.FromString,
+                _registered_method=True)
+        self.ListPayments = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/ListPayments',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListPaymentsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListPaymentsResponse.FromString,
+                _registered_method=True)
+        self.ListInvoices = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/ListInvoices',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListInvoicesRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListInvoicesResponse.FromString,
+                _registered_method=True)
+        self.IngestWebhook = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/IngestWebhook',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.IngestWebhookRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.IngestWebhookResponse.FromString,
+                _registered_method=True)
+        self.ReconcileSubscriptions = channel.unary_unary(
+                '/tallygate.v1.SubscriptionService/ReconcileSubscriptions',
+                request_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ReconcileSubscriptionsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ReconcileSubscriptionsResponse.FromString,
+                _registered_method=True)
 
 
 class SubscriptionServiceServicer:
@@ -125,6 +185,97 @@ class SubscriptionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseSubscription(self, request, context):
+        """Pauses a subscription, now or at the end of the paid period; it gives no access until it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelScheduledChange(self, request, context):
+        """Takes back a change that has not taken effect: a planned downgrade, pause or cancellation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewPlanChange(self, request, context):
+        """Previews a change of plan: price, proration, and the limits that the account's usage would exceed. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubscriptionChanges(self, request, context):
+        """Lists the history of an account's subscriptions, newest first: who changed what, when and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCheckoutSession(self, request, context):
+        """Creates a page at the provider where the account's owner pays for a plan. One page is open for an account and plan at a
+        time; a second call returns the same one. Access begins when the payment arrives, not when the page is left.
+
+        Fails with FAILED_PRECONDITION and ERROR_REASON_BILLING_PROVIDER_NOT_CONFIGURED where no provider is connected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePortalSession(self, request, context):
+        """Creates a page at the provider where the account's owner changes cards, plans and details, and sees invoices.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCustomers(self, request, context):
+        """Lists the customers that an account has at billing providers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCustomer(self, request, context):
+        """Creates the customer of an account at the billing provider, or changes its details there and here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPayments(self, request, context):
+        """Lists payments, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInvoices(self, request, context):
+        """Lists invoices, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IngestWebhook(self, request, context):
+        """Takes in a webhook of a billing or identity provider: checks its signature and age, stores it once, and answers.
+
+        Processing follows in the background, in any order and as often as delivered, with the same result. A forged, too old or
+        future-dated webhook fails with UNAUTHENTICATED and ERROR_REASON_SIGNATURE_INVALID. `AdminService.ListWebhookEvents`
+        shows what became of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReconcileSubscriptions(self, request, context):
+        """Compares subscriptions with the billing provider and repairs what differs here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SubscriptionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +308,66 @@ def add_SubscriptionServiceServicer_to_server(servicer, server):
                     servicer.ResumeSubscription,
                     request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ResumeSubscriptionRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ResumeSubscriptionResponse.SerializeToString,
+            ),
+            'PauseSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSubscription,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.PauseSubscriptionRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.PauseSubscriptionResponse.SerializeToString,
+            ),
+            'CancelScheduledChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelScheduledChange,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.CancelScheduledChangeRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.CancelScheduledChangeResponse.SerializeToString,
+            ),
+            'PreviewPlanChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewPlanChange,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.PreviewPlanChangeRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.PreviewPlanChangeResponse.SerializeToString,
+            ),
+            'ListSubscriptionChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubscriptionChanges,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListSubscriptionChangesRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListSubscriptionChangesResponse.SerializeToString,
+            ),
+            'CreateCheckoutSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCheckoutSession,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.CreateCheckoutSessionRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.CreateCheckoutSessionResponse.SerializeToString,
+            ),
+            'CreatePortalSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePortalSession,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.CreatePortalSessionRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.CreatePortalSessionResponse.SerializeToString,
+            ),
+            'ListCustomers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCustomers,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListCustomersRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListCustomersResponse.SerializeToString,
+            ),
+            'UpdateCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCustomer,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.UpdateCustomerRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.UpdateCustomerResponse.SerializeToString,
+            ),
+            'ListPayments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPayments,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListPaymentsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListPaymentsResponse.SerializeToString,
+            ),
+            'ListInvoices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvoices,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ListInvoicesRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ListInvoicesResponse.SerializeToString,
+            ),
+            'IngestWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.IngestWebhook,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.IngestWebhookRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.IngestWebhookResponse.SerializeToString,
+            ),
+            'ReconcileSubscriptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReconcileSubscriptions,
+                    request_deserializer=tallygate_dot_v1_dot_subscription__service__pb2.ReconcileSubscriptionsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_subscription__service__pb2.ReconcileSubscriptionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -325,6 +536,330 @@ class SubscriptionService:
             '/tallygate.v1.SubscriptionService/ResumeSubscription',
             tallygate_dot_v1_dot_subscription__service__pb2.ResumeSubscriptionRequest.SerializeToString,
             tallygate_dot_v1_dot_subscription__service__pb2.ResumeSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/PauseSubscription',
+            tallygate_dot_v1_dot_subscription__service__pb2.PauseSubscriptionRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.PauseSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelScheduledChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/CancelScheduledChange',
+            tallygate_dot_v1_dot_subscription__service__pb2.CancelScheduledChangeRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.CancelScheduledChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewPlanChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/PreviewPlanChange',
+            tallygate_dot_v1_dot_subscription__service__pb2.PreviewPlanChangeRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.PreviewPlanChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubscriptionChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/ListSubscriptionChanges',
+            tallygate_dot_v1_dot_subscription__service__pb2.ListSubscriptionChangesRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.ListSubscriptionChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCheckoutSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/CreateCheckoutSession',
+            tallygate_dot_v1_dot_subscription__service__pb2.CreateCheckoutSessionRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.CreateCheckoutSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePortalSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/CreatePortalSession',
+            tallygate_dot_v1_dot_subscription__service__pb2.CreatePortalSessionRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.CreatePortalSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCustomers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/ListCustomers',
+            tallygate_dot_v1_dot_subscription__service__pb2.ListCustomersRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.ListCustomersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/UpdateCustomer',
+            tallygate_dot_v1_dot_subscription__service__pb2.UpdateCustomerRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.UpdateCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPayments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/ListPayments',
+            tallygate_dot_v1_dot_subscription__service__pb2.ListPaymentsRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.ListPaymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvoices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/ListInvoices',
+            tallygate_dot_v1_dot_subscription__service__pb2.ListInvoicesRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.ListInvoicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IngestWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/IngestWebhook',
+            tallygate_dot_v1_dot_subscription__service__pb2.IngestWebhookRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.IngestWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReconcileSubscriptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.SubscriptionService/ReconcileSubscriptions',
+            tallygate_dot_v1_dot_subscription__service__pb2.ReconcileSubscriptionsRequest.SerializeToString,
+            tallygate_dot_v1_dot_subscription__service__pb2.ReconcileSubscriptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,39 @@ class SubscriptionServiceStub:
     """
     ResumeSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.ResumeSubscriptionRequest, _subscription_service_pb2.ResumeSubscriptionResponse]
     """Resumes a paused subscription, or takes back a cancellation that has not taken effect."""
+    PauseSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.PauseSubscriptionRequest, _subscription_service_pb2.PauseSubscriptionResponse]
+    """Pauses a subscription, now or at the end of the paid period; it gives no access until it is resumed."""
+    CancelScheduledChange: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.CancelScheduledChangeRequest, _subscription_service_pb2.CancelScheduledChangeResponse]
+    """Takes back a change that has not taken effect: a planned downgrade, pause or cancellation."""
+    PreviewPlanChange: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.PreviewPlanChangeRequest, _subscription_service_pb2.PreviewPlanChangeResponse]
+    """Previews a change of plan: price, proration, and the limits that the account's usage would exceed. Changes nothing."""
+    ListSubscriptionChanges: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.ListSubscriptionChangesRequest, _subscription_service_pb2.ListSubscriptionChangesResponse]
+    """Lists the history of an account's subscriptions, newest first: who changed what, when and why."""
+    CreateCheckoutSession: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.CreateCheckoutSessionRequest, _subscription_service_pb2.CreateCheckoutSessionResponse]
+    """Creates a page at the provider where the account's owner pays for a plan. One page is open for an account and plan at a
+    time; a second call returns the same one. Access begins when the payment arrives, not when the page is left.
+
+    Fails with FAILED_PRECONDITION and ERROR_REASON_BILLING_PROVIDER_NOT_CONFIGURED where no provider is connected.
+    """
+    CreatePortalSession: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.CreatePortalSessionRequest, _subscription_service_pb2.CreatePortalSessionResponse]
+    """Creates a page at the provider where the account's owner changes cards, plans and details, and sees invoices."""
+    ListCustomers: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.ListCustomersRequest, _subscription_service_pb2.ListCustomersResponse]
+    """Lists the customers that an account has at billing providers."""
+    UpdateCustomer: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.UpdateCustomerRequest, _subscription_service_pb2.UpdateCustomerResponse]
+    """Creates the customer of an account at the billing provider, or changes its details there and here."""
+    ListPayments: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.ListPaymentsRequest, _subscription_service_pb2.ListPaymentsResponse]
+    """Lists payments, newest first."""
+    ListInvoices: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.ListInvoicesRequest, _subscription_service_pb2.ListInvoicesResponse]
+    """Lists invoices, newest first."""
+    IngestWebhook: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.IngestWebhookRequest, _subscription_service_pb2.IngestWebhookResponse]
+    """Takes in a webhook of a billing or identity provider: checks its signature and age, stores it once, and answers.
+
+    Processing follows in the background, in any order and as often as delivered, with the same result. A forged, too old or
+    future-dated webhook fails with UNAUTHENTICATED and ERROR_REASON_SIGNATURE_INVALID. `AdminService.ListWebhookEvents`
+    shows what became of it.
+    """
+    ReconcileSubscriptions: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.ReconcileSubscriptionsRequest, _subscription_service_pb2.ReconcileSubscriptionsResponse]
+    """Compares subscriptions with the billing provider and repairs what differs here."""
 
 @_typing.type_check_only
 class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
@@ -89,6 +122,39 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
     """
     ResumeSubscription: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.ResumeSubscriptionRequest, _subscription_service_pb2.ResumeSubscriptionResponse]  # type: ignore[assignment]
     """Resumes a paused subscription, or takes back a cancellation that has not taken effect."""
+    PauseSubscription: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.PauseSubscriptionRequest, _subscription_service_pb2.PauseSubscriptionResponse]  # type: ignore[assignment]
+    """Pauses a subscription, now or at the end of the paid period; it gives no access until it is resumed."""
+    CancelScheduledChange: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.CancelScheduledChangeRequest, _subscription_service_pb2.CancelScheduledChangeResponse]  # type: ignore[assignment]
+    """Takes back a change that has not taken effect: a planned downgrade, pause or cancellation."""
+    PreviewPlanChange: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.PreviewPlanChangeRequest, _subscription_service_pb2.PreviewPlanChangeResponse]  # type: ignore[assignment]
+    """Previews a change of plan: price, proration, and the limits that the account's usage would exceed. Changes nothing."""
+    ListSubscriptionChanges: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.ListSubscriptionChangesRequest, _subscription_service_pb2.ListSubscriptionChangesResponse]  # type: ignore[assignment]
+    """Lists the history of an account's subscriptions, newest first: who changed what, when and why."""
+    CreateCheckoutSession: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.CreateCheckoutSessionRequest, _subscription_service_pb2.CreateCheckoutSessionResponse]  # type: ignore[assignment]
+    """Creates a page at the provider where the account's owner pays for a plan. One page is open for an account and plan at a
+    time; a second call returns the same one. Access begins when the payment arrives, not when the page is left.
+
+    Fails with FAILED_PRECONDITION and ERROR_REASON_BILLING_PROVIDER_NOT_CONFIGURED where no provider is connected.
+    """
+    CreatePortalSession: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.CreatePortalSessionRequest, _subscription_service_pb2.CreatePortalSessionResponse]  # type: ignore[assignment]
+    """Creates a page at the provider where the account's owner changes cards, plans and details, and sees invoices."""
+    ListCustomers: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.ListCustomersRequest, _subscription_service_pb2.ListCustomersResponse]  # type: ignore[assignment]
+    """Lists the customers that an account has at billing providers."""
+    UpdateCustomer: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.UpdateCustomerRequest, _subscription_service_pb2.UpdateCustomerResponse]  # type: ignore[assignment]
+    """Creates the customer of an account at the billing provider, or changes its details there and here."""
+    ListPayments: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.ListPaymentsRequest, _subscription_service_pb2.ListPaymentsResponse]  # type: ignore[assignment]
+    """Lists payments, newest first."""
+    ListInvoices: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.ListInvoicesRequest, _subscription_service_pb2.ListInvoicesResponse]  # type: ignore[assignment]
+    """Lists invoices, newest first."""
+    IngestWebhook: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.IngestWebhookRequest, _subscription_service_pb2.IngestWebhookResponse]  # type: ignore[assignment]
+    """Takes in a webhook of a billing or identity provider: checks its signature and age, stores it once, and answers.
+
+    Processing follows in the background, in any order and as often as delivered, with the same result. A forged, too old or
+    future-dated webhook fails with UNAUTHENTICATED and ERROR_REASON_SIGNATURE_INVALID. `AdminService.ListWebhookEvents`
+    shows what became of it.
+    """
+    ReconcileSubscriptions: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.ReconcileSubscriptionsRequest, _subscription_service_pb2.ReconcileSubscriptionsResponse]  # type: ignore[assignment]
+    """Compares subscriptions with the billing provider and repairs what differs here."""
 
 class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages what accounts have bought, so that money and access never disagree.
@@ -153,5 +219,110 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_subscription_service_pb2.ResumeSubscriptionResponse, _abc.Awaitable[_subscription_service_pb2.ResumeSubscriptionResponse]]:
         """Resumes a paused subscription, or takes back a cancellation that has not taken effect."""
+
+    @_abc_1.abstractmethod
+    def PauseSubscription(
+        self,
+        request: _subscription_service_pb2.PauseSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.PauseSubscriptionResponse, _abc.Awaitable[_subscription_service_pb2.PauseSubscriptionResponse]]:
+        """Pauses a subscription, now or at the end of the paid period; it gives no access until it is resumed."""
+
+    @_abc_1.abstractmethod
+    def CancelScheduledChange(
+        self,
+        request: _subscription_service_pb2.CancelScheduledChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.CancelScheduledChangeResponse, _abc.Awaitable[_subscription_service_pb2.CancelScheduledChangeResponse]]:
+        """Takes back a change that has not taken effect: a planned downgrade, pause or cancellation."""
+
+    @_abc_1.abstractmethod
+    def PreviewPlanChange(
+        self,
+        request: _subscription_service_pb2.PreviewPlanChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.PreviewPlanChangeResponse, _abc.Awaitable[_subscription_service_pb2.PreviewPlanChangeResponse]]:
+        """Previews a change of plan: price, proration, and the limits that the account's usage would exceed. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ListSubscriptionChanges(
+        self,
+        request: _subscription_service_pb2.ListSubscriptionChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.ListSubscriptionChangesResponse, _abc.Awaitable[_subscription_service_pb2.ListSubscriptionChangesResponse]]:
+        """Lists the history of an account's subscriptions, newest first: who changed what, when and why."""
+
+    @_abc_1.abstractmethod
+    def CreateCheckoutSession(
+        self,
+        request: _subscription_service_pb2.CreateCheckoutSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.CreateCheckoutSessionResponse, _abc.Awaitable[_subscription_service_pb2.CreateCheckoutSessionResponse]]:
+        """Creates a page at the provider where the account's owner pays for a plan. One page is open for an account and plan at a
+        time; a second call returns the same one. Access begins when the payment arrives, not when the page is left.
+
+        Fails with FAILED_PRECONDITION and ERROR_REASON_BILLING_PROVIDER_NOT_CONFIGURED where no provider is connected.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePortalSession(
+        self,
+        request: _subscription_service_pb2.CreatePortalSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.CreatePortalSessionResponse, _abc.Awaitable[_subscription_service_pb2.CreatePortalSessionResponse]]:
+        """Creates a page at the provider where the account's owner changes cards, plans and details, and sees invoices."""
+
+    @_abc_1.abstractmethod
+    def ListCustomers(
+        self,
+        request: _subscription_service_pb2.ListCustomersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.ListCustomersResponse, _abc.Awaitable[_subscription_service_pb2.ListCustomersResponse]]:
+        """Lists the customers that an account has at billing providers."""
+
+    @_abc_1.abstractmethod
+    def UpdateCustomer(
+        self,
+        request: _subscription_service_pb2.UpdateCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.UpdateCustomerResponse, _abc.Awaitable[_subscription_service_pb2.UpdateCustomerResponse]]:
+        """Creates the customer of an account at the billing provider, or changes its details there and here."""
+
+    @_abc_1.abstractmethod
+    def ListPayments(
+        self,
+        request: _subscription_service_pb2.ListPaymentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.ListPaymentsResponse, _abc.Awaitable[_subscription_service_pb2.ListPaymentsResponse]]:
+        """Lists payments, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListInvoices(
+        self,
+        request: _subscription_service_pb2.ListInvoicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.ListInvoicesResponse, _abc.Awaitable[_subscription_service_pb2.ListInvoicesResponse]]:
+        """Lists invoices, newest first."""
+
+    @_abc_1.abstractmethod
+    def IngestWebhook(
+        self,
+        request: _subscription_service_pb2.IngestWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.IngestWebhookResponse, _abc.Awaitable[_subscription_service_pb2.IngestWebhookResponse]]:
+        """Takes in a webhook of a billing or identity provider: checks its signature and age, stores it once, and answers.
+
+        Processing follows in the background, in any order and as often as delivered, with the same result. A forged, too old or
+        future-dated webhook fails with UNAUTHENTICATED and ERROR_REASON_SIGNATURE_INVALID. `AdminService.ListWebhookEvents`
+        shows what became of it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReconcileSubscriptions(
+        self,
+        request: _subscription_service_pb2.ReconcileSubscriptionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_service_pb2.ReconcileSubscriptionsResponse, _abc.Awaitable[_subscription_service_pb2.ReconcileSubscriptionsResponse]]:
+        """Compares subscriptions with the billing provider and repairs what differs here."""
 
 def add_SubscriptionServiceServicer_to_server(servicer: SubscriptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,13 +23,18 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from tallygate.v1 import access_pb2 as tallygate_dot_v1_dot_access__pb2
+from tallygate.v1 import catalog_pb2 as tallygate_dot_v1_dot_catalog__pb2
+from tallygate.v1 import period_pb2 as tallygate_dot_v1_dot_period__pb2
+from tallygate.v1 import reservation_pb2 as tallygate_dot_v1_dot_reservation__pb2
 from tallygate.v1 import usage_pb2 as tallygate_dot_v1_dot_usage__pb2
+from tallygate.v1 import usage_event_pb2 as tallygate_dot_v1_dot_usage__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tallygate/v1/usage_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19tallygate/v1/access.proto\x1a\x18tallygate/v1/usage.proto\"\xe2\x04\n\x10IncrementRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x30\n\x08quantity\x18\x04 \x01(\x03\x42\x19\xbaH\x16\"\x14\x18\x80\xa0\x94\xa5\x8d\x1d(\x80\xe0\xeb\xda\xf2\xe2\xff\xff\xff\x01\x38\x00H\x00\x88\x01\x01\x12)\n\nrequest_id\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12\x46\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x89\x01\n\ndimensions\x18\x07 \x03(\x0b\x32..tallygate.v1.IncrementRequest.DimensionsEntryBE\xbaHB\x9a\x01?\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$*\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,256}$\x12,\n\x03\x61\x63k\x18\x08 \x01(\x0e\x32\x15.tallygate.v1.AckModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_quantity\"\xc5\x03\n\x11IncrementResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.tallygate.v1.Decision\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12\x15\n\rused_quantity\x18\x03 \x01(\x03\x12\x15\n\rheld_quantity\x18\x04 \x01(\x03\x12\x16\n\x0elimit_quantity\x18\x05 \x01(\x03\x12\x1a\n\x12remaining_quantity\x18\x06 \x01(\x03\x12.\n\nreset_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11threshold_percent\x18\x08 \x01(\x05\x12\x10\n\x08replayed\x18\t \x01(\x08\x12\x10\n\x08\x65ntry_id\x18\n \x01(\t\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x13\n\x0bupgrade_url\x18\x0c \x01(\t\x12\x10\n\x08plan_key\x18\r \x01(\t\x12\x32\n\x0egrace_end_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12threshold_quantity\x18\x0f \x01(\x03\"h\n\x15\x42\x61tchIncrementRequest\x12?\n\nincrements\x18\x01 \x03(\x0b\x32\x1e.tallygate.v1.IncrementRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12\x0e\n\x06\x61tomic\x18\x02 \x01(\x08\"M\n\x16\x42\x61tchIncrementResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".tallygate.v1.BatchIncrementResult\"y\n\x14\x42\x61tchIncrementResult\x12\x31\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1f.tallygate.v1.IncrementResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xe1\x01\n\x0fGetUsageRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x1d\n\x0cmin_revision\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"W\n\x10GetUsageResponse\x12\"\n\x05quota\x18\x01 \x01(\x0b\x32\x13.tallygate.v1.Quota\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\r\n\x05stale\x18\x03 \x01(\x08\"\xab\x01\n\x0fGetQuotaRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x1d\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xb4\x01\n\x10GetQuotaResponse\x12#\n\x06quotas\x18\x01 \x03(\x0b\x32\x13.tallygate.v1.Quota\x12\x10\n\x08plan_key\x18\x02 \x01(\t\x12\x33\n\x0fnext_reset_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\r\n\x05stale\x18\x05 \x01(\x08\x12\x13\n\x0bupgrade_url\x18\x06 \x01(\t\"\x90\x04\n\x17ListUsageEntriesRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x37\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x46\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x34\n\x04kind\x18\x06 \x01(\x0e\x32\x1c.tallygate.v1.UsageEntryKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12)\n\nrequest_id\x18\x07 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12\x1d\n\tpage_size\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\t \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"^\n\x18ListUsageEntriesResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.tallygate.v1.UsageEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*R\n\x07\x41\x63kMode\x12\x18\n\x14\x41\x43K_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43K_MODE_COMMITTED\x10\x01\x12\x15\n\x11\x41\x43K_MODE_ACCEPTED\x10\x02\x32\xc1\x03\n\x0cUsageService\x12L\n\tIncrement\x12\x1e.tallygate.v1.IncrementRequest\x1a\x1f.tallygate.v1.IncrementResponse\x12[\n\x0e\x42\x61tchIncrement\x12#.tallygate.v1.BatchIncrementRequest\x1a$.tallygate.v1.BatchIncrementResponse\x12N\n\x08GetUsage\x12\x1d.tallygate.v1.GetUsageRequest\x1a\x1e.tallygate.v1.GetUsageResponse\"\x03\x90\x02\x01\x12N\n\x08GetQuota\x12\x1d.tallygate.v1.GetQuotaRequest\x1a\x1e.tallygate.v1.GetQuotaResponse\"\x03\x90\x02\x01\x12\x66\n\x10ListUsageEntries\x12%.tallygate.v1.ListUsageEntriesRequest\x1a&.tallygate.v1.ListUsageEntriesResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tallygate/v1/usage_service.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19tallygate/v1/access.proto\x1a\x1atallygate/v1/catalog.proto\x1a\x19tallygate/v1/period.proto\x1a\x1etallygate/v1/reservation.proto\x1a\x18tallygate/v1/usage.proto\x1a\x1etallygate/v1/usage_event.proto\"\xe2\x04\n\x10IncrementRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x30\n\x08quantity\x18\x04 \x01(\x03\x42\x19\xbaH\x16\"\x14\x18\x80\xa0\x94\xa5\x8d\x1d(\x80\xe0\xeb\xda\xf2\xe2\xff\xff\xff\x01\x38\x00H\x00\x88\x01\x01\x12)\n\nrequest_id\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12\x46\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x89\x01\n\ndimensions\x18\x07 \x03(\x0b\x32..tallygate.v1.IncrementRequest.DimensionsEntryBE\xbaHB\x9a\x01?\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$*\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,256}$\x12,\n\x03\x61\x63k\x18\x08 \x01(\x0e\x32\x15.tallygate.v1.AckModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_quantity\"\xc5\x03\n\x11IncrementResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.tallygate.v1.Decision\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12\x15\n\rused_quantity\x18\x03 \x01(\x03\x12\x15\n\rheld_quantity\x18\x04 \x01(\x03\x12\x16\n\x0elimit_quantity\x18\x05 \x01(\x03\x12\x1a\n\x12remaining_quantity\x18\x06 \x01(\x03\x12.\n\nreset_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11threshold_percent\x18\x08 \x01(\x05\x12\x10\n\x08replayed\x18\t \x01(\x08\x12\x10\n\x08\x65ntry_id\x18\n \x01(\t\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x13\n\x0bupgrade_url\x18\x0c \x01(\t\x12\x10\n\x08plan_key\x18\r \x01(\t\x12\x32\n\x0egrace_end_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12threshold_quantity\x18\x0f \x01(\x03\"h\n\x15\x42\x61tchIncrementRequest\x12?\n\nincrements\x18\x01 \x03(\x0b\x32\x1e.tallygate.v1.IncrementRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12\x0e\n\x06\x61tomic\x18\x02 \x01(\x08\"M\n\x16\x42\x61tchIncrementResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".tallygate.v1.BatchIncrementResult\"y\n\x14\x42\x61tchIncrementResult\x12\x31\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1f.tallygate.v1.IncrementResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xe1\x01\n\x0fGetUsageRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x1d\n\x0cmin_revision\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"W\n\x10GetUsageResponse\x12\"\n\x05quota\x18\x01 \x01(\x0b\x32\x13.tallygate.v1.Quota\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\r\n\x05stale\x18\x03 \x01(\x08\"\xab\x01\n\x0fGetQuotaRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x1d\n\x0cmin_revision\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xb4\x01\n\x10GetQuotaResponse\x12#\n\x06quotas\x18\x01 \x03(\x0b\x32\x13.tallygate.v1.Quota\x12\x10\n\x08plan_key\x18\x02 \x01(\t\x12\x33\n\x0fnext_reset_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\r\n\x05stale\x18\x05 \x01(\x08\x12\x13\n\x0bupgrade_url\x18\x06 \x01(\t\"\x90\x04\n\x17ListUsageEntriesRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x37\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x46\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x34\n\x04kind\x18\x06 \x01(\x0e\x32\x1c.tallygate.v1.UsageEntryKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12)\n\nrequest_id\x18\x07 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12\x1d\n\tpage_size\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\t \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"^\n\x18ListUsageEntriesResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.tallygate.v1.UsageEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x05\n\x0eReserveRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12%\n\x08quantity\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x00\x88\x01\x01\x12;\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\x12)\n\nrequest_id\x18\x06 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12\x46\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x87\x01\n\ndimensions\x18\x08 \x03(\x0b\x32,.tallygate.v1.ReserveRequest.DimensionsEntryBE\xbaHB\x9a\x01?\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$*\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,256}$\x12=\n\x0eoverrun_policy\x18\t \x01(\x0e\x32\x1b.tallygate.v1.OverrunPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_quantity\"\xaa\x03\n\x0fReserveResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.tallygate.v1.Decision\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12.\n\x0breservation\x18\x03 \x01(\x0b\x32\x19.tallygate.v1.Reservation\x12\x15\n\rused_quantity\x18\x04 \x01(\x03\x12\x15\n\rheld_quantity\x18\x05 \x01(\x03\x12\x16\n\x0elimit_quantity\x18\x06 \x01(\x03\x12\x1a\n\x12remaining_quantity\x18\x07 \x01(\x03\x12.\n\nreset_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replayed\x18\t \x01(\x08\x12\x10\n\x08revision\x18\n \x01(\x03\x12\x13\n\x0bupgrade_url\x18\x0b \x01(\t\x12\x10\n\x08plan_key\x18\x0c \x01(\t\x12\x32\n\x0egrace_end_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x04\n\x18\x43ommitReservationRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0ereservation_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12%\n\x08quantity\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00H\x00\x88\x01\x01\x12=\n\x0eoverrun_policy\x18\x05 \x01(\x0e\x32\x1b.tallygate.v1.OverrunPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x91\x01\n\ndimensions\x18\x06 \x03(\x0b\x32\x36.tallygate.v1.CommitReservationRequest.DimensionsEntryBE\xbaHB\x9a\x01?\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$*\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,256}$\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_quantity\"\xa1\x04\n\x19\x43ommitReservationResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.tallygate.v1.Decision\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12.\n\x0breservation\x18\x03 \x01(\x0b\x32\x19.tallygate.v1.Reservation\x12\x37\n\nsettlement\x18\x04 \x01(\x0e\x32#.tallygate.v1.ReservationSettlement\x12\x1a\n\x12\x63ommitted_quantity\x18\x05 \x01(\x03\x12\x1a\n\x12overdrawn_quantity\x18\x06 \x01(\x03\x12\x15\n\rused_quantity\x18\x07 \x01(\x03\x12\x15\n\rheld_quantity\x18\x08 \x01(\x03\x12\x16\n\x0elimit_quantity\x18\t \x01(\x03\x12\x1a\n\x12remaining_quantity\x18\n \x01(\x03\x12.\n\nreset_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11threshold_percent\x18\x0c \x01(\x05\x12\x1a\n\x12threshold_quantity\x18\r \x01(\x03\x12\x10\n\x08replayed\x18\x0e \x01(\x08\x12\x0c\n\x04late\x18\x0f \x01(\x08\x12\x10\n\x08\x65ntry_id\x18\x10 \x01(\t\x12\x10\n\x08revision\x18\x11 \x01(\x03\"\xcc\x01\n\x19ReleaseReservationRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0ereservation_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\"h\n\x1aReleaseReservationResponse\x12.\n\x0breservation\x18\x01 \x01(\x0b\x32\x19.tallygate.v1.Reservation\x12\x1a\n\x12remaining_quantity\x18\x02 \x01(\x03\"\x88\x02\n\x18\x45xtendReservationRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x34\n\x0ereservation_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12;\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\"K\n\x19\x45xtendReservationResponse\x12.\n\x0breservation\x18\x01 \x01(\x0b\x32\x19.tallygate.v1.Reservation\"\xda\x02\n\x17ListReservationsRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12\x37\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32\x1e.tallygate.v1.ReservationStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x06 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$\"d\n\x18ListReservationsResponse\x12/\n\x0creservations\x18\x01 \x03(\x0b\x32\x19.tallygate.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x12RecordUsageRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12:\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.tallygate.v1.UsageEventB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xe8\x07\"\x03\xd8\x01\x03\"\x8f\x01\n\x13RecordUsageResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.tallygate.v1.RecordUsageResult\x12\x16\n\x0erecorded_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x03 \x01(\x03\x12\x15\n\rrefused_count\x18\x04 \x01(\x03\"\xca\x01\n\x11RecordUsageResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12,\n\x07outcome\x18\x03 \x01(\x0e\x32\x1b.tallygate.v1.RecordOutcome\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x12\n\nmeter_keys\x18\x05 \x03(\t\x12\x12\n\ncost_nanos\x18\x06 \x01(\x03\x12\x1a\n\x12\x63ost_currency_code\x18\x07 \x01(\t\"\xff\x02\n\x13ReverseUsageRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x44\n\naccount_id\x18\x02 \x01(\tB0\xbaH-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12.\n\x08\x65ntry_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12%\n\x08quantity\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x00\x88\x01\x01\x12-\n\x0breason_text\x18\x05 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[^\\x00]{1,1000}$\x12)\n\nrequest_id\x18\x06 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{0,128}$\x12/\n\x05\x61\x63tor\x18\x07 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,200}$B\x0b\n\t_quantity\"\xfc\x01\n\x14ReverseUsageResponse\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.tallygate.v1.UsageEntry\x12\x1b\n\x13reversible_quantity\x18\x02 \x01(\x03\x12\"\n\x05quota\x18\x03 \x01(\x0b\x32\x13.tallygate.v1.Quota\x12\x35\n\x12redeemable_denials\x18\x04 \x03(\x0b\x32\x19.tallygate.v1.UsageDenial\x12\x1f\n\x17redeemable_denial_count\x18\x05 \x01(\x03\x12\x10\n\x08replayed\x18\x06 \x01(\x08\x12\x10\n\x08revision\x18\x07 \x01(\x03\"\xa7\x01\n\x0bUsageDenial\x12/\n\x0b\x64\x65nial_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\x12,\n\x06reason\x18\x04 \x01(\x0e\x32\x1c.tallygate.v1.DecisionReason\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x99\x06\n\x11QueryUsageRequest\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x34\n\tmeter_key\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$H\x00\x12\x36\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$H\x00\x12\x1a\n\x07\x61i_cost\x18\x04 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12I\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x19\xbaH\x16\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\xc8\x01\x01\x12\x44\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x37\n\x0bwindow_size\x18\x07 \x01(\x0e\x32\x18.tallygate.v1.WindowSizeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x32\n\ttime_zone\x18\x08 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[^\\x00-\\x1f\\x7f]{0,64}$\x12L\n\x0b\x61\x63\x63ount_ids\x18\t \x03(\tB7\xbaH4\x92\x01\x31\x10\x64\"-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$\x12:\n\x08group_by\x18\n \x03(\tB(\xbaH%\x92\x01\"\x10\x04\x18\x01\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x38\n\x07\x66ilters\x18\x0b \x03(\x0b\x32\x1d.tallygate.v1.DimensionFilterB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x1d\n\ttop_count\x18\x0c \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1d\n\tpage_size\x18\r \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x33\n\npage_token\x18\x0e \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9_=-]{0,1000}$B\x10\n\x07subject\x12\x05\xbaH\x02\x08\x01\"\x9b\x01\n\x12QueryUsageResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.tallygate.v1.UsageRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0etotal_quantity\x18\x03 \x01(\x03\x12.\n\nfresh_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdf\x01\n\x08UsageRow\x12$\n\x06window\x18\x01 \x01(\x0b\x32\x14.tallygate.v1.Period\x12\x30\n\x05group\x18\x02 \x03(\x0b\x32!.tallygate.v1.UsageRow.GroupEntry\x12\x10\n\x08quantity\x18\x03 \x01(\x03\x12\x18\n\x10\x64\x65\x63imal_quantity\x18\x04 \x01(\t\x12\x13\n\x0b\x65vent_count\x18\x05 \x01(\x03\x12\x0c\n\x04rest\x18\x06 \x01(\x08\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*R\n\x07\x41\x63kMode\x12\x18\n\x14\x41\x43K_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43K_MODE_COMMITTED\x10\x01\x12\x15\n\x11\x41\x43K_MODE_ACCEPTED\x10\x02*\xfb\x01\n\x15ReservationSettlement\x12&\n\"RESERVATION_SETTLEMENT_UNSPECIFIED\x10\x00\x12 \n\x1cRESERVATION_SETTLEMENT_EXACT\x10\x01\x12#\n\x1fRESERVATION_SETTLEMENT_RETURNED\x10\x02\x12(\n$RESERVATION_SETTLEMENT_SURPLUS_TAKEN\x10\x03\x12$\n RESERVATION_SETTLEMENT_OVERDRAWN\x10\x04\x12#\n\x1fRESERVATION_SETTLEMENT_REJECTED\x10\x05*\x86\x01\n\rRecordOutcome\x12\x1e\n\x1aRECORD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECORD_OUTCOME_RECORDED\x10\x01\x12\x1c\n\x18RECORD_OUTCOME_DUPLICATE\x10\x02\x12\x1a\n\x16RECORD_OUTCOME_REFUSED\x10\x03*\x99\x01\n\nWindowSize\x12\x1b\n\x17WINDOW_SIZE_UNSPECIFIED\x10\x00\x12\x16\n\x12WINDOW_SIZE_MINUTE\x10\x01\x12\x14\n\x10WINDOW_SIZE_HOUR\x10\x02\x12\x13\n\x0fWINDOW_SIZE_DAY\x10\x03\x12\x14\n\x10WINDOW_SIZE_WEEK\x10\x04\x12\x15\n\x11WINDOW_SIZE_MONTH\x10\x05\x32\xa7\t\n\x0cUsageService\x12L\n\tIncrement\x12\x1e.tallygate.v1.IncrementRequest\x1a\x1f.tallygate.v1.IncrementResponse\x12[\n\x0e\x42\x61tchIncrement\x12#.tallygate.v1.BatchIncrementRequest\x1a$.tallygate.v1.BatchIncrementResponse\x12\x46\n\x07Reserve\x12\x1c.tallygate.v1.ReserveRequest\x1a\x1d.tallygate.v1.ReserveResponse\x12\x64\n\x11\x43ommitReservation\x12&.tallygate.v1.CommitReservationRequest\x1a\'.tallygate.v1.CommitReservationResponse\x12g\n\x12ReleaseReservation\x12\'.tallygate.v1.ReleaseReservationRequest\x1a(.tallygate.v1.ReleaseReservationResponse\x12\x64\n\x11\x45xtendReservation\x12&.tallygate.v1.ExtendReservationRequest\x1a\'.tallygate.v1.ExtendReservationResponse\x12\x66\n\x10ListReservations\x12%.tallygate.v1.ListReservationsRequest\x1a&.tallygate.v1.ListReservationsResponse\"\x03\x90\x02\x01\x12R\n\x0bRecordUsage\x12 .tallygate.v1.RecordUsageRequest\x1a!.tallygate.v1.RecordUsageResponse\x12U\n\x0cReverseUsage\x12!.tallygate.v1.ReverseUsageRequest\x1a\".tallygate.v1.ReverseUsageResponse\x12N\n\x08GetUsage\x12\x1d.tallygate.v1.GetUsageRequest\x1a\x1e.tallygate.v1.GetUsageResponse\"\x03\x90\x02\x01\x12N\n\x08GetQuota\x12\x1d.tallygate.v1.GetQuotaRequest\x1a\x1e.tallygate.v1.GetQuotaResponse\"\x03\x90\x02\x01\x12T\n\nQueryUsage\x12\x1f.tallygate.v1.QueryUsageRequest\x1a .tallygate.v1.QueryUsageResponse\"\x03\x90\x02\x01\x12\x66\n\x10ListUsageEntries\x12%.tallygate.v1.ListUsageEntriesRequest\x1a&.tallygate.v1.ListUsageEntriesResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -88,38 +93,202 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTUSAGEENTRIESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTUSAGEENTRIESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTUSAGEENTRIESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_RESERVEREQUEST_DIMENSIONSENTRY']._loaded_options = None
+  _globals['_RESERVEREQUEST_DIMENSIONSENTRY']._serialized_options = b'8\001'
+  _globals['_RESERVEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_RESERVEREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_RESERVEREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_RESERVEREQUEST'].fields_by_name['quantity']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\001'
+  _globals['_RESERVEREQUEST'].fields_by_name['ttl']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['ttl']._serialized_options = b'\272H\020\252\001\n\"\004\010\200\243\0052\002\010\001\310\001\001'
+  _globals['_RESERVEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{0,128}$'
+  _globals['_RESERVEREQUEST'].fields_by_name['event_time']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['event_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_RESERVEREQUEST'].fields_by_name['dimensions']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['dimensions']._serialized_options = b'\272HB\232\001?\020\020\"\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$*\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,256}$'
+  _globals['_RESERVEREQUEST'].fields_by_name['overrun_policy']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['overrun_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_COMMITRESERVATIONREQUEST_DIMENSIONSENTRY']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST_DIMENSIONSENTRY']._serialized_options = b'8\001'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['reservation_id']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['quantity']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\000'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['overrun_policy']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['overrun_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['dimensions']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['dimensions']._serialized_options = b'\272HB\232\001?\020\020\"\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$*\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,256}$'
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['reservation_id']._loaded_options = None
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['reservation_id']._loaded_options = None
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['ttl']._loaded_options = None
+  _globals['_EXTENDRESERVATIONREQUEST'].fields_by_name['ttl']._serialized_options = b'\272H\020\252\001\n\"\004\010\200\243\0052\002\010\001\310\001\001'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\037r\0352\033^([a-z][a-z0-9_.-]{0,63})?$'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_RECORDUSAGEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_RECORDUSAGEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_RECORDUSAGEREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_RECORDUSAGEREQUEST'].fields_by_name['events']._serialized_options = b'\272H\r\222\001\n\010\001\020\350\007\"\003\330\001\003'
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['entry_id']._loaded_options = None
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['entry_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['quantity']._loaded_options = None
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\001'
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['reason_text']._loaded_options = None
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['reason_text']._serialized_options = b'\272H\025r\0232\021^[^\\x00]{1,1000}$'
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{0,128}$'
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_REVERSEUSAGEREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\035r\0332\031^[^\\x00-\\x1f\\x7f]{0,200}$'
+  _globals['_QUERYUSAGEREQUEST'].oneofs_by_name['subject']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].oneofs_by_name['subject']._serialized_options = b'\272H\002\010\001'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['meter_key']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['meter_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['feature_key']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['feature_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['ai_cost']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['ai_cost']._serialized_options = b'\272H\004j\002\010\001'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['start_time']._serialized_options = b'\272H\026\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003\310\001\001'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['end_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['window_size']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['window_size']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['time_zone']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['time_zone']._serialized_options = b'\272H\034r\0322\030^[^\\x00-\\x1f\\x7f]{0,64}$'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['account_ids']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['account_ids']._serialized_options = b'\272H4\222\0011\020d\"-r+2)^[A-Za-z0-9][A-Za-z0-9._:@+=/|~-]{0,127}$'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_by']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_by']._serialized_options = b'\272H%\222\001\"\020\004\030\001\"\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['filters']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['filters']._serialized_options = b'\272H\005\222\001\002\020\020'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['top_count']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['top_count']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9_=-]{0,1000}$'
+  _globals['_USAGEROW_GROUPENTRY']._loaded_options = None
+  _globals['_USAGEROW_GROUPENTRY']._serialized_options = b'8\001'
+  _globals['_USAGESERVICE'].methods_by_name['ListReservations']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ListReservations']._serialized_options = b'\220\002\001'
   _globals['_USAGESERVICE'].methods_by_name['GetUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetUsage']._serialized_options = b'\220\002\001'
   _globals['_USAGESERVICE'].methods_by_name['GetQuota']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetQuota']._serialized_options = b'\220\002\001'
+  _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\220\002\001'
   _globals['_USAGESERVICE'].methods_by_name['ListUsageEntries']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['ListUsageEntries']._serialized_options = b'\220\002\001'
-  _globals['_ACKMODE']._serialized_start=2868
-  _globals['_ACKMODE']._serialized_end=2950
-  _globals['_INCREMENTREQUEST']._serialized_start=191
-  _globals['_INCREMENTREQUEST']._serialized_end=801
-  _globals['_INCREMENTREQUEST_DIMENSIONSENTRY']._serialized_start=739
-  _globals['_INCREMENTREQUEST_DIMENSIONSENTRY']._serialized_end=788
-  _globals['_INCREMENTRESPONSE']._serialized_start=804
-  _globals['_INCREMENTRESPONSE']._serialized_end=1257
-  _globals['_BATCHINCREMENTREQUEST']._serialized_start=1259
-  _globals['_BATCHINCREMENTREQUEST']._serialized_end=1363
-  _globals['_BATCHINCREMENTRESPONSE']._serialized_start=1365
-  _globals['_BATCHINCREMENTRESPONSE']._serialized_end=1442
-  _globals['_BATCHINCREMENTRESULT']._serialized_start=1444
-  _globals['_BATCHINCREMENTRESULT']._serialized_end=1565
-  _globals['_GETUSAGEREQUEST']._serialized_start=1568
-  _globals['_GETUSAGEREQUEST']._serialized_end=1793
-  _globals['_GETUSAGERESPONSE']._serialized_start=1795
-  _globals['_GETUSAGERESPONSE']._serialized_end=1882
-  _globals['_GETQUOTAREQUEST']._serialized_start=1885
-  _globals['_GETQUOTAREQUEST']._serialized_end=2056
-  _globals['_GETQUOTARESPONSE']._serialized_start=2059
-  _globals['_GETQUOTARESPONSE']._serialized_end=2239
-  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_start=2242
-  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_end=2770
-  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_start=2772
-  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_end=2866
-  _globals['_USAGESERVICE']._serialized_start=2953
-  _globals['_USAGESERVICE']._serialized_end=3402
+  _globals['_ACKMODE']._serialized_start=8778
+  _globals['_ACKMODE']._serialized_end=8860
+  _globals['_RESERVATIONSETTLEMENT']._serialized_start=8863
+  _globals['_RESERVATIONSETTLEMENT']._serialized_end=9114
+  _globals['_RECORDOUTCOME']._serialized_start=9117
+  _globals['_RECORDOUTCOME']._serialized_end=9251
+  _globals['_WINDOWSIZE']._serialized_start=9254
+  _globals['_WINDOWSIZE']._serialized_end=9407
+  _globals['_INCREMENTREQUEST']._serialized_start=342
+  _globals['_INCREMENTREQUEST']._serialized_end=952
+  _globals['_INCREMENTREQUEST_DIMENSIONSENTRY']._serialized_start=890
+  _globals['_INCREMENTREQUEST_DIMENSIONSENTRY']._serialized_end=939
+  _globals['_INCREMENTRESPONSE']._serialized_start=955
+  _globals['_INCREMENTRESPONSE']._serialized_end=1408
+  _globals['_BATCHINCREMENTREQUEST']._serialized_start=1410
+  _globals['_BATCHINCREMENTREQUEST']._serialized_end=1514
+  _globals['_BATCHINCREMENTRESPONSE']._serialized_start=1516
+  _globals['_BATCHINCREMENTRESPONSE']._serialized_end=1593
+  _globals['_BATCHINCREMENTRESULT']._serialized_start=1595
+  _globals['_BATCHINCREMENTRESULT']._serialized_end=1716
+  _globals['_GETUSAGEREQUEST']._serialized_start=1719
+  _globals['_GETUSAGEREQUEST']._serialized_end=1944
+  _globals['_GETUSAGERESPONSE']._serialized_start=1946
+  _globals['_GETUSAGERESPONSE']._serialized_end=2033
+  _globals['_GETQUOTAREQUEST']._serialized_start=2036
+  _globals['_GETQUOTAREQUEST']._serialized_end=2207
+  _globals['_GETQUOTARESPONSE']._serialized_start=2210
+  _globals['_GETQUOTARESPONSE']._serialized_end=2390
+  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_start=2393
+  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_end=2921
+  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_start=2923
+  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_end=3017
+  _globals['_RESERVEREQUEST']._serialized_start=3020
+  _globals['_RESERVEREQUEST']._serialized_end=3693
+  _globals['_RESERVEREQUEST_DIMENSIONSENTRY']._serialized_start=890
+  _globals['_RESERVEREQUEST_DIMENSIONSENTRY']._serialized_end=939
+  _globals['_RESERVERESPONSE']._serialized_start=3696
+  _globals['_RESERVERESPONSE']._serialized_end=4122
+  _globals['_COMMITRESERVATIONREQUEST']._serialized_start=4125
+  _globals['_COMMITRESERVATIONREQUEST']._serialized_end=4642
+  _globals['_COMMITRESERVATIONREQUEST_DIMENSIONSENTRY']._serialized_start=890
+  _globals['_COMMITRESERVATIONREQUEST_DIMENSIONSENTRY']._serialized_end=939
+  _globals['_COMMITRESERVATIONRESPONSE']._serialized_start=4645
+  _globals['_COMMITRESERVATIONRESPONSE']._serialized_end=5190
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_start=5193
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_end=5397
+  _globals['_RELEASERESERVATIONRESPONSE']._serialized_start=5399
+  _globals['_RELEASERESERVATIONRESPONSE']._serialized_end=5503
+  _globals['_EXTENDRESERVATIONREQUEST']._serialized_start=5506
+  _globals['_EXTENDRESERVATIONREQUEST']._serialized_end=5770
+  _globals['_EXTENDRESERVATIONRESPONSE']._serialized_start=5772
+  _globals['_EXTENDRESERVATIONRESPONSE']._serialized_end=5847
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=5850
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=6196
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=6198
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=6298
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=6301
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=6434
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=6437
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=6580
+  _globals['_RECORDUSAGERESULT']._serialized_start=6583
+  _globals['_RECORDUSAGERESULT']._serialized_end=6785
+  _globals['_REVERSEUSAGEREQUEST']._serialized_start=6788
+  _globals['_REVERSEUSAGEREQUEST']._serialized_end=7171
+  _globals['_REVERSEUSAGERESPONSE']._serialized_start=7174
+  _globals['_REVERSEUSAGERESPONSE']._serialized_end=7426
+  _globals['_USAGEDENIAL']._serialized_start=7429
+  _globals['_USAGEDENIAL']._serialized_end=7596
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=7599
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=8392
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=8395
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=8550
+  _globals['_USAGEROW']._serialized_start=8553
+  _globals['_USAGEROW']._serialized_end=8776
+  _globals['_USAGEROW_GROUPENTRY']._serialized_start=8732
+  _globals['_USAGEROW_GROUPENTRY']._serialized_end=8776
+  _globals['_USAGESERVICE']._serialized_start=9410
+  _globals['_USAGESERVICE']._serialized_end=10601
 # @@protoc_insertion_point(module_scope)

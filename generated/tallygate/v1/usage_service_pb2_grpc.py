@@ -45,6 +45,41 @@ class UsageServiceStub:
                 request_serializer=tallygate_dot_v1_dot_usage__service__pb2.BatchIncrementRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.BatchIncrementResponse.FromString,
                 _registered_method=True)
+        self.Reserve = channel.unary_unary(
+                '/tallygate.v1.UsageService/Reserve',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.ReserveRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ReserveResponse.FromString,
+                _registered_method=True)
+        self.CommitReservation = channel.unary_unary(
+                '/tallygate.v1.UsageService/CommitReservation',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.CommitReservationRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.CommitReservationResponse.FromString,
+                _registered_method=True)
+        self.ReleaseReservation = channel.unary_unary(
+                '/tallygate.v1.UsageService/ReleaseReservation',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.ReleaseReservationRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ReleaseReservationResponse.FromString,
+                _registered_method=True)
+        self.ExtendReservation = channel.unary_unary(
+                '/tallygate.v1.UsageService/ExtendReservation',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.ExtendReservationRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ExtendReservationResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/tallygate.v1.UsageService/ListReservations',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
+        self.RecordUsage = channel.unary_unary(
+                '/tallygate.v1.UsageService/RecordUsage',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.RecordUsageRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.RecordUsageResponse.FromString,
+                _registered_method=True)
+        self.ReverseUsage = channel.unary_unary(
+                '/tallygate.v1.UsageService/ReverseUsage',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.ReverseUsageRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ReverseUsageResponse.FromString,
+                _registered_method=True)
         self.GetUsage = channel.unary_unary(
                 '/tallygate.v1.UsageService/GetUsage',
                 request_serializer=tallygate_dot_v1_dot_usage__service__pb2.GetUsageRequest.SerializeToString,
@@ -54,6 +89,11 @@ class UsageServiceStub:
                 '/tallygate.v1.UsageService/GetQuota',
                 request_serializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaResponse.FromString,
+                _registered_method=True)
+        self.QueryUsage = channel.unary_unary(
+                '/tallygate.v1.UsageService/QueryUsage',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.QueryUsageRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.QueryUsageResponse.FromString,
                 _registered_method=True)
         self.ListUsageEntries = channel.unary_unary(
                 '/tallygate.v1.UsageService/ListUsageEntries',
@@ -85,6 +125,66 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reserve(self, request, context):
+        """Takes quantity from a limit before the cost of the work is known, for a time to live. Nothing is in the ledger yet.
+
+        Commit the actual quantity afterwards, or release it. A reservation that is neither comes back by itself when its time is
+        over. Reservations survive restarts of the server, of Redis and of Postgres.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitReservation(self, request, context):
+        """Counts the actual quantity of a reservation and gives the rest back, exactly once, whatever is retried.
+
+        A surplus beyond the reserved quantity is taken if the limit allows it; otherwise the overrun policy decides. A commit of an
+        expired reservation still counts within `late_commit_window` of the server, if the limit allows it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseReservation(self, request, context):
+        """Gives a reservation back without counting anything. Releasing it twice changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendReservation(self, request, context):
+        """Sets a new time to live for a reservation that is still held, counted from now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Lists the reservations of an account, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordUsage(self, request, context):
+        """Records raw usage events, without a decision: what happened, happened. Meters turn them into numbers.
+
+        Events are recorded once by (source, id) for 35 days. Each event is judged alone: bad ones are named, good ones land. The
+        call fails as a whole only when nothing was recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReverseUsage(self, request, context):
+        """Takes back usage that was counted wrongly, in whole or in part, with a new line in the ledger.
+
+        The answer lists the denials of that period which would have been allowed without the wrong usage.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUsage(self, request, context):
         """Gets where an account stands with one feature now.
         """
@@ -94,6 +194,15 @@ class UsageServiceServicer:
 
     def GetQuota(self, request, context):
         """Gets where an account stands with every counter and gauge now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryUsage(self, request, context):
+        """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+
+        A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +228,41 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.BatchIncrementRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_usage__service__pb2.BatchIncrementResponse.SerializeToString,
             ),
+            'Reserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reserve,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ReserveRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.ReserveResponse.SerializeToString,
+            ),
+            'CommitReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitReservation,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.CommitReservationRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.CommitReservationResponse.SerializeToString,
+            ),
+            'ReleaseReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseReservation,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ReleaseReservationRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.ReleaseReservationResponse.SerializeToString,
+            ),
+            'ExtendReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendReservation,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ExtendReservationRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.ExtendReservationResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ListReservationsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'RecordUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordUsage,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.RecordUsageRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.RecordUsageResponse.SerializeToString,
+            ),
+            'ReverseUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReverseUsage,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ReverseUsageRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.ReverseUsageResponse.SerializeToString,
+            ),
             'GetUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUsage,
                     request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.GetUsageRequest.FromString,
@@ -128,6 +272,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.GetQuota,
                     request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaResponse.SerializeToString,
+            ),
+            'QueryUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryUsage,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.QueryUsageRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.QueryUsageResponse.SerializeToString,
             ),
             'ListUsageEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListUsageEntries,
@@ -201,6 +350,195 @@ class UsageService:
             _registered_method=True)
 
     @staticmethod
+    def Reserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/Reserve',
+            tallygate_dot_v1_dot_usage__service__pb2.ReserveRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.ReserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/CommitReservation',
+            tallygate_dot_v1_dot_usage__service__pb2.CommitReservationRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.CommitReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/ReleaseReservation',
+            tallygate_dot_v1_dot_usage__service__pb2.ReleaseReservationRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.ReleaseReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/ExtendReservation',
+            tallygate_dot_v1_dot_usage__service__pb2.ExtendReservationRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.ExtendReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/ListReservations',
+            tallygate_dot_v1_dot_usage__service__pb2.ListReservationsRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/RecordUsage',
+            tallygate_dot_v1_dot_usage__service__pb2.RecordUsageRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.RecordUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReverseUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/ReverseUsage',
+            tallygate_dot_v1_dot_usage__service__pb2.ReverseUsageRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.ReverseUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetUsage(request,
             target,
             options=(),
@@ -244,6 +582,33 @@ class UsageService:
             '/tallygate.v1.UsageService/GetQuota',
             tallygate_dot_v1_dot_usage__service__pb2.GetQuotaRequest.SerializeToString,
             tallygate_dot_v1_dot_usage__service__pb2.GetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/QueryUsage',
+            tallygate_dot_v1_dot_usage__service__pb2.QueryUsageRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.QueryUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,10 +44,44 @@ class UsageServiceStub:
     """Counts up to 1,000 increments in one call, each alone, or with `atomic` all or none. Results come in the order of the
     increments.
     """
+    Reserve: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ReserveRequest, _usage_service_pb2.ReserveResponse]
+    """Takes quantity from a limit before the cost of the work is known, for a time to live. Nothing is in the ledger yet.
+
+    Commit the actual quantity afterwards, or release it. A reservation that is neither comes back by itself when its time is
+    over. Reservations survive restarts of the server, of Redis and of Postgres.
+    """
+    CommitReservation: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.CommitReservationRequest, _usage_service_pb2.CommitReservationResponse]
+    """Counts the actual quantity of a reservation and gives the rest back, exactly once, whatever is retried.
+
+    A surplus beyond the reserved quantity is taken if the limit allows it; otherwise the overrun policy decides. A commit of an
+    expired reservation still counts within `late_commit_window` of the server, if the limit allows it.
+    """
+    ReleaseReservation: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ReleaseReservationRequest, _usage_service_pb2.ReleaseReservationResponse]
+    """Gives a reservation back without counting anything. Releasing it twice changes nothing."""
+    ExtendReservation: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ExtendReservationRequest, _usage_service_pb2.ExtendReservationResponse]
+    """Sets a new time to live for a reservation that is still held, counted from now."""
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListReservationsRequest, _usage_service_pb2.ListReservationsResponse]
+    """Lists the reservations of an account, newest first."""
+    RecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.RecordUsageRequest, _usage_service_pb2.RecordUsageResponse]
+    """Records raw usage events, without a decision: what happened, happened. Meters turn them into numbers.
+
+    Events are recorded once by (source, id) for 35 days. Each event is judged alone: bad ones are named, good ones land. The
+    call fails as a whole only when nothing was recorded.
+    """
+    ReverseUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ReverseUsageRequest, _usage_service_pb2.ReverseUsageResponse]
+    """Takes back usage that was counted wrongly, in whole or in part, with a new line in the ledger.
+
+    The answer lists the denials of that period which would have been allowed without the wrong usage.
+    """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageRequest, _usage_service_pb2.GetUsageResponse]
     """Gets where an account stands with one feature now."""
     GetQuota: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetQuotaRequest, _usage_service_pb2.GetQuotaResponse]
     """Gets where an account stands with every counter and gauge now."""
+    QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
+    """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+
+    A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
+    """
     ListUsageEntries: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEntriesRequest, _usage_service_pb2.ListUsageEntriesResponse]
     """Lists the ledger of an account, newest first."""
 
@@ -67,10 +101,44 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Counts up to 1,000 increments in one call, each alone, or with `atomic` all or none. Results come in the order of the
     increments.
     """
+    Reserve: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ReserveRequest, _usage_service_pb2.ReserveResponse]  # type: ignore[assignment]
+    """Takes quantity from a limit before the cost of the work is known, for a time to live. Nothing is in the ledger yet.
+
+    Commit the actual quantity afterwards, or release it. A reservation that is neither comes back by itself when its time is
+    over. Reservations survive restarts of the server, of Redis and of Postgres.
+    """
+    CommitReservation: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.CommitReservationRequest, _usage_service_pb2.CommitReservationResponse]  # type: ignore[assignment]
+    """Counts the actual quantity of a reservation and gives the rest back, exactly once, whatever is retried.
+
+    A surplus beyond the reserved quantity is taken if the limit allows it; otherwise the overrun policy decides. A commit of an
+    expired reservation still counts within `late_commit_window` of the server, if the limit allows it.
+    """
+    ReleaseReservation: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ReleaseReservationRequest, _usage_service_pb2.ReleaseReservationResponse]  # type: ignore[assignment]
+    """Gives a reservation back without counting anything. Releasing it twice changes nothing."""
+    ExtendReservation: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ExtendReservationRequest, _usage_service_pb2.ExtendReservationResponse]  # type: ignore[assignment]
+    """Sets a new time to live for a reservation that is still held, counted from now."""
+    ListReservations: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListReservationsRequest, _usage_service_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """Lists the reservations of an account, newest first."""
+    RecordUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.RecordUsageRequest, _usage_service_pb2.RecordUsageResponse]  # type: ignore[assignment]
+    """Records raw usage events, without a decision: what happened, happened. Meters turn them into numbers.
+
+    Events are recorded once by (source, id) for 35 days. Each event is judged alone: bad ones are named, good ones land. The
+    call fails as a whole only when nothing was recorded.
+    """
+    ReverseUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ReverseUsageRequest, _usage_service_pb2.ReverseUsageResponse]  # type: ignore[assignment]
+    """Takes back usage that was counted wrongly, in whole or in part, with a new line in the ledger.
+
+    The answer lists the denials of that period which would have been allowed without the wrong usage.
+    """
     GetUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageRequest, _usage_service_pb2.GetUsageResponse]  # type: ignore[assignment]
     """Gets where an account stands with one feature now."""
     GetQuota: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetQuotaRequest, _usage_service_pb2.GetQuotaResponse]  # type: ignore[assignment]
     """Gets where an account stands with every counter and gauge now."""
+    QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
+    """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+
+    A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
+    """
     ListUsageEntries: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEntriesRequest, _usage_service_pb2.ListUsageEntriesResponse]  # type: ignore[assignment]
     """Lists the ledger of an account, newest first."""
 
@@ -101,6 +169,77 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Reserve(
+        self,
+        request: _usage_service_pb2.ReserveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ReserveResponse, _abc.Awaitable[_usage_service_pb2.ReserveResponse]]:
+        """Takes quantity from a limit before the cost of the work is known, for a time to live. Nothing is in the ledger yet.
+
+        Commit the actual quantity afterwards, or release it. A reservation that is neither comes back by itself when its time is
+        over. Reservations survive restarts of the server, of Redis and of Postgres.
+        """
+
+    @_abc_1.abstractmethod
+    def CommitReservation(
+        self,
+        request: _usage_service_pb2.CommitReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.CommitReservationResponse, _abc.Awaitable[_usage_service_pb2.CommitReservationResponse]]:
+        """Counts the actual quantity of a reservation and gives the rest back, exactly once, whatever is retried.
+
+        A surplus beyond the reserved quantity is taken if the limit allows it; otherwise the overrun policy decides. A commit of an
+        expired reservation still counts within `late_commit_window` of the server, if the limit allows it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseReservation(
+        self,
+        request: _usage_service_pb2.ReleaseReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ReleaseReservationResponse, _abc.Awaitable[_usage_service_pb2.ReleaseReservationResponse]]:
+        """Gives a reservation back without counting anything. Releasing it twice changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ExtendReservation(
+        self,
+        request: _usage_service_pb2.ExtendReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ExtendReservationResponse, _abc.Awaitable[_usage_service_pb2.ExtendReservationResponse]]:
+        """Sets a new time to live for a reservation that is still held, counted from now."""
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _usage_service_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ListReservationsResponse, _abc.Awaitable[_usage_service_pb2.ListReservationsResponse]]:
+        """Lists the reservations of an account, newest first."""
+
+    @_abc_1.abstractmethod
+    def RecordUsage(
+        self,
+        request: _usage_service_pb2.RecordUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.RecordUsageResponse, _abc.Awaitable[_usage_service_pb2.RecordUsageResponse]]:
+        """Records raw usage events, without a decision: what happened, happened. Meters turn them into numbers.
+
+        Events are recorded once by (source, id) for 35 days. Each event is judged alone: bad ones are named, good ones land. The
+        call fails as a whole only when nothing was recorded.
+        """
+
+    @_abc_1.abstractmethod
+    def ReverseUsage(
+        self,
+        request: _usage_service_pb2.ReverseUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ReverseUsageResponse, _abc.Awaitable[_usage_service_pb2.ReverseUsageResponse]]:
+        """Takes back usage that was counted wrongly, in whole or in part, with a new line in the ledger.
+
+        The answer lists the denials of that period which would have been allowed without the wrong usage.
+        """
+
+    @_abc_1.abstractmethod
     def GetUsage(
         self,
         request: _usage_service_pb2.GetUsageRequest,
@@ -115,6 +254,17 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetQuotaResponse, _abc.Awaitable[_usage_service_pb2.GetQuotaResponse]]:
         """Gets where an account stands with every counter and gauge now."""
+
+    @_abc_1.abstractmethod
+    def QueryUsage(
+        self,
+        request: _usage_service_pb2.QueryUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.QueryUsageResponse, _abc.Awaitable[_usage_service_pb2.QueryUsageResponse]]:
+        """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+
+        A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
+        """
 
     @_abc_1.abstractmethod
     def ListUsageEntries(

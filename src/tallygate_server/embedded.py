@@ -502,6 +502,10 @@ class EmbeddedServers:
         """How often Valkey was started again."""
         return 0 if self._redis is None else self._redis.restarts
 
+    async def flush_redis(self) -> None:
+        """Forget everything in Valkey, as may happen to any Redis at any moment."""
+        await self._place.ask_redis(b"FLUSHALL", expected=b"+OK")
+
     async def stop(self) -> None:
         """Stop both servers cleanly; a second call changes nothing."""
         running = [server for server in (self._redis, self._postgres) if server is not None]
@@ -570,7 +574,7 @@ class EmbeddedServers:
             ),
             working_dir=place.redis_dir,
             stop_signals=(signal.SIGTERM, signal.SIGKILL),
-            probe=place.ping_redis,
+            probe=lambda: place.ask_redis(b"PING", expected=b"+PONG"),
             before_start=lambda: place.redis_socket.unlink(missing_ok=True),
         )
         self._redis = _Supervised(recipe, data_dir=place.data_dir, account=place.account)
@@ -700,17 +704,17 @@ class _Place:
         finally:
             await connection.close()
 
-    async def ping_redis(self) -> None:
-        """Get an answer from Valkey; raise OSError while there is none."""
+    async def ask_redis(self, command: bytes, *, expected: bytes) -> None:
+        """Send one command without arguments; raise OSError unless Valkey answers as expected."""
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_unix_connection(str(self.redis_socket))
             try:
-                writer.write(b"PING\r\n")
+                writer.write(command + b"\r\n")
                 answer = await reader.readline()
             finally:
                 writer.close()
-        if answer != b"+PONG\r\n":
-            raise ConnectionError(f"answered {answer!r} to PING")
+        if answer.strip() != expected:
+            raise ConnectionError(f"answered {answer!r} to {command!r}")
 
     def remove_runtime_dir(self) -> None:
         """Remove the socket directory; whatever is in it is of no use without its servers."""

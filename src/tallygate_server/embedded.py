@@ -39,12 +39,12 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import asyncpg
 import structlog
 
-from tallygate_server import telemetry
+from tallygate_server.telemetry import metrics
 
 POSTGRES_MAJOR = 18
 """The major version the embedded cluster is made with; a cluster of another one is refused."""
@@ -289,7 +289,7 @@ class _Keeper:
 class _Recipe:
     """All that is needed to start one server again and again."""
 
-    name: str
+    name: Literal["postgres", "redis"]
     """`postgres` or `redis`: names the pid and log file and the metric's label."""
     title: str
     argv: tuple[str, ...]
@@ -425,7 +425,7 @@ class _Supervised:
             while True:
                 await asyncio.sleep(min(RESTART_DELAY_MAX_S, 0.05 * 2**failures) if failures else 0)
                 self.restarts += 1
-                telemetry.EMBEDDED_RESTARTS.labels(server=self._recipe.name).inc()
+                metrics.embedded_restart(self._recipe.name)
                 try:
                     await self._launch()
                 except EmbeddedError as error:

@@ -1,0 +1,405 @@
+"""Every metric, defined once, and the set-up of logging.
+
+Metrics on the path of a call are plain integers in dictionaries, at about 0.1 us an update, and become Prometheus
+samples only when somebody scrapes. One process has one registry: servers that share a process share it.
+
+No label ever holds a tenant, an account or anything else a caller can invent: the number of series is bounded by the
+code alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from structlog.typing import EventDict, WrappedLogger
+
+from tallygate_server.domain.call import CheckAnswer, IncrementAnswer
+from tallygate_server.errors import TallygateError
+
+MetricFamily = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+CALL_SECONDS: Final = (
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+"""Upper bounds of duration buckets: fine below ten milliseconds, where this service lives."""
+
+JOB_SECONDS: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
+
+COMMIT_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+class Counts:
+    """A counter with labels."""
+
+    __slots__ = ("_values", "description", "labels", "name")
+
+    def __init__(self, name: str, description: str, *labels: str) -> None:
+        """Define the metric; `_total` is appended to the name when it is shown."""
+        self.name = name
+        self.description = description
+        self.labels = labels
+        self._values: dict[tuple[str, ...], int] = {} if labels else {(): 0}
+
+    def add(self, *labels: str, count: int = 1) -> None:
+        """Count under the label values, given in the order of the definition."""
+        self._values[labels] = self._values.get(labels, 0) + count
+
+    def value(self, *labels: str) -> int:
+        """Return what was counted under the label values."""
+        return self._values.get(labels, 0)
+
+    def family(self) -> MetricFamily:
+        """Return the metric in Prometheus' terms."""
+        family = CounterMetricFamily(self.name, self.description, labels=self.labels)
+        for labels, value in list(self._values.items()):
+            family.add_metric(labels, value)
+        return family
+
+
+class Distribution:
+    """A histogram with labels."""
+
+    __slots__ = ("_series", "bounds", "description", "labels", "name")
+
+    def __init__(self, name: str, description: str, *labels: str, bounds: tuple[float, ...]) -> None:
+        """Define the metric; one more bucket takes what exceeds the last bound."""
+        self.name = name
+        self.description = description
+        self.labels = labels
+        self.bounds = bounds
+        self._series: dict[tuple[str, ...], list[float]] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Add one value under the label values."""
+        series = self._series.get(labels)
+        if series is None:
+            # Buckets, not cumulated, the last one open-ended; then the sum.
+            series = self._series[labels] = [0] * (len(self.bounds) + 2)
+        series[bisect_left(self.bounds, value)] += 1
+        series[-1] += value
+
+    def count(self, *labels: str) -> int:
+        """Return how many values were added under the label values."""
+        return int(sum(self._series.get(labels, [0])[:-1]))
+
+    def family(self) -> MetricFamily:
+        """Return the metric in Prometheus' terms."""
+        family = HistogramMetricFamily(self.name, self.description, labels=self.labels)
+        for labels, series in list(self._series.items()):
+            buckets: list[tuple[str, float]] = []
+            total = 0.0
+            for bound, count in zip((*self.bounds, float("inf")), series[:-1], strict=True):
+                total += count
+                buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
+            family.add_metric(labels, buckets, sum_value=series[-1])
+        return family
+
+
+class Level:
+    """A gauge that is read where the value lives, at the moment of the scrape."""
+
+    __slots__ = ("_read", "description", "labels", "name")
+
+    def __init__(self, name: str, description: str, *labels: str) -> None:
+        """Define the metric; it is absent until somebody says how to read it."""
+        self.name = name
+        self.description = description
+        self.labels = labels
+        self._read: Callable[[], float | Mapping[tuple[str, ...], float]] | None = None
+
+    def read_with(self, read: Callable[[], float | Mapping[tuple[str, ...], float]] | None) -> None:
+        """Set (None: unset) the function that returns the value, or the values by label values."""
+        self._read = read
+
+    def family(self) -> MetricFamily:
+        """Return the metric in Prometheus' terms."""
+        family = GaugeMetricFamily(self.name, self.description, labels=self.labels)
+        if self._read is not None:
+            value = self._read()
+            for labels, number in value.items() if isinstance(value, Mapping) else [((), value)]:
+                family.add_metric(labels, number)
+        return family
+
+
+class Metrics(Collector):
+    """All that Tallygate counts. Attributes are the metrics; methods translate from what happened."""
+
+    def __init__(self) -> None:
+        """Define every metric."""
+        # ---- calls, under the names that every gRPC dashboard knows
+        self.calls_handled = Counts(
+            "grpc_server_handled", "RPCs completed, by code.", "grpc_type", "grpc_service", "grpc_method", "grpc_code"
+        )
+        self.call_seconds = Distribution(
+            "grpc_server_handling_seconds",
+            "Time from the decoded request to the encoded answer.",
+            "grpc_type",
+            "grpc_service",
+            "grpc_method",
+            bounds=CALL_SECONDS,
+        )
+        # ---- decisions
+        self.checks = Counts("tallygate_check", "Checks answered.", "feature_kind", "decision", "reason")
+        self.increments = Counts(
+            "tallygate_increment",
+            "Increments answered: the reason of the decision, `replayed`, or `error_` and the error's reason.",
+            "result",
+        )
+        self.increments_committed = Counts(
+            "tallygate_increment_committed", "Increments written to the ledger; an accepted one counts when it is written."
+        )
+        self.accepted_refusals = Counts(
+            "tallygate_accepted_refused", "Increments that were answered as ACCEPTED and that Postgres then refused."
+        )
+        self.denials_unrecorded = Counts(
+            "tallygate_denial_unrecorded", "Denials without a request id that were dropped from the denial log."
+        )
+        # ---- the hot path
+        self.fallbacks = Counts(
+            "tallygate_fallback", "Calls that left the fast path, by the path they took instead.", "path"
+        )
+        self.redis_seconds = Distribution(
+            "tallygate_redis_seconds", "Round trip of one Redis batch.", "op", bounds=CALL_SECONDS
+        )
+        self.commit_seconds = Distribution(
+            "tallygate_commit_seconds", "Duration of one group commit.", "path", bounds=CALL_SECONDS
+        )
+        self.commit_rows = Distribution(
+            "tallygate_commit_rows", "Increments in one group commit.", "path", bounds=COMMIT_ROWS
+        )
+        self.snapshots = Counts(
+            "tallygate_snapshot", "Look-ups of an account's snapshot: hit, changed, miss, stale.", "result"
+        )
+        self.holds_swept = Counts(
+            "tallygate_holds_swept", "Overdue holds that the sweeper settled or released.", "outcome"
+        )
+        self.counter_drift = Counts(
+            "tallygate_counter_drift", "Counters that the auditor found to differ from their ledger."
+        )
+        self.commit_queue_depth = Level("tallygate_commit_queue_depth", "Increments waiting for a group commit.")
+        self.calls_in_flight = Level("tallygate_calls_in_flight", "Increments between hold and answer.")
+        self.snapshot_cache_size = Level("tallygate_snapshot_cache_size", "Accounts in the process's snapshot cache.")
+        self.component_up = Level(
+            "tallygate_component_up", "1 when the component answers, 0 when it does not.", "component"
+        )
+        # ---- running it
+        self.jobs = Counts("tallygate_job_runs", "Runs of background jobs.", "job", "outcome")
+        self.job_seconds = Distribution(
+            "tallygate_job_seconds", "Duration of a background job's run.", "job", bounds=JOB_SECONDS
+        )
+        self.embedded_restarts = Counts(
+            "tallygate_embedded_restarts", "Restarts of an embedded server that died.", "server"
+        )
+        self.build_info = Level("tallygate_build_info", "1, labelled with what is running.", "version", "transport")
+        self._streaming_methods: set[str] = set()
+
+    # -------------------------------------------------------------- what happened
+
+    def call(self, method: str, code: str, seconds: float, /) -> None:
+        """Count a finished RPC: full method name (`/package.Service/Method`), gRPC code name, duration."""
+        service, _, name = method.removeprefix("/").partition("/")
+        grpc_type = "server_stream" if method in self._streaming_methods else "unary"
+        self.calls_handled.add(grpc_type, service, name, code)
+        self.call_seconds.observe(seconds, grpc_type, service, name)
+
+    def declare_streaming(self, methods: Iterable[str]) -> None:
+        """Name the RPCs that answer with a stream, so that they are labelled as such."""
+        self._streaming_methods.update(methods)
+
+    def check(self, answer: CheckAnswer) -> None:
+        """Count a check's answer."""
+        reason = answer.reason
+        kind = answer.feature_kind
+        self.checks.add(
+            kind.value if kind is not None else "unknown", "allowed" if reason.allows else "denied", reason.name.lower()
+        )
+
+    def increment(self, outcome: IncrementAnswer | TallygateError) -> None:
+        """Count an increment's answer or error."""
+        if isinstance(outcome, TallygateError):
+            self.increments.add(f"error_{outcome.reason.lower()}")
+        elif outcome.replayed:
+            self.increments.add("replayed")
+        else:
+            self.increments.add(outcome.reason.name.lower())
+
+    def committed(self, rows: int) -> None:
+        """Count increments that reached the ledger."""
+        self.increments_committed.add(count=rows)
+
+    def commit(self, path: Literal["fast", "exact"], rows: int, seconds: float) -> None:
+        """Count one group commit."""
+        self.commit_rows.observe(rows, path)
+        self.commit_seconds.observe(seconds, path)
+
+    def fallback(self, path: str, count: int = 1) -> None:
+        """Count calls that left the fast path."""
+        self.fallbacks.add(path, count=count)
+
+    def denial_unrecorded(self) -> None:
+        """Count a denial that was dropped from the denial log."""
+        self.denials_unrecorded.add()
+
+    def accepted_refused(self) -> None:
+        """Count an accepted increment that Postgres refused."""
+        self.accepted_refusals.add()
+
+    def redis(self, operation: str, seconds: float) -> None:
+        """Count one Redis round trip."""
+        self.redis_seconds.observe(seconds, operation)
+
+    def snapshot(self, result: Literal["hit", "changed", "miss", "stale"], count: int = 1) -> None:
+        """Count look-ups of a snapshot."""
+        self.snapshots.add(result, count=count)
+
+    def hold_swept(self, outcome: Literal["settled", "released"], count: int = 1) -> None:
+        """Count overdue holds that the sweeper ended."""
+        self.holds_swept.add(outcome, count=count)
+
+    def job(self, name: str, outcome: Literal["succeeded", "failed", "skipped"], seconds: float) -> None:
+        """Count one run of a background job."""
+        self.jobs.add(name, outcome)
+        self.job_seconds.observe(seconds, name)
+
+    def embedded_restart(self, server: Literal["postgres", "redis"]) -> None:
+        """Count a restart of an embedded server."""
+        self.embedded_restarts.add(server)
+
+    # -------------------------------------------------------------- what a scrape sees
+
+    def definitions(self) -> Iterator[Counts | Distribution | Level]:
+        """Go through all metrics, in the order of their definition."""
+        for value in vars(self).values():
+            if isinstance(value, Counts | Distribution | Level):
+                yield value
+
+    def collect(self) -> Iterator[MetricFamily]:
+        """Yield every metric as it stands."""
+        for definition in self.definitions():
+            yield definition.family()
+
+
+metrics = Metrics()
+"""The process's metrics."""
+
+_registry = CollectorRegistry(auto_describe=False)
+_registry.register(metrics)
+# Memory, processor time and open files under the usual `process_` names.
+ProcessCollector(registry=_registry)
+
+
+def render_metrics() -> bytes:
+    """Return all metrics in the OpenMetrics text format, whose media type is METRICS_CONTENT_TYPE."""
+    return generate_latest(_registry)
+
+
+def render_metrics_table() -> str:
+    """Return the table of all metrics for the documentation, in Markdown."""
+    rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    kinds = {Counts: "counter", Distribution: "histogram", Level: "gauge"}
+    for definition in metrics.definitions():
+        suffix = "_total" if isinstance(definition, Counts) else ""
+        labels = ", ".join(f"`{label}`" for label in definition.labels) or "-"
+        rows.append(
+            f"| `{definition.name}{suffix}` | {kinds[type(definition)]} | {labels} | {definition.description} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+# ------------------------------------------------------------------ logging
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["console", "json"]
+
+LOGGED_KEYS: Final = frozenset(
+    {
+        "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component", "counters",
+        "denials", "directory", "duration_ms", "error", "event", "exception", "exit_status", "features", "file", "holds", "host",
+        "job", "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port",
+        "reason", "request_id", "restarts", "revision", "role", "rows", "script", "seconds", "server", "server_id",
+        "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url", "version", "why",
+    }
+)  # fmt: skip
+"""Keys whose text may appear in a log line; text under any other key is withheld.
+
+A list of what is allowed fails safe where one of what is forbidden would not: a new key shows nothing until somebody
+has thought about it here. Numbers and booleans always pass.
+"""
+
+WITHHELD: Final = "[withheld]"
+
+_SECRETS: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+]*://)[^/@\s]*@"
+    r"|\b(?:sk|rk|pk)_(?:live|test)_\w+"
+    r"|\bwhsec_\w+"
+    r"|\bBearer\s+\S+",
+    re.IGNORECASE,
+)
+
+
+def mask_secrets(text: str) -> str:
+    """Replace credentials in addresses, Stripe keys, webhook secrets and bearer tokens inside a text."""
+    return _SECRETS.sub(lambda match: f"{match['scheme']}[secret]@" if match["scheme"] else "[secret]", text)
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keep what may be shown: allowed keys, without secrets, and with account ids that only name themselves."""
+    for key, value in event.items():
+        if isinstance(value, bool | int | float) or value is None:
+            continue
+        if key not in LOGGED_KEYS and not key.startswith("_"):
+            event[key] = WITHHELD
+        elif key == "account_id":
+            # Callers choose account ids, and some choose e-mail addresses.
+            event[key] = hashlib.blake2b(str(value).encode(), digest_size=6).hexdigest()
+        elif isinstance(value, str):
+            event[key] = mask_secrets(value)
+        elif isinstance(value, BaseException):
+            event[key] = mask_secrets(repr(value))
+    return event
+
+
+def configure_logging(*, level: LogLevel, log_format: LogFormat) -> None:
+    """Send our log and that of the libraries to standard error, one line an event, in one format."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    renderer = (
+        structlog.processors.JSONRenderer(default=str)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, _redact, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redact, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries talk too much below this.
+    root.setLevel(max(number, logging.WARNING))

@@ -1,0 +1,43 @@
+"""Wait for a fact of the outside world, with a deadline instead of a guess."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+FIRST_PAUSE_S = 0.001
+PAUSE_MAX_S = 0.05
+
+
+async def eventually(
+    predicate: Callable[[], Value | Awaitable[Value]],
+    timeout_s: float = 10.0,
+    *,
+    ignore: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Value:
+    """Return the predicate's first truthy value; fail with its last value or error when the deadline passes.
+
+    An AssertionError of the predicate counts as "not yet", as do the exceptions named in `ignore`.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    pause_s = FIRST_PAUSE_S
+    while True:
+        error: Exception | None = None
+        value: Value | None = None
+        try:
+            outcome = predicate()
+            value = await outcome if inspect.isawaitable(outcome) else outcome
+        except (AssertionError, *(ignore if isinstance(ignore, tuple) else (ignore,))) as caught:
+            error = caught
+        if error is None and value:
+            return value
+        if time.monotonic() >= deadline_s:
+            message = f"not within {timeout_s} s; last value {value!r}"
+            raise AssertionError(message) from error
+        await asyncio.sleep(pause_s)
+        pause_s = min(PAUSE_MAX_S, pause_s * 2)

@@ -30,8 +30,8 @@ from tallygate_server.hot_accounts import (
     counter_ttl_ms,
     to_ms,
 )
-from tallygate_server.hot_metrics import metrics
 from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
 log = structlog.get_logger(__name__)

@@ -50,7 +50,6 @@ from tallygate_server.errors import (
     TallygateError,
 )
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature, Loaded, counter_ttl_ms
-from tallygate_server.hot_metrics import metrics
 from tallygate_server.storage.ledger import (
     CounterChange,
     CounterKey,
@@ -66,6 +65,7 @@ from tallygate_server.storage.ledger import (
     RequestRow,
     entry_ids,
 )
+from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
 log = structlog.get_logger(__name__)
@@ -634,7 +634,7 @@ class Meter:
         if call.account is None:
             return
         if len(self._denials) >= DENIALS_WAITING_MAX:
-            metrics.denials_unrecorded += 1
+            metrics.denial_unrecorded()
             return
         self._denials.append(self.denial_row(call, reason, used, self._clock.now()))
 
@@ -750,6 +750,7 @@ class Meter:
         deadline = self._loop.time() + self._commit_timeout_seconds
         doubtful = False
         while True:
+            started = self._loop.time()
             try:
                 states = await self._ledger.commit(recorded_time, changes, entries)
             except LedgerLost:
@@ -762,7 +763,7 @@ class Meter:
                     self._to_exact(calls)
                 return
             else:
-                self._on_committed(changes, members, states)
+                self._on_committed(changes, members, states, self._loop.time() - started)
                 return
             # Postgres is away. Who has been promised nothing is not kept waiting for long; what was accepted
             # stays until it is counted. A second attempt repeats the same entry ids, so it cannot count twice.
@@ -829,7 +830,11 @@ class Meter:
         return changes, entries, [members[i] for i in order]
 
     def _on_committed(
-        self, changes: list[CounterChange], members: list[list[_Call]], states: list[CounterState | None]
+        self,
+        changes: list[CounterChange],
+        members: list[list[_Call]],
+        states: list[CounterState | None],
+        seconds: float,
     ) -> None:
         now_ms = self._clock.now_ms()
         settlements: list[Settlement] = []
@@ -846,7 +851,7 @@ class Meter:
                 answers.append((call, self.allowed(call, used_after=used)))
             committed += len(calls)
             self._settle(settlements, ended, calls, state, now_ms)
-        metrics.committed(committed)
+        metrics.commit("fast", committed, seconds)
         self._send_settlements(settlements, ended)
         for call, answer in answers:
             self._finish(call, answer)
@@ -966,6 +971,7 @@ class Meter:
         while True:
             attempts += 1
             verdict = _Verdict(self, items, recorded_time)
+            started = self._loop.time()
             try:
                 if doubtful:
                     verdict.written = await self._ledger.find_entries(
@@ -974,6 +980,7 @@ class Meter:
                     )
                 async with self._ledger.exact() as transaction:
                     await verdict.reach(transaction)
+                metrics.commit("exact", len(calls), self._loop.time() - started)
                 self._on_verdict(verdict)
                 return
             except DuplicateRow:
@@ -1006,7 +1013,7 @@ class Meter:
         for call, outcome in verdict.outcomes:
             if call.answered and isinstance(outcome, IncrementAnswer) and not outcome.reason.allows:
                 # Accepted on the strength of a Redis that was lost since; the limit holds all the same.
-                metrics.accepted_refused += 1
+                metrics.accepted_refused()
             self._finish(call, outcome)
 
     # ------------------------------------------------------------------ denials

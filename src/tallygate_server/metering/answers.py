@@ -124,7 +124,7 @@ class Answers:
         return answer
 
 
-def _replay_for_follower(
+def replay_for_follower(
     increment: Increment, first: IncrementCall, outcome: IncrementAnswer | TallygateError
 ) -> IncrementAnswer | TallygateError:
     """Return what a call hears that came while the same request was in flight."""

@@ -177,8 +177,8 @@ class _Sequence:
 _Node = _Scalar | _Mapping | _Sequence
 
 
-class _Stop(Exception):  # noqa: N818 - never leaves this module: nothing sensible can be read any further
-    pass
+class _Stop(Exception):
+    """Nothing sensible can be read any further; never leaves this module."""
 
 
 class _Composer:

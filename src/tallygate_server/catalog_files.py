@@ -733,9 +733,9 @@ def _catalog_json(catalog: Catalog) -> dict[str, Any]:
         default_plan=settings.default_plan_key,
         auto_provision=settings.auto_provision,
         upgrade_url=settings.upgrade_url,
-        features={feature.key: _feature_json(feature) for feature in catalog.features},
-        plans={plan.key: _plan_json(plan) for plan in catalog.plans},
-        meters={meter.key: _meter_json(meter) for meter in catalog.meters},
+        features={feature.key: feature_to_json(feature) for feature in catalog.features},
+        plans={plan.key: plan_to_json(plan) for plan in catalog.plans},
+        meters={meter.key: meter_to_json(meter) for meter in catalog.meters},
     )
 
 
@@ -744,14 +744,15 @@ def _store_json(store: Catalog, product: Catalog) -> dict[str, Any]:
     written.pop("parent", None)
     inherited = len(product.features)
     if inherited and store.features[:inherited] == product.features:
-        own = {feature.key: _feature_json(feature) for feature in store.features[inherited:]}
+        own = {feature.key: feature_to_json(feature) for feature in store.features[inherited:]}
         written.pop("features")
         plans, meters = written.pop("plans", None), written.pop("meters", None)
         return written | _present(inherit_features=True, features=own, plans=plans, meters=meters)
     return written
 
 
-def _feature_json(feature: Feature) -> dict[str, Any]:
+def feature_to_json(feature: Feature) -> dict[str, Any]:
+    """Return what a catalog file says of the feature."""
     return _present(
         kind=feature.kind.value,
         name=feature.name,
@@ -761,7 +762,8 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
     )
 
 
-def _plan_json(plan: Plan) -> dict[str, Any]:
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """Return what a catalog file says of the plan."""
     return _present(name=plan.name, description=plan.description) | {
         "rank": plan.rank,
         **({"grace_days": plan.grace_days} if plan.grace_days != GRACE_DAYS_DEFAULT else {}),
@@ -807,7 +809,8 @@ def _allowance_json(allowance: Allowance) -> Any:
     return written | _present(thresholds=thresholds)
 
 
-def _meter_json(meter: Meter) -> dict[str, Any]:
+def meter_to_json(meter: Meter) -> dict[str, Any]:
+    """Return what a catalog file says of the meter."""
     return _present(
         event_type=meter.event_type,
         aggregation=meter.aggregation,

@@ -48,22 +48,20 @@ class TenantDirectory:
         return entry[1]
 
     def last_known(self, tenant_id: str) -> Tenant | None:
-        """Return the tenant as last read, however long ago: for answers while Postgres is away."""
+        """Return the tenant as last read, however long ago; one that is no longer fresh is asked for meanwhile."""
         entry = self._known.get(tenant_id)
-        return entry[1] if entry is not None else None
+        if entry is None:
+            return None
+        if self._clock.monotonic_ns() - entry[0] >= FRESH_NS:
+            self._ask(TenantId(tenant_id))
+        return entry[1]
 
     async def get(self, tenant_id: TenantId) -> Tenant:
         """Return the tenant, asking Postgres when the cache is too old; raise TenantNotFound."""
         tenant = self.cached(tenant_id)
         if tenant is not None:
             return tenant
-        # Everybody who finds the cache too old at the same time waits for one read.
-        task = self._asking.get(tenant_id)
-        if task is None:
-            task = asyncio.create_task(self.refresh(tenant_id))
-            self._asking[tenant_id] = task
-            task.add_done_callback(lambda done: self._asked(tenant_id, done))
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._ask(tenant_id))
 
     async def refresh(self, tenant_id: TenantId) -> Tenant:
         """Ask Postgres, whatever is cached; raise TenantNotFound."""
@@ -93,6 +91,15 @@ class TenantDirectory:
         self._forgotten += 1
         self._known.pop(tenant_id, None)
         self._asking.pop(tenant_id, None)
+
+    def _ask(self, tenant_id: TenantId) -> asyncio.Task[Tenant]:
+        # Everybody who finds the cache too old at the same time waits for one read.
+        task = self._asking.get(tenant_id)
+        if task is None:
+            task = asyncio.create_task(self.refresh(tenant_id))
+            self._asking[tenant_id] = task
+            task.add_done_callback(lambda done: self._asked(tenant_id, done))
+        return task
 
     def _asked(self, tenant_id: str, task: asyncio.Task[Tenant]) -> None:
         if self._asking.get(tenant_id) is task:

@@ -33,9 +33,9 @@ def lint(image: Path) -> str:
     return _buf("lint", str(image), "--config", RULES, *OURS)
 
 
-def format_differences() -> str:
-    """Return how the files differ from their canonical format; empty when they do not."""
-    return _buf("format", str(PROTOS), "--diff", "--exit-code")
+def format_differences(folder: Path = PROTOS) -> str:
+    """Return how the files of a folder differ from their canonical format; empty when they do not."""
+    return _buf("format", str(folder), "--diff", "--exit-code")
 
 
 def breaking_changes(image: Path, baseline: Path = BASELINE) -> str:

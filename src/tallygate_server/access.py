@@ -19,7 +19,7 @@ from tallygate_server.domain.call import Check, CheckAnswer
 from tallygate_server.domain.catalog import FailureMode
 from tallygate_server.domain.entitlement import Reason, decide
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.usage import threshold_percent_reached
+from tallygate_server.domain.usage import threshold_percent_reached, threshold_quantity_crossed
 from tallygate_server.errors import RevisionNotReached, StoreUnavailable, TallygateError, Unavailable
 from tallygate_server.gathering import Gathering
 from tallygate_server.hot_accounts import (
@@ -396,6 +396,10 @@ class AccessChecker:
             if entitlement.thresholds_percent:
                 answer.threshold_percent = threshold_percent_reached(
                     used=used, limit=feature.limit, thresholds=entitlement.thresholds_percent
+                )
+            if entitlement.thresholds_absolute:
+                answer.threshold_quantity = threshold_quantity_crossed(
+                    used_before=0, used_after=used, thresholds=entitlement.thresholds_absolute
                 )
         if not reason.allows:
             answer.upgrade_url = self._upgrade_link(check)

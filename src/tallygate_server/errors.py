@@ -184,6 +184,17 @@ class RequestIdReused(TallygateError):
         )
 
 
+class RequestInProgress(TallygateError):
+    """The same request is being worked on; retrying in a moment hears its answer."""
+
+    reason = "REQUEST_IN_PROGRESS"
+    retry_delay_ms: ClassVar[int] = 50
+
+    def __init__(self, request_id: str) -> None:
+        """Name the id."""
+        super().__init__(f"request_id: {request_id!r} is being worked on", request_id=request_id, field="request_id")
+
+
 class IdentityConflict(TallygateError):
     """The identities of one request belong to different accounts."""
 

@@ -10,9 +10,9 @@ from typing import Any
 from tallygate_server.domain.call import Increment, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason, allowed_reason
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
-from tallygate_server.domain.usage import threshold_percent_crossed
+from tallygate_server.domain.usage import threshold_percent_crossed, threshold_quantity_crossed
 from tallygate_server.errors import RequestIdReused, TallygateError
-from tallygate_server.metering.calls import IncrementCall, fingerprint
+from tallygate_server.metering.calls import IncrementCall, fingerprint, thresholds_from_text
 from tallygate_server.storage.ledger import DenialRow
 from tallygate_server.tenants import TenantDirectory
 
@@ -42,6 +42,13 @@ class Answers:
                 limit=limit,
                 thresholds=entitlement.thresholds_percent,
             )
+        threshold_quantity = 0
+        if entitlement.thresholds_absolute:
+            threshold_quantity = threshold_quantity_crossed(
+                used_before=used_after - increment.quantity,
+                used_after=used_after,
+                thresholds=entitlement.thresholds_absolute,
+            )
         return IncrementAnswer(
             reason=reason,
             revision=account.revision,
@@ -51,6 +58,7 @@ class Answers:
             held_quantity=held,
             reset_time=call.period.end if call.period is not None else None,
             threshold_percent=threshold,
+            threshold_quantity=threshold_quantity,
             grace_end_time=entitlement.grace_end_time,
             plan_key=entitlement.plan_key,
             entry_id=call.entry_id,
@@ -99,13 +107,15 @@ class Answers:
     def replay(self, call: IncrementCall, row: Any, *, replayed: bool) -> IncrementAnswer:
         """Return the first answer to the call's request id, from its row in `usage_requests`."""
         reason = Reason(row["reason"])
-        threshold = 0
-        if reason.allows and row["quantity"] > 0 and row["threshold_percents"]:
-            threshold = threshold_percent_crossed(
-                used_before=row["used_quantity"] - row["quantity"],
-                used_after=row["used_quantity"],
-                limit=row["limit_quantity"],
-                thresholds=[int(percent) for percent in row["threshold_percents"].split(",")],
+        percent = quantity = 0
+        if reason.allows and row["thresholds"]:
+            percents, absolutes = thresholds_from_text(row["thresholds"])
+            used_before, used_after = row["used_quantity"] - row["quantity"], row["used_quantity"]
+            percent = threshold_percent_crossed(
+                used_before=used_before, used_after=used_after, limit=row["limit_quantity"], thresholds=percents
+            )
+            quantity = threshold_quantity_crossed(
+                used_before=used_before, used_after=used_after, thresholds=absolutes
             )
         answer = IncrementAnswer(
             reason=reason,
@@ -114,7 +124,8 @@ class Answers:
             limit_quantity=row["limit_quantity"],
             used_quantity=row["used_quantity"],
             reset_time=row["reset_time"],
-            threshold_percent=threshold,
+            threshold_percent=percent,
+            threshold_quantity=quantity,
             plan_key=row["plan_key"],
             replayed=replayed,
             entry_id=row["entry_id"] or 0,

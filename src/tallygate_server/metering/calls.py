@@ -144,7 +144,16 @@ def dimensions_json(increment: Increment) -> str | None:
 
 
 def thresholds_text(call: IncrementCall) -> str:
-    """Return the percent thresholds in force for the call, comma-separated."""
+    """Return the thresholds in force for the call as text: `80%,100%,500`."""
     if call.feature is None:
         return ""
-    return ",".join(map(str, call.feature.entitlement.thresholds_percent))
+    entitlement = call.feature.entitlement
+    percents = (f"{percent}%" for percent in entitlement.thresholds_percent)
+    return ",".join((*percents, *map(str, entitlement.thresholds_absolute)))
+
+
+def thresholds_from_text(text: str) -> tuple[list[int], list[int]]:
+    """Return the percent and the absolute thresholds of such a text."""
+    parts = text.split(",")
+    percents = [int(part[:-1]) for part in parts if part.endswith("%")]
+    return percents, [int(part) for part in parts if not part.endswith("%")]

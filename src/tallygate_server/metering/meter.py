@@ -27,6 +27,7 @@ from tallygate_server.errors import (
     OutcomeUnknown,
     Overloaded,
     RequestIdReused,
+    RequestInProgress,
     StoreUnavailable,
     TallygateError,
 )
@@ -206,12 +207,13 @@ class Meter:
             self._idle.clear()
         if doubled or busy or self._in_flight > self._commit_queue_max:
             for call in calls:
-                self.finish(
-                    call,
-                    RequestIdReused(call.increment.request_id)
-                    if doubled
-                    else Overloaded("another call with one of these request ids is in flight"),
-                )
+                request_id = call.increment.request_id
+                if doubled:
+                    self.finish(call, RequestIdReused(request_id))
+                elif busy:
+                    self.finish(call, RequestInProgress(request_id))
+                else:
+                    self.finish(call, Overloaded("too many increments are waiting"))
             return
         for call in calls:
             if call.increment.request_id:

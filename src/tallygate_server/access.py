@@ -19,8 +19,9 @@ from tallygate_server.domain.call import Check, CheckAnswer
 from tallygate_server.domain.catalog import FailureMode
 from tallygate_server.domain.entitlement import Reason, decide
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.usage import threshold_percent_reached
+from tallygate_server.domain.usage import threshold_percent_reached, threshold_quantity_crossed
 from tallygate_server.errors import RevisionNotReached, StoreUnavailable, TallygateError, Unavailable
+from tallygate_server.gathering import Gathering
 from tallygate_server.hot_accounts import (
     NEVER_MS,
     HotAccount,
@@ -30,8 +31,8 @@ from tallygate_server.hot_accounts import (
     counter_ttl_ms,
     to_ms,
 )
-from tallygate_server.hot_metrics import metrics
 from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
 log = structlog.get_logger(__name__)
@@ -93,26 +94,10 @@ class AccessChecker:
 
     async def check_many(self, checks: Sequence[Check]) -> list[CheckAnswer | TallygateError]:
         """Answer many, in order."""
-        if not checks:
-            return []
-        outcomes: list[CheckAnswer | TallygateError | None] = [None] * len(checks)
-        missing = len(checks)
-        finished: asyncio.Future[None] = self._loop.create_future()
-
-        def collect(index: int) -> OnAnswer:
-            def done(outcome: CheckAnswer | TallygateError) -> None:
-                nonlocal missing
-                outcomes[index] = outcome
-                missing -= 1
-                if missing == 0 and not finished.done():
-                    finished.set_result(None)
-
-            return done
-
+        gathering: Gathering[CheckAnswer] = Gathering(len(checks))
         for i, check in enumerate(checks):
-            self.check_soon(check, collect(i))
-        await finished
-        return [outcome for outcome in outcomes if outcome is not None]
+            self.check_soon(check, gathering.place(i))
+        return await gathering
 
     async def list_entitlements(
         self, tenant_id: TenantId, account_id: AccountId
@@ -411,6 +396,10 @@ class AccessChecker:
             if entitlement.thresholds_percent:
                 answer.threshold_percent = threshold_percent_reached(
                     used=used, limit=feature.limit, thresholds=entitlement.thresholds_percent
+                )
+            if entitlement.thresholds_absolute:
+                answer.threshold_quantity = threshold_quantity_crossed(
+                    used_before=0, used_after=used, thresholds=entitlement.thresholds_absolute
                 )
         if not reason.allows:
             answer.upgrade_url = self._upgrade_link(check)

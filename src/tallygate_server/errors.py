@@ -79,6 +79,16 @@ class AccountNotFound(TallygateError):
         super().__init__(f"account_id: there is no account {account_id!r}", account_id=account_id, field="account_id")
 
 
+class AccountDeleted(TallygateError):
+    """The account is deleted and cannot change any more."""
+
+    reason = "ACCOUNT_DELETED"
+
+    def __init__(self, account_id: str) -> None:
+        """Name the account."""
+        super().__init__(f"account_id: account {account_id!r} is deleted", account_id=account_id, field="account_id")
+
+
 class FeatureNotFound(TallygateError):
     """No such feature in the tenant's catalog, where the call needs one."""
 
@@ -114,6 +124,12 @@ class PlanNotFound(TallygateError):
     def __init__(self, plan_key: str) -> None:
         """Name the plan."""
         super().__init__(f"plan_key: there is no plan {plan_key!r} on sale", plan_key=plan_key, field="plan_key")
+
+
+class PriceNotFound(TallygateError):
+    """The plan is not sold at this interval or in this currency."""
+
+    reason = "PRICE_NOT_FOUND"
 
 
 class SubscriptionNotFound(TallygateError):
@@ -168,6 +184,17 @@ class RequestIdReused(TallygateError):
         )
 
 
+class RequestInProgress(TallygateError):
+    """The same request is being worked on; retrying in a moment hears its answer."""
+
+    reason = "REQUEST_IN_PROGRESS"
+    retry_delay_ms: ClassVar[int] = 50
+
+    def __init__(self, request_id: str) -> None:
+        """Name the id."""
+        super().__init__(f"request_id: {request_id!r} is being worked on", request_id=request_id, field="request_id")
+
+
 class IdentityConflict(TallygateError):
     """The identities of one request belong to different accounts."""
 
@@ -178,6 +205,31 @@ class CatalogInvalid(InvalidRequest):
     """The catalog is refused; each violation says where and why."""
 
     reason = "CATALOG_INVALID"
+
+
+class CatalogConflict(TallygateError):
+    """The catalog is sound, but would change what must not change."""
+
+    reason = "CATALOG_CONFLICT"
+
+    def __init__(self, tenant_id: str, path: str, description: str) -> None:
+        """Say where in which tenant's catalog, and what to do instead."""
+        super().__init__(f"{path}: {description}", tenant_id=tenant_id, path=path)
+
+
+class CatalogRevisionMismatch(TallygateError):
+    """The catalog changed since the caller looked at it."""
+
+    reason = "CATALOG_REVISION_MISMATCH"
+
+    def __init__(self, *, expected: int, current: int) -> None:
+        """Name both revisions."""
+        super().__init__(
+            f"expected_revision: revision {expected} was expected, the catalog is at {current}",
+            expected_revision=expected,
+            revision=current,
+            field="expected_revision",
+        )
 
 
 class RevisionNotReached(TallygateError):

@@ -26,6 +26,7 @@ from tallygate_server.domain.period import Period
 from tallygate_server.errors import StoreUnavailable, TallygateError
 from tallygate_server.storage.ledger import CONNECTION_ERRORS
 from tallygate_server.storage.sources import read_documents, sources_from_document
+from tallygate_server.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -182,6 +183,10 @@ class HotAccounts:
         self._loads = asyncio.Semaphore(_LOADS_AT_ONCE_MAX)
         self._provisions = asyncio.Semaphore(_PROVISIONS_AT_ONCE_MAX)
 
+    def __len__(self) -> int:
+        """Return how many accounts are cached."""
+        return len(self._cache)
+
     def cached(self, tenant_id: TenantId, account_id: AccountId) -> HotAccount | None:
         """Return the account if this process has it, at whatever revision."""
         return self._cache.get((tenant_id, account_id))
@@ -232,6 +237,7 @@ class HotAccounts:
         if found is None:
             self.load_soon(tenant_id, account_id, on_loaded, ask_redis=False)
             return
+        metrics.account_load("redis")
         sources = sources_from_document(tenant_id, account_id, found[1])
         on_loaded(Loaded(self._keep(HotAccount(sources)), fresh=False))
 
@@ -290,6 +296,7 @@ class HotAccounts:
         self, tenant_id: TenantId, account_id: AccountId, document: tuple[int, str], waiting: list[OnLoaded]
     ) -> None:
         revision, text = document
+        metrics.account_load("postgres")
         account = self._keep(HotAccount(sources_from_document(tenant_id, account_id, text)))
         if self._counters.ready:
             self._spawn(self._store(account.key, revision, text))

@@ -14,6 +14,7 @@ import logging
 import re
 import sys
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
@@ -25,6 +26,8 @@ from prometheus_client.registry import Collector
 from structlog.typing import EventDict, WrappedLogger
 
 from tallygate_server.domain.call import CheckAnswer, IncrementAnswer
+from tallygate_server.domain.catalog import FeatureKind
+from tallygate_server.domain.entitlement import Reason
 from tallygate_server.errors import TallygateError
 
 MetricFamily = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
@@ -67,6 +70,48 @@ class Counts:
         for labels, value in list(self._values.items()):
             family.add_metric(labels, value)
         return family
+
+
+class Tally(Counts):
+    """A counter for the hot path: counts under raw keys, which become label values only when scraped."""
+
+    __slots__ = ("_describe", "_raw")
+
+    def __init__(
+        self, name: str, description: str, *labels: str, describe: Callable[[Any], tuple[str, ...]]
+    ) -> None:
+        """Define the metric; `describe` turns a key into label values."""
+        super().__init__(name, description, *labels)
+        self._describe = describe
+        self._raw: defaultdict[Any, int] = defaultdict(int)
+
+    def count_key(self, key: Any) -> None:
+        """Count one under a key."""
+        self._raw[key] += 1
+
+    def value(self, *labels: str) -> int:
+        """Return what was counted under the label values."""
+        return sum(count for key, count in self._raw.items() if self._describe(key) == labels)
+
+    def family(self) -> MetricFamily:
+        """Return the metric in Prometheus' terms."""
+        self._values = {}
+        for key, count in list(self._raw.items()):
+            self.add(*self._describe(key), count=count)
+        return super().family()
+
+
+def _describe_check(key: tuple[FeatureKind | None, Reason]) -> tuple[str, ...]:
+    kind, reason = key
+    return (
+        kind.value if kind is not None else "unknown",
+        "allowed" if reason.allows else "denied",
+        reason.name.lower(),
+    )
+
+
+def _describe_increment(key: Reason | str) -> tuple[str, ...]:
+    return (key.name.lower() if isinstance(key, Reason) else key,)
 
 
 class Distribution:
@@ -152,11 +197,16 @@ class Metrics(Collector):
             bounds=CALL_SECONDS,
         )
         # ---- decisions
-        self.checks = Counts("tallygate_check", "Checks answered.", "feature_kind", "decision", "reason")
-        self.increments = Counts(
+        self.checks = Tally(
+            "tallygate_check", "Checks answered.", "feature_kind", "decision", "reason", describe=_describe_check
+        )
+        self.check_errors = Counts("tallygate_check_error", "Checks that ended in an error.", "reason")
+        self.stale_checks = Counts("tallygate_check_stale", "Checks answered while Postgres was away.")
+        self.increments = Tally(
             "tallygate_increment",
             "Increments answered: the reason of the decision, `replayed`, or `error_` and the error's reason.",
             "result",
+            describe=_describe_increment,
         )
         self.increments_committed = Counts(
             "tallygate_increment_committed", "Increments written to the ledger; an accepted one counts when it is written."
@@ -180,15 +230,10 @@ class Metrics(Collector):
         self.commit_rows = Distribution(
             "tallygate_commit_rows", "Increments in one group commit.", "path", bounds=COMMIT_ROWS
         )
-        self.snapshots = Counts(
-            "tallygate_snapshot", "Look-ups of an account's snapshot: hit, changed, miss, stale.", "result"
+        self.account_loads = Counts(
+            "tallygate_account_load", "Accounts loaded into the process, by where from.", "source"
         )
-        self.holds_swept = Counts(
-            "tallygate_holds_swept", "Overdue holds that the sweeper settled or released.", "outcome"
-        )
-        self.counter_drift = Counts(
-            "tallygate_counter_drift", "Counters that the auditor found to differ from their ledger."
-        )
+        self.holds_swept = Counts("tallygate_holds_swept", "Overdue holds that the sweeper ended.")
         self.commit_queue_depth = Level("tallygate_commit_queue_depth", "Increments waiting for a group commit.")
         self.calls_in_flight = Level("tallygate_calls_in_flight", "Increments between hold and answer.")
         self.snapshot_cache_size = Level("tallygate_snapshot_cache_size", "Accounts in the process's snapshot cache.")
@@ -219,29 +264,27 @@ class Metrics(Collector):
         """Name the RPCs that answer with a stream, so that they are labelled as such."""
         self._streaming_methods.update(methods)
 
-    def check(self, answer: CheckAnswer) -> None:
-        """Count a check's answer."""
-        reason = answer.reason
-        kind = answer.feature_kind
-        self.checks.add(
-            kind.value if kind is not None else "unknown", "allowed" if reason.allows else "denied", reason.name.lower()
-        )
+    def check(self, outcome: CheckAnswer | TallygateError) -> None:
+        """Count a check's answer or error."""
+        if isinstance(outcome, TallygateError):
+            self.check_errors.add(outcome.reason.lower())
+            return
+        self.checks.count_key((outcome.feature_kind, outcome.reason))
+        if outcome.stale:
+            self.stale_checks.add()
 
     def increment(self, outcome: IncrementAnswer | TallygateError) -> None:
         """Count an increment's answer or error."""
         if isinstance(outcome, TallygateError):
-            self.increments.add(f"error_{outcome.reason.lower()}")
+            self.increments.count_key(f"error_{outcome.reason.lower()}")
         elif outcome.replayed:
-            self.increments.add("replayed")
+            self.increments.count_key("replayed")
         else:
-            self.increments.add(outcome.reason.name.lower())
-
-    def committed(self, rows: int) -> None:
-        """Count increments that reached the ledger."""
-        self.increments_committed.add(count=rows)
+            self.increments.count_key(outcome.reason)
 
     def commit(self, path: Literal["fast", "exact"], rows: int, seconds: float) -> None:
         """Count one group commit."""
+        self.increments_committed.add(count=rows)
         self.commit_rows.observe(rows, path)
         self.commit_seconds.observe(seconds, path)
 
@@ -261,13 +304,13 @@ class Metrics(Collector):
         """Count one Redis round trip."""
         self.redis_seconds.observe(seconds, operation)
 
-    def snapshot(self, result: Literal["hit", "changed", "miss", "stale"], count: int = 1) -> None:
-        """Count look-ups of a snapshot."""
-        self.snapshots.add(result, count=count)
+    def account_load(self, source: Literal["redis", "postgres"], count: int = 1) -> None:
+        """Count accounts loaded into the process."""
+        self.account_loads.add(source, count=count)
 
-    def hold_swept(self, outcome: Literal["settled", "released"], count: int = 1) -> None:
+    def hold_swept(self, count: int = 1) -> None:
         """Count overdue holds that the sweeper ended."""
-        self.holds_swept.add(outcome, count=count)
+        self.holds_swept.add(count=count)
 
     def job(self, name: str, outcome: Literal["succeeded", "failed", "skipped"], seconds: float) -> None:
         """Count one run of a background job."""

@@ -136,20 +136,22 @@ class UsageQueries:
         feature_key: str = "",
         start: datetime | None = None,
         end: datetime | None = None,
-        after_entry_id: int = 0,
+        before_entry_id: int | None = None,
         limit: int,
     ) -> list[UsageEntry]:
-        """Return ledger entries in id order, those recorded in `[start, end)` and after an entry, at most so many.
+        """Return ledger entries, newest first: those recorded in `[start, end)`, older than an entry, at most so many.
 
         Keyset-paged on the primary key (tenant_id, account_id, entry_id).
         """
         t = usage_entries.c
         query = (
             select(usage_entries)
-            .where(t.tenant_id == tenant_id, t.account_id == account_id, t.entry_id > after_entry_id)
-            .order_by(t.entry_id)
+            .where(t.tenant_id == tenant_id, t.account_id == account_id)
+            .order_by(t.entry_id.desc())
             .limit(limit)
         )
+        if before_entry_id is not None:
+            query = query.where(t.entry_id < before_entry_id)
         if feature_key:
             query = query.where(t.feature_key == feature_key)
         if start is not None:

@@ -3,9 +3,10 @@ import datetime
 from buf.validate import validate_pb2 as _validate_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -29,6 +30,20 @@ class UsageEvent(_message.Message):
     ai: AiUsage
     client: ClientContext
     def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., type: _Optional[str] = ..., subject: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., data: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., ai: _Optional[_Union[AiUsage, _Mapping]] = ..., client: _Optional[_Union[ClientContext, _Mapping]] = ...) -> None: ...
+
+class RecordedUsageEvent(_message.Message):
+    __slots__ = ("event", "receive_time", "meter_keys", "cost_nanos", "cost_currency_code")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVE_TIME_FIELD_NUMBER: _ClassVar[int]
+    METER_KEYS_FIELD_NUMBER: _ClassVar[int]
+    COST_NANOS_FIELD_NUMBER: _ClassVar[int]
+    COST_CURRENCY_CODE_FIELD_NUMBER: _ClassVar[int]
+    event: UsageEvent
+    receive_time: _timestamp_pb2.Timestamp
+    meter_keys: _containers.RepeatedScalarFieldContainer[str]
+    cost_nanos: int
+    cost_currency_code: str
+    def __init__(self, event: _Optional[_Union[UsageEvent, _Mapping]] = ..., receive_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., meter_keys: _Optional[_Iterable[str]] = ..., cost_nanos: _Optional[int] = ..., cost_currency_code: _Optional[str] = ...) -> None: ...
 
 class AiUsage(_message.Message):
     __slots__ = ("model_key", "input_tokens", "output_tokens", "cached_input_tokens", "operation")

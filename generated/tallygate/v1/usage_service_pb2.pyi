@@ -564,3 +564,33 @@ class UsageRow(_message.Message):
     event_count: int
     rest: bool
     def __init__(self, window: _Optional[_Union[_period_pb2.Period, _Mapping]] = ..., group: _Optional[_Mapping[str, str]] = ..., quantity: _Optional[int] = ..., decimal_quantity: _Optional[str] = ..., event_count: _Optional[int] = ..., rest: _Optional[bool] = ...) -> None: ...
+
+class ListUsageEventsRequest(_message.Message):
+    __slots__ = ("tenant_id", "account_id", "event_type", "source", "event_id", "start_time", "end_time", "page_size", "page_token")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    account_id: str
+    event_type: str
+    source: str
+    event_id: str
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    page_size: int
+    page_token: str
+    def __init__(self, tenant_id: _Optional[str] = ..., account_id: _Optional[str] = ..., event_type: _Optional[str] = ..., source: _Optional[str] = ..., event_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListUsageEventsResponse(_message.Message):
+    __slots__ = ("events", "next_page_token")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[_usage_event_pb2.RecordedUsageEvent]
+    next_page_token: str
+    def __init__(self, events: _Optional[_Iterable[_Union[_usage_event_pb2.RecordedUsageEvent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

@@ -90,6 +90,11 @@ class UsageServiceStub:
                 request_serializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaResponse.FromString,
                 _registered_method=True)
+        self.ListUsageEvents = channel.unary_unary(
+                '/tallygate.v1.UsageService/ListUsageEvents',
+                request_serializer=tallygate_dot_v1_dot_usage__service__pb2.ListUsageEventsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ListUsageEventsResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/tallygate.v1.UsageService/QueryUsage',
                 request_serializer=tallygate_dot_v1_dot_usage__service__pb2.QueryUsageRequest.SerializeToString,
@@ -199,6 +204,13 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsageEvents(self, request, context):
+        """Lists raw events as they were recorded, newest first, with what each one cost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def QueryUsage(self, request, context):
         """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
 
@@ -272,6 +284,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.GetQuota,
                     request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_usage__service__pb2.GetQuotaResponse.SerializeToString,
+            ),
+            'ListUsageEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsageEvents,
+                    request_deserializer=tallygate_dot_v1_dot_usage__service__pb2.ListUsageEventsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__service__pb2.ListUsageEventsResponse.SerializeToString,
             ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
@@ -582,6 +599,33 @@ class UsageService:
             '/tallygate.v1.UsageService/GetQuota',
             tallygate_dot_v1_dot_usage__service__pb2.GetQuotaRequest.SerializeToString,
             tallygate_dot_v1_dot_usage__service__pb2.GetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsageEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.UsageService/ListUsageEvents',
+            tallygate_dot_v1_dot_usage__service__pb2.ListUsageEventsRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__service__pb2.ListUsageEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

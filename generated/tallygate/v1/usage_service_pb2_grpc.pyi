@@ -77,6 +77,8 @@ class UsageServiceStub:
     """Gets where an account stands with one feature now."""
     GetQuota: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetQuotaRequest, _usage_service_pb2.GetQuotaResponse]
     """Gets where an account stands with every counter and gauge now."""
+    ListUsageEvents: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEventsRequest, _usage_service_pb2.ListUsageEventsResponse]
+    """Lists raw events as they were recorded, newest first, with what each one cost."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
     """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
 
@@ -134,6 +136,8 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Gets where an account stands with one feature now."""
     GetQuota: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetQuotaRequest, _usage_service_pb2.GetQuotaResponse]  # type: ignore[assignment]
     """Gets where an account stands with every counter and gauge now."""
+    ListUsageEvents: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEventsRequest, _usage_service_pb2.ListUsageEventsResponse]  # type: ignore[assignment]
+    """Lists raw events as they were recorded, newest first, with what each one cost."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
 
@@ -254,6 +258,14 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetQuotaResponse, _abc.Awaitable[_usage_service_pb2.GetQuotaResponse]]:
         """Gets where an account stands with every counter and gauge now."""
+
+    @_abc_1.abstractmethod
+    def ListUsageEvents(
+        self,
+        request: _usage_service_pb2.ListUsageEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ListUsageEventsResponse, _abc.Awaitable[_usage_service_pb2.ListUsageEventsResponse]]:
+        """Lists raw events as they were recorded, newest first, with what each one cost."""
 
     @_abc_1.abstractmethod
     def QueryUsage(

@@ -40,6 +40,8 @@ class CheckAnswer:
     reset_time: datetime | None = None
     threshold_percent: int = 0
     """Highest percent threshold that usage has reached; 0 for none."""
+    threshold_quantity: int = 0
+    """Highest absolute threshold that usage has reached; 0 for none."""
     grace_end_time: datetime | None = None
     upgrade_url: str = ""
     """Set on denials only."""
@@ -86,6 +88,8 @@ class IncrementAnswer:
     reset_time: datetime | None = None
     threshold_percent: int = 0
     """Highest percent threshold that this call crossed; 0 for none."""
+    threshold_quantity: int = 0
+    """Highest absolute threshold that this call crossed; 0 for none."""
     grace_end_time: datetime | None = None
     upgrade_url: str = ""
     plan_key: str = ""

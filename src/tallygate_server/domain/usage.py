@@ -41,6 +41,11 @@ def threshold_percent_crossed(*, used_before: int, used_after: int, limit: int, 
     return max(crossed, default=0)
 
 
+def threshold_quantity_crossed(*, used_before: int, used_after: int, thresholds: Sequence[int]) -> int:
+    """Return the highest absolute threshold in `(used_before, used_after]`, or 0 for none."""
+    return max((t for t in thresholds if used_before < t <= used_after), default=0)
+
+
 def threshold_percent_reached(*, used: int, limit: int, thresholds: Sequence[int]) -> int:
     """Return the highest percent threshold that usage has reached, or 0 for none."""
     if limit <= 0:

@@ -203,7 +203,7 @@ _REQUESTS: Final = """
 requested AS (
     INSERT INTO usage_requests (
         tenant_id, account_id, request_id, fingerprint, reason, entry_id, quantity, used_quantity,
-        limit_quantity, threshold_percents, reset_time, plan_key, revision, recorded_time
+        limit_quantity, thresholds, reset_time, plan_key, revision, recorded_time
     )
     SELECT counted.tenant_id, counted.account_id, entry.request_id, more.fingerprint, more.reason, entry.entry_id,
         entry.quantity, counted.used_quantity - counted.total + entry.prefix, counted.limit_quantity,
@@ -289,7 +289,7 @@ FROM unnest(
 _INSERT_REQUESTS: Final = """
 INSERT INTO usage_requests (
     tenant_id, account_id, request_id, fingerprint, reason, entry_id, quantity, used_quantity, limit_quantity,
-    threshold_percents, reset_time, plan_key, revision, recorded_time
+    thresholds, reset_time, plan_key, revision, recorded_time
 )
 SELECT *, $1
 FROM unnest(

@@ -310,7 +310,7 @@ usage_requests = Table(
     Column("quantity", BigInteger, nullable=False),
     Column("used_quantity", BigInteger, nullable=False),
     Column("limit_quantity", BigInteger, nullable=False),
-    Column("threshold_percents", Text, nullable=False, comment="comma-separated, as in force at the first answer"),
+    Column("thresholds", Text, nullable=False, comment="as in force at the first answer: 80%,100%,500"),
     _time("reset_time", nullable=True),
     Column("plan_key", Text, nullable=False),
     Column("revision", BigInteger, nullable=False),

@@ -17,8 +17,8 @@ from tallygate_server.counters.connection import RedisCommandError, RedisUnavail
 from tallygate_server.counters.counters import COUNTER_TTL_MS_MAX, Counters, Settlement
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.hot_accounts import EPOCH, from_ms
-from tallygate_server.hot_metrics import metrics
 from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class HoldSweeper:
         except (RedisUnavailable, RedisCommandError, LedgerDown) as error:
             log.warning("sweep_interrupted", error=type(error).__name__)
         if swept:
-            metrics.holds_swept += swept
+            metrics.hold_swept(swept)
             log.info("holds_swept", holds=swept)
         return swept
 

@@ -217,7 +217,7 @@ CREATE TABLE usage_requests (
     quantity BIGINT NOT NULL,
     used_quantity BIGINT NOT NULL,
     limit_quantity BIGINT NOT NULL,
-    threshold_percents TEXT NOT NULL,
+    thresholds TEXT NOT NULL,
     reset_time TIMESTAMP WITH TIME ZONE,
     plan_key TEXT NOT NULL,
     revision BIGINT NOT NULL,
@@ -233,7 +233,7 @@ COMMENT ON COLUMN usage_requests.reason IS 'entitlement.Reason of the first answ
 
 COMMENT ON COLUMN usage_requests.entry_id IS 'null for a denied request';
 
-COMMENT ON COLUMN usage_requests.threshold_percents IS 'comma-separated, as in force at the first answer';
+COMMENT ON COLUMN usage_requests.thresholds IS 'as in force at the first answer: 80%,100%,500';
 
 CREATE TABLE account_identities (
     tenant_id TEXT NOT NULL,

@@ -1,0 +1,329 @@
+"""Every setting, its default, its unit and what it is for.
+
+A setting comes from the environment variable `TALLYGATE_<NAME>`. A secret may instead be given as
+`TALLYGATE_<NAME>_FILE`, the path of a file that holds it (without its trailing line end), so that it appears in no
+process listing. Nothing is read from anywhere else.
+
+`python -m tallygate_server.config --markdown` prints the table for docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX: Final = "TALLYGATE_"
+FILE_SUFFIX: Final = "_FILE"
+
+SECRET_BYTES_MAX: Final = 65_536
+"""Bound on a secret's file; anything larger is another file by mistake."""
+
+DURATION_MS_MAX: Final = 3_600_000
+
+_SERVICE_LINK: Final = re.compile(rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
+"""Variables that Kubernetes puts into every pod beside a Service called `tallygate`; they are no settings."""
+
+
+def _database_url(secret: SecretStr) -> SecretStr:
+    if urlsplit(secret.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must start with postgresql://")
+    return secret
+
+
+def _redis_url(secret: SecretStr) -> SecretStr:
+    if urlsplit(secret.get_secret_value()).scheme not in {
+        "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel",
+    }:  # fmt: skip
+        raise ValueError("must start with redis://, rediss:// or unix:// (or redis+cluster://, redis+sentinel://)")
+    return secret
+
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Milliseconds = Annotated[int, Field(ge=1, le=DURATION_MS_MAX)]
+MillisecondsOrNone = Annotated[int, Field(ge=0, le=DURATION_MS_MAX)]
+Days = Annotated[int, Field(ge=1, le=3_650)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+
+
+class SettingsError(Exception):
+    """Name every setting that is wrong, one line each, so that one correction suffices."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        """Keep the problems, each of which starts with the variable's name."""
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _EnvironmentWithFiles(PydanticBaseSettingsSource):
+    """Read variables and, for secrets, the files that `_FILE` variables point to."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of one setting, None where it is not given."""
+        name = variable_name(field_name)
+        direct, file = os.environ.get(name), os.environ.get(name + FILE_SUFFIX)
+        # An empty variable counts as absent, as templates of deployments tend to leave them.
+        if file and is_secret(field):
+            if direct:
+                raise SettingsError((f"{name}: given twice, also as {name}{FILE_SUFFIX}; remove one",))
+            return _read_secret(name, Path(file)), field_name, False
+        return direct or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return all settings that are given."""
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for field_name, field in self.settings_cls.model_fields.items():
+            try:
+                value, _, _ = self.get_field_value(field, field_name)
+            except SettingsError as error:
+                problems.extend(error.problems)
+            else:
+                if value is not None:
+                    values[field_name] = value
+        if problems:
+            raise SettingsError(tuple(problems))
+        return values
+
+
+class Settings(BaseSettings):
+    """All settings of a Tallygate process; immutable."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True)
+
+    # ---- stores
+    database_url: DatabaseUrl | None = Field(
+        default=None, description="Postgres 15 or newer, as the owner of the tables. Empty: start the embedded one."
+    )
+    redis_url: RedisUrl | None = Field(
+        default=None, description="Redis 6.2 or newer, or Valkey. Empty: start the embedded one."
+    )
+    data_dir: Path = Field(
+        default=Path(".tallygate"), description="Directory of the embedded servers; made when missing."
+    )
+    auto_migrate: bool | None = Field(
+        default=None,
+        description="Migrate the database at start. Empty: only the embedded one; elsewhere run `tallygate migrate`.",
+    )
+
+    # ---- listeners
+    transport: Literal["native", "grpcio"] = Field(
+        default="native", description="gRPC server: `native` is the fast one, `grpcio` is the one with TLS."
+    )
+    grpc_host: str = Field(default="127.0.0.1", min_length=1, description="Address the gRPC server listens on.")
+    grpc_port: Port = Field(default=50_051, description="Port of the gRPC server; 0 picks a free one.")
+    ops_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address the HTTP server for metrics and health listens on."
+    )
+    ops_port: Port = Field(default=50_052, description="Port of that HTTP server; 0 picks a free one.")
+    tls_cert_file: Path | None = Field(default=None, description="PEM certificate chain; needs transport grpcio.")
+    tls_key_file: Path | None = Field(default=None, description="PEM private key of the certificate.")
+    tls_client_ca_file: Path | None = Field(
+        default=None, description="PEM authorities; when given, clients must show a certificate of theirs (mTLS)."
+    )
+    reflection: bool = Field(default=True, description="Serve gRPC reflection, so that grpcurl needs no proto files.")
+    request_timeout_ms: Milliseconds = Field(
+        default=5_000, description="Deadline given to a call whose client sets none."
+    )
+    calls_in_flight_max: Count = Field(
+        default=20_000, description="Calls at once beyond which new ones are answered RESOURCE_EXHAUSTED."
+    )
+    drain_delay_ms: MillisecondsOrNone = Field(
+        default=500,
+        description="Pause between reporting NOT_SERVING and refusing calls; at least one period of the health probe.",
+    )
+    drain_grace_ms: MillisecondsOrNone = Field(
+        default=10_000, description="Longest wait for calls in flight when stopping."
+    )
+
+    # ---- the hot path
+    hold_ttl_ms: Milliseconds = Field(
+        default=10_000, description="Age at which the sweeper asks the ledger what became of a hold."
+    )
+    commit_batch_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=512, description="Increments written by one group commit."
+    )
+    commit_queue_max: Count = Field(
+        default=10_000, description="Increments waiting for a group commit beyond which new ones are refused."
+    )
+    commit_timeout_ms: Milliseconds = Field(
+        default=2_000, description="Longest wait for Postgres by a group commit; then the outcome is looked up."
+    )
+    accepted_queue_max: Count = Field(
+        default=10_000,
+        description="Increments answered as ACCEPTED but not yet written: at most these are lost in a crash.",
+    )
+    redis_timeout_ms: Milliseconds = Field(
+        default=500, description="Longest wait for Redis; then Postgres decides alone."
+    )
+    snapshot_cache_max: Count = Field(default=50_000, description="Accounts kept in the process's snapshot cache.")
+    check_cache_ttl_ms: MillisecondsOrNone = Field(
+        default=1_000, description="How long a caller may reuse a check's answer, as told in `cache_ttl`."
+    )
+    default_failure_mode: Literal["fail_open", "fail_closed"] = Field(
+        default="fail_closed",
+        description="Answer to a check that neither a store nor a snapshot can decide, for features that don't say.",
+    )
+    request_retention_days: Annotated[int, Field(ge=1, le=35)] = Field(
+        default=35, description="How long a request id is remembered; at most the 35 days promised to callers."
+    )
+
+    # ---- background work
+    run_workers: bool = Field(
+        default=True, description="Run jobs inside the server process; otherwise run `tallygate worker` somewhere."
+    )
+    sweep_interval_ms: Milliseconds = Field(default=2_000, description="Pause between two looks for overdue holds.")
+    ledger_months_ahead: Annotated[int, Field(ge=1, le=24)] = Field(
+        default=3, description="Monthly ledger partitions made ahead of time."
+    )
+
+    # ---- billing
+    stripe_api_key: SecretStr | None = Field(default=None, description="Secret key of the Stripe account.")
+    stripe_webhook_secret: SecretStr | None = Field(
+        default=None, description="Signing secret of the Stripe webhook endpoint."
+    )
+    stripe_api_base: str = Field(
+        default="https://api.stripe.com", description="Address of the Stripe API; another one in tests only."
+    )
+
+    # ---- what it says
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`json` for machines, `console` for people; both go to standard error."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments first, then the environment; nothing else."""
+        return init_settings, _EnvironmentWithFiles(settings_cls)
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        problems = []
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            problems.append("TALLYGATE_TLS_CERT_FILE and TALLYGATE_TLS_KEY_FILE: give both or neither")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            problems.append("TALLYGATE_TLS_CLIENT_CA_FILE: needs TALLYGATE_TLS_CERT_FILE and TALLYGATE_TLS_KEY_FILE")
+        if self.tls_cert_file is not None and self.transport != "grpcio":
+            problems.append("TALLYGATE_TLS_CERT_FILE: needs TALLYGATE_TRANSPORT=grpcio")
+        if self.hold_ttl_ms <= self.commit_timeout_ms:
+            problems.append(
+                "TALLYGATE_HOLD_TTL_MS: must exceed TALLYGATE_COMMIT_TIMEOUT_MS, or holds in flight would be swept"
+            )
+        if self.grpc_port == self.ops_port and self.grpc_port != 0 and self.grpc_host == self.ops_host:
+            problems.append("TALLYGATE_OPS_PORT: equals TALLYGATE_GRPC_PORT")
+        if problems:
+            raise SettingsError(tuple(problems))
+        return self
+
+    @property
+    def migrates_at_start(self) -> bool:
+        """Whether this process brings the schema up to date before it serves."""
+        return self.database_url is None if self.auto_migrate is None else self.auto_migrate
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings, arguments before environment; raise SettingsError with all that is wrong."""
+    problems = list(_unknown_variables(os.environ))
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        problems.extend(_describe(problem) for problem in error.errors(include_url=False))
+        raise SettingsError(tuple(problems)) from None
+    except SettingsError as error:
+        raise SettingsError((*problems, *error.problems)) from None
+    if problems:
+        raise SettingsError(tuple(problems))
+    return settings
+
+
+def variable_name(field_name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{PREFIX}{field_name.upper()}"
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting may hold a password or key, and may therefore come from a file."""
+    return "SecretStr" in str(field.annotation)
+
+
+def render_settings_table() -> str:
+    """Return the table of all settings for the documentation, in Markdown."""
+    rows = ["| variable | default | allowed | meaning |", "|---|---|---|---|"]
+    for field_name, field in Settings.model_fields.items():
+        name = f"`{variable_name(field_name)}`"
+        if is_secret(field):
+            name += f" or `{variable_name(field_name)}{FILE_SUFFIX}`"
+        default = "" if field.default is None else f"`{_as_text(field.default)}`"
+        rows.append(f"| {name} | {default} | {_allowed(field_name)} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _read_secret(name: str, file: Path) -> str:
+    try:
+        content = file.read_bytes()[: SECRET_BYTES_MAX + 1]
+    except OSError as error:
+        raise SettingsError((f"{name}{FILE_SUFFIX}: cannot read {file}: {error.strerror}",)) from None
+    if not content.strip() or len(content) > SECRET_BYTES_MAX:
+        raise SettingsError((f"{name}{FILE_SUFFIX}: {file} is empty or larger than {SECRET_BYTES_MAX} bytes",))
+    return content.decode(errors="replace").rstrip("\r\n")
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Name variables with our prefix that mean nothing: most are misspelt, and would be ignored silently."""
+    known = {variable_name(field_name) for field_name in Settings.model_fields}
+    known |= {variable_name(name) + FILE_SUFFIX for name, field in Settings.model_fields.items() if is_secret(field)}
+    # The command line reads the server's address from this one.
+    known.add(f"{PREFIX}ADDRESS")
+    return [
+        f"{name}: there is no such setting"
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.match(name)
+    ]
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    """Say what is wrong with one setting, without repeating a value that may be secret."""
+    name = variable_name(str(problem["loc"][0])) if problem["loc"] else PREFIX + "*"
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{name}: {message}"
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _allowed(field_name: str) -> str:
+    """Describe a setting's values in a few words, from its own type."""
+    schema = TypeAdapter(Settings).json_schema()["properties"][field_name]
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    option = options[0]
+    if "enum" in option:
+        return ", ".join(f"`{value}`" for value in option["enum"])
+    if option.get("type") == "integer":
+        return f"{option['minimum']} to {option['maximum']}"
+    if option.get("type") == "boolean":
+        return "`true`, `false`"
+    return {"path": "path", "password": "secret"}.get(option.get("format", ""), "text")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--markdown"]:
+        sys.exit("usage: python -m tallygate_server.config --markdown")
+    sys.stdout.write(render_settings_table())

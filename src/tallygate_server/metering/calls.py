@@ -1,0 +1,159 @@
+"""Increments on their way through the meter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from tallygate_server.domain.call import Increment, IncrementAnswer
+from tallygate_server.domain.entitlement import Reason
+from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.period import Period
+from tallygate_server.errors import TallygateError
+from tallygate_server.hot_accounts import HotAccount, HotFeature
+from tallygate_server.storage.ledger import CounterKey
+
+RequestKey = tuple[TenantId, AccountId, str]
+OnAnswer = Callable[[IncrementAnswer | TallygateError], None]
+
+
+class HoldBatch:
+    """The holds of one tick, until all of them are settled."""
+
+    __slots__ = ("groups", "id")
+
+    def __init__(self, batch_id: str) -> None:
+        self.id = batch_id
+        self.groups = 0
+
+
+class HoldGroup:
+    """One batch's hold on one counter; ends when the last of its calls is settled."""
+
+    __slots__ = ("batch", "calls")
+
+    def __init__(self, batch: HoldBatch) -> None:
+        self.batch = batch
+        self.calls = 0
+
+
+class IncrementCall:
+    """One increment on its way."""
+
+    __slots__ = (
+        "account",
+        "answered",
+        "atomic_set",
+        "counter_key",
+        "done",
+        "entry_id",
+        "exact",
+        "feature",
+        "fingerprint",
+        "finished",
+        "followers",
+        "fresh",
+        "hold",
+        "increment",
+        "period",
+        "reason",
+    )
+
+    def __init__(self, increment: Increment, done: OnAnswer) -> None:
+        self.increment = increment
+        self.done = done
+        self.account: HotAccount | None = None
+        self.feature: HotFeature | None = None
+        self.period: Period | None = None
+        self.counter_key = ""
+        self.fresh = False
+        self.exact = False
+        self.hold: HoldGroup | None = None
+        self.reason: Reason | None = None
+        self.answered = False
+        """The caller has heard; an accepted call is then still on its way to Postgres."""
+        self.finished = False
+        self.entry_id = 0
+        self.fingerprint = 0
+        self.followers: list[tuple[Increment, OnAnswer]] | None = None
+        self.atomic_set: AtomicSet | None = None
+
+    @property
+    def request_key(self) -> RequestKey:
+        increment = self.increment
+        return (increment.tenant_id, increment.account_id, increment.request_id)
+
+    def ledger_key(self) -> CounterKey:
+        increment, period = self.increment, self.period
+        assert period is not None
+        return CounterKey(
+            increment.tenant_id, increment.account_id, increment.feature_key, period.kind.value, period.start
+        )
+
+
+class AtomicSet:
+    """Calls that are counted all or not at all."""
+
+    __slots__ = ("calls", "waiting")
+
+    def __init__(self, calls: list[IncrementCall]) -> None:
+        self.calls = calls
+        self.waiting = len(calls)
+        """Calls whose account is not validated yet."""
+
+
+class CallEnd(Protocol):
+    """Where calls leave the meter."""
+
+    def finish(self, call: IncrementCall, outcome: IncrementAnswer | TallygateError) -> None:
+        """Answer the call and those that joined it; a second time does nothing."""
+
+    def give_up(self, call: IncrementCall, *, doubtful: bool) -> None:
+        """Answer that Postgres is away; `doubtful` when the call may have been counted all the same."""
+
+
+def calls_of(items: Sequence[IncrementCall | AtomicSet]) -> list[IncrementCall]:
+    """Return the calls, those of sets included, in order."""
+    calls: list[IncrementCall] = []
+    for item in items:
+        if isinstance(item, AtomicSet):
+            calls += item.calls
+        else:
+            calls.append(item)
+    return calls
+
+
+def fingerprint(increment: Increment) -> int:
+    """Return a 64-bit hash of what a request id stands for: feature, quantity, event time and dimensions."""
+    event_time = increment.event_time.isoformat() if increment.event_time is not None else ""
+    content = json.dumps(
+        [increment.feature_key, increment.quantity, event_time, sorted(increment.dimensions.items())],
+        separators=(",", ":"),
+    )
+    digest = hashlib.blake2b(content.encode(), digest_size=8).digest()
+    value: int = struct.unpack(">q", digest)[0]
+    return value
+
+
+def dimensions_json(increment: Increment) -> str | None:
+    """Return the increment's dimensions as JSON text; None for none."""
+    return json.dumps(increment.dimensions) if increment.dimensions else None
+
+
+def thresholds_text(call: IncrementCall) -> str:
+    """Return the thresholds in force for the call as text: `80%,100%,500`."""
+    if call.feature is None:
+        return ""
+    entitlement = call.feature.entitlement
+    percents = (f"{percent}%" for percent in entitlement.thresholds_percent)
+    return ",".join((*percents, *map(str, entitlement.thresholds_absolute)))
+
+
+def thresholds_from_text(text: str) -> tuple[list[int], list[int]]:
+    """Return the percent and the absolute thresholds of such a text."""
+    parts = text.split(",")
+    percents = [int(part[:-1]) for part in parts if part.endswith("%")]
+    return percents, [int(part) for part in parts if not part.endswith("%")]

@@ -1,0 +1,311 @@
+"""The exact commit: lock the counters, look up request ids, decide each call in order, write.
+
+Slower than the group commit and always right; it serves what Redis could not decide, repeated requests,
+gauges going down, and atomic batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+
+from tallygate_server.clock import Clock
+from tallygate_server.counters.counters import Counters
+from tallygate_server.domain.call import IncrementAnswer
+from tallygate_server.domain.entitlement import Reason
+from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.usage import fits
+from tallygate_server.errors import RequestIdReused, TallygateError
+from tallygate_server.metering.answers import Answers
+from tallygate_server.metering.calls import (
+    AtomicSet,
+    CallEnd,
+    IncrementCall,
+    calls_of,
+    dimensions_json,
+    thresholds_text,
+)
+from tallygate_server.metering.settling import Settling
+from tallygate_server.storage.ledger import (
+    CounterKey,
+    CounterState,
+    DenialRow,
+    DuplicateRow,
+    ExactEntry,
+    ExactTransaction,
+    Ledger,
+    LedgerDown,
+    LedgerLost,
+    RequestRow,
+)
+from tallygate_server.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+_EXACT_BATCH_MAX: Final = 256
+_EXACT_ATTEMPTS_MAX: Final = 5
+
+
+class ExactCommit:
+    """Commits calls one by one inside a transaction that holds their counters' locks."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        counters: Counters,
+        clock: Clock,
+        answers: Answers,
+        end: CallEnd,
+        timeout_ms: int,
+    ) -> None:
+        """Give up on Postgres after the timeout."""
+        self._ledger = ledger
+        self._counters = counters
+        self._clock = clock
+        self._answers = answers
+        self._end = end
+        self._timeout_seconds = timeout_ms / 1000
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[IncrementCall | AtomicSet] = deque()
+        self._wakes = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Return how many calls and sets wait."""
+        return len(self._waiting)
+
+    def take(self, item: IncrementCall | AtomicSet) -> None:
+        """Commit the call, or the set, with the next batch."""
+        self._waiting.append(item)
+        self._wakes.set()
+
+    async def run(self) -> None:
+        """Commit batch after batch, until cancelled."""
+        queue = self._waiting
+        while True:
+            if not queue:
+                self._wakes.clear()
+                await self._wakes.wait()
+            items: list[IncrementCall | AtomicSet] = []
+            while queue and len(items) < _EXACT_BATCH_MAX:
+                item = queue.popleft()
+                # One set at a time beside single calls keeps transactions, and so lock times, bounded.
+                items.append(item)
+                if isinstance(item, AtomicSet):
+                    break
+            try:
+                await self._commit_items(items)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("exact_commit_failed")
+                for call in calls_of(items):
+                    self._end.give_up(call, doubtful=True)
+
+    async def _commit_items(self, items: list[IncrementCall | AtomicSet]) -> None:
+        recorded_time = self._clock.now()
+        calls = calls_of(items)
+        for call in calls:
+            if not call.entry_id:
+                call.entry_id = self._answers.next_entry_id()
+        deadline = self._loop.time() + self._timeout_seconds
+        doubtful = False
+        attempts = 0
+        while True:
+            attempts += 1
+            verdict = _Verdict(self._answers, items, recorded_time)
+            started = self._loop.time()
+            try:
+                if doubtful:
+                    verdict.written = await self._ledger.find_entries(
+                        recorded_time,
+                        [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for c in calls],
+                    )
+                async with self._ledger.exact() as transaction:
+                    await verdict.reach(transaction)
+                metrics.commit("exact", len(calls), self._loop.time() - started)
+                self._on_verdict(verdict)
+                return
+            except DuplicateRow:
+                # The same request id was committed meanwhile, on another counter: look again.
+                if attempts >= _EXACT_ATTEMPTS_MAX:
+                    raise
+                continue
+            except LedgerLost:
+                doubtful = True
+            except LedgerDown:
+                pass
+            remaining = deadline - self._loop.time()
+            if remaining <= 0:
+                for call in calls:
+                    self._end.give_up(call, doubtful=doubtful)
+                return
+            await self._ledger.wait_up(remaining)
+
+    def _on_verdict(self, verdict: _Verdict) -> None:
+        settling = Settling(self._counters, self._clock)
+        counted: dict[str, list[IncrementCall]] = {}
+        for call in verdict.calls:
+            if call.period is not None:
+                counted.setdefault(call.counter_key, []).append(call)
+        for calls in counted.values():
+            settling.add(calls, verdict.states.get(calls[0].ledger_key()))
+        settling.send()
+        for call, outcome in verdict.outcomes:
+            if call.answered and isinstance(outcome, IncrementAnswer) and not outcome.reason.allows:
+                # Accepted on the strength of a Redis that was lost since; the limit holds all the same.
+                metrics.accepted_refused()
+            self._end.finish(call, outcome)
+
+
+class _Verdict:
+    """One exact commit: what Postgres says about each call, and what is written for it."""
+
+    def __init__(self, answers: Answers, items: list[IncrementCall | AtomicSet], recorded_time: datetime) -> None:
+        self._answers = answers
+        self._items = items
+        self._recorded_time = recorded_time
+        self.calls = calls_of(items)
+        self.written: dict[int, int] = {}
+        """Entries of our own earlier, doubtful attempt: used_after by entry id."""
+        self.states: dict[CounterKey, CounterState] = {}
+        self.outcomes: list[tuple[IncrementCall, IncrementAnswer | TallygateError]] = []
+
+    async def reach(self, transaction: ExactTransaction) -> None:
+        """Lock, look, decide in order, write."""
+        keys: dict[CounterKey, datetime | None] = {}
+        for call in self.calls:
+            if call.reason is None:
+                assert call.period is not None
+                keys[call.ledger_key()] = call.period.end
+        locked = await transaction.lock_counters(sorted(keys.items(), key=lambda item: item[0])) if keys else {}
+        found = await transaction.find_requests(
+            [
+                (call.increment.tenant_id, call.increment.account_id, call.increment.request_id)
+                for call in self.calls
+                if call.increment.request_id
+            ]
+        )
+        totals = {key: state.used for key, state in locked.items()}
+        limits: dict[CounterKey, int] = {}
+        entries: list[ExactEntry] = []
+        requests: list[RequestRow] = []
+        denials: list[DenialRow] = []
+        for item in self._items:
+            members = item.calls if isinstance(item, AtomicSet) else [item]
+            if self._replay(members, found):
+                continue
+            for call, reason in zip(members, _decide(members, totals), strict=True):
+                answer = self._answer(call, reason, totals, limits, entries, denials)
+                self.outcomes.append((call, answer))
+                if call.increment.request_id:
+                    requests.append(_request_row(call, answer))
+        await transaction.write(
+            self._recorded_time,
+            counters=[(key, totals[key], limits[key]) for key in sorted(limits)],
+            entries=entries,
+            requests=requests,
+            denials=denials,
+        )
+        self.states = {
+            key: CounterState(totals[key], state.version + (key in limits)) for key, state in locked.items()
+        }
+
+    def _answer(
+        self,
+        call: IncrementCall,
+        reason: Reason,
+        totals: dict[CounterKey, int],
+        limits: dict[CounterKey, int],
+        entries: list[ExactEntry],
+        denials: list[DenialRow],
+    ) -> IncrementAnswer:
+        answers = self._answers
+        key = call.ledger_key() if call.reason is None else None
+        used = totals[key] if key is not None else 0
+        if not reason.allows:
+            if call.account is not None:
+                denials.append(answers.denial_row(call, reason, used, self._recorded_time))
+            return answers.denial(call, reason, used=used, held=0)
+        assert key is not None
+        assert call.feature is not None
+        used = totals[key] = used + call.increment.quantity
+        limits[key] = call.feature.effective_limit
+        entries.append(_exact_entry(call, key, used))
+        return answers.allowed(call, used_after=used)
+
+    def _replay(self, members: list[IncrementCall], found: dict[tuple[TenantId, AccountId, str], Any]) -> bool:
+        """Answer calls that were decided before; False when they are new."""
+        known = [found.get(call.request_key) if call.increment.request_id else None for call in members]
+        ours = [call.entry_id in self.written for call in members]
+        if not any(known) and not any(ours):
+            return False
+        for call, row, mine in zip(members, known, ours, strict=True):
+            if mine and row is None:
+                self.outcomes.append((call, self._answers.allowed(call, used_after=self.written[call.entry_id])))
+            elif row is None or row["fingerprint"] != call.fingerprint:
+                # For a set: a part of it was decided in another request, so it is not the same request.
+                self.outcomes.append((call, RequestIdReused(call.increment.request_id)))
+            else:
+                own = row["recorded_time"] == self._recorded_time and row["entry_id"] in (None, call.entry_id)
+                self.outcomes.append((call, self._answers.replay(call, row, replayed=not own)))
+        return True
+
+
+def _decide(members: list[IncrementCall], totals: dict[CounterKey, int]) -> list[Reason]:
+    """Decide calls in order against locked totals; several members are one atomic set."""
+    tentative: dict[CounterKey, int] = {}
+    reasons: list[Reason] = []
+    for call in members:
+        if call.reason is not None:
+            reasons.append(call.reason)
+            continue
+        key, quantity = call.ledger_key(), call.increment.quantity
+        assert call.feature is not None
+        used = tentative.get(key, totals[key])
+        if fits(used=used, quantity=quantity, limit=call.feature.effective_limit):
+            tentative[key] = used + quantity
+            reasons.append(Reason.OK)
+        else:
+            reasons.append(Reason.BELOW_ZERO if quantity < 0 else Reason.EXHAUSTED)
+    if all(reason.allows for reason in reasons):
+        return reasons
+    return [Reason.ATOMIC_BATCH if reason.allows else reason for reason in reasons]
+
+
+def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int) -> ExactEntry:
+    increment, feature = call.increment, call.feature
+    assert feature is not None
+    return ExactEntry(
+        key=key,
+        entry_id=call.entry_id,
+        quantity=increment.quantity,
+        used_after=used_after,
+        limit=feature.limit,
+        event_time=increment.event_time,
+        request_id=increment.request_id or None,
+        dimensions=dimensions_json(increment),
+    )
+
+
+def _request_row(call: IncrementCall, answer: IncrementAnswer) -> RequestRow:
+    increment = call.increment
+    return RequestRow(
+        tenant_id=increment.tenant_id,
+        account_id=increment.account_id,
+        request_id=increment.request_id,
+        fingerprint=call.fingerprint,
+        reason=int(answer.reason),
+        entry_id=answer.entry_id or None,
+        quantity=increment.quantity,
+        used_quantity=answer.used_quantity,
+        limit_quantity=answer.limit_quantity,
+        thresholds=thresholds_text(call),
+        reset_time=answer.reset_time,
+        plan_key=answer.plan_key,
+        revision=answer.revision,
+    )

@@ -1,0 +1,255 @@
+"""The group commit: one statement counts everything that waits.
+
+What a single statement cannot settle (a limit within reach, a request id seen before) goes to the exact
+commit, call by call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+
+from tallygate_server.clock import Clock
+from tallygate_server.counters.counters import Counters
+from tallygate_server.domain.call import IncrementAnswer
+from tallygate_server.domain.entitlement import allowed_reason
+from tallygate_server.metering.answers import Answers
+from tallygate_server.metering.calls import CallEnd, IncrementCall, dimensions_json, thresholds_text
+from tallygate_server.metering.exact_commit import ExactCommit
+from tallygate_server.metering.settling import Settling
+from tallygate_server.storage.ledger import (
+    CounterChange,
+    CounterState,
+    DuplicateRow,
+    EntryRow,
+    Ledger,
+    LedgerDown,
+    LedgerLost,
+)
+from tallygate_server.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+
+class GroupCommit:
+    """Commits increments of counters that only go up, as many at a time as are waiting."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        counters: Counters,
+        clock: Clock,
+        answers: Answers,
+        exact: ExactCommit,
+        end: CallEnd,
+        batch_max: int,
+        timeout_ms: int,
+    ) -> None:
+        """Commit at most `batch_max` calls at a time; give up on Postgres after the timeout."""
+        self._ledger = ledger
+        self._counters = counters
+        self._clock = clock
+        self._answers = answers
+        self._exact = exact
+        self._end = end
+        self._batch_max = batch_max
+        self._timeout_seconds = timeout_ms / 1000
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[IncrementCall] = deque()
+        self._wakes = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Return how many calls wait."""
+        return len(self._waiting)
+
+    def take(self, call: IncrementCall) -> None:
+        """Commit the call with the next group."""
+        self._waiting.append(call)
+        self._wakes.set()
+
+    async def run(self) -> None:
+        """Commit group after group, until cancelled."""
+        queue = self._waiting
+        while True:
+            if not queue:
+                self._wakes.clear()
+                await self._wakes.wait()
+            calls = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+            try:
+                await self._commit_group(calls)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("group_commit_failed")
+                for call in calls:
+                    self._end.give_up(call, doubtful=True)
+
+    async def _commit_group(self, calls: list[IncrementCall]) -> None:
+        recorded_time = self._clock.now()
+        changes, entries, members = self._group(calls)
+        deadline = self._loop.time() + self._timeout_seconds
+        doubtful = False
+        while True:
+            started = self._loop.time()
+            try:
+                states = await self._ledger.commit(recorded_time, changes, entries)
+            except LedgerLost:
+                doubtful = True
+            except LedgerDown:
+                pass
+            except DuplicateRow:
+                # Either a request id was used before, or our own doubtful attempt did commit.
+                if not doubtful or not await self._recover(recorded_time, changes, members):
+                    self._to_exact(calls)
+                return
+            else:
+                self._on_committed(changes, members, states, self._loop.time() - started)
+                return
+            # Postgres is away. Who has been promised nothing is not kept waiting for long; what was accepted
+            # stays until it is counted. A second attempt repeats the same entry ids, so it cannot count twice.
+            self._fail_waiting()
+            remaining = deadline - self._loop.time()
+            if remaining <= 0:
+                for call in calls:
+                    if not call.answered:
+                        self._end.give_up(call, doubtful=doubtful)
+                calls = [call for call in calls if not call.finished]
+                if not calls:
+                    return
+                changes, entries, members = self._group(calls)
+                remaining = self._timeout_seconds
+            await self._ledger.wait_up(remaining)
+
+    def _fail_waiting(self) -> None:
+        """Turn away what waits behind a group while Postgres is down, but for what was accepted."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for call in waiting:
+            if call.answered:
+                self._waiting.append(call)
+            else:
+                self._end.give_up(call, doubtful=False)
+
+    def _group(self, calls: list[IncrementCall]) -> tuple[list[CounterChange], list[EntryRow], list[list[IncrementCall]]]:
+        """Lay a group out by counter, in lock order; return changes, entries and each change's calls."""
+        by_key: dict[str, list[IncrementCall]] = {}
+        for call in calls:
+            by_key.setdefault(call.counter_key, []).append(call)
+        members = list(by_key.values())
+        keys = [listed[0].ledger_key() for listed in members]
+        order = sorted(range(len(members)), key=keys.__getitem__)
+        changes: list[CounterChange] = []
+        entries: list[EntryRow] = []
+        for position, i in enumerate(order):
+            first = members[i][0]
+            assert first.period is not None
+            assert first.feature is not None
+            change = CounterChange(keys[i], first.period.end, first.feature.effective_limit)
+            for call in members[i]:
+                feature, account, increment = call.feature, call.account, call.increment
+                assert feature is not None
+                assert account is not None
+                # Calls that were validated at different revisions may see different limits: the group keeps the
+                # lowest, and whoever is refused by it gets a verdict of its own from the exact commit.
+                change.limit = _lower_limit(change.limit, feature.effective_limit)
+                change.total += increment.quantity
+                if not call.entry_id:
+                    call.entry_id = self._answers.next_entry_id()
+                entries.append(_entry_row(call, position, change.total))
+            changes.append(change)
+        return changes, entries, [members[i] for i in order]
+
+    def _on_committed(
+        self,
+        changes: list[CounterChange],
+        members: list[list[IncrementCall]],
+        states: list[CounterState | None],
+        seconds: float,
+    ) -> None:
+        settling = Settling(self._counters, self._clock)
+        answers: list[tuple[IncrementCall, IncrementAnswer]] = []
+        committed = 0
+        for change, calls, state in zip(changes, members, states, strict=True):
+            if state is None:
+                self._to_exact(calls)
+                continue
+            used = state.used - change.total
+            for call in calls:
+                used += call.increment.quantity
+                answers.append((call, self._answers.allowed(call, used_after=used)))
+            committed += len(calls)
+            settling.add(calls, state)
+        metrics.commit("fast", committed, seconds)
+        settling.send()
+        for call, answer in answers:
+            self._end.finish(call, answer)
+
+    async def _recover(
+        self, recorded_time: datetime, changes: list[CounterChange], members: list[list[IncrementCall]]
+    ) -> bool:
+        """After a doubtful commit: if its entries are in the ledger, answer from them. False when they are not."""
+        try:
+            written = await self._ledger.find_entries(
+                recorded_time,
+                [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for calls in members for c in calls],
+            )
+            states = await self._ledger.read_counters([change.key for change in changes])
+        except LedgerDown:
+            return False
+        if not written:
+            return False
+        metrics.fallback("commit_recovered")
+        settling = Settling(self._counters, self._clock)
+        answers: list[tuple[IncrementCall, IncrementAnswer]] = []
+        for change, calls in zip(changes, members, strict=True):
+            if calls[0].entry_id not in written:
+                self._to_exact(calls)
+                continue
+            settling.add(calls, states.get(change.key))
+            answers += [(call, self._answers.allowed(call, used_after=written[call.entry_id])) for call in calls]
+        settling.send()
+        for call, answer in answers:
+            self._end.finish(call, answer)
+        return True
+
+    def _to_exact(self, calls: Sequence[IncrementCall]) -> None:
+        metrics.fallback("exact_commit", len(calls))
+        for call in calls:
+            self._exact.take(call)
+
+
+def _lower_limit(a: int, b: int) -> int:
+    if a == b or b < 0:
+        return a
+    return b if a < 0 else min(a, b)
+
+
+def _entry_row(call: IncrementCall, counter: int, prefix: int) -> EntryRow:
+    increment, feature, account = call.increment, call.feature, call.account
+    assert feature is not None
+    assert account is not None
+    entry = EntryRow(
+        counter=counter,
+        entry_id=call.entry_id,
+        quantity=increment.quantity,
+        prefix=prefix,
+        event_time=increment.event_time,
+        request_id=increment.request_id or None,
+        fingerprint=call.fingerprint,
+        dimensions=dimensions_json(increment) if increment.dimensions else None,
+        reason=0,
+        thresholds="",
+        plan_key="",
+        revision=0,
+    )
+    if entry.request_id is not None:
+        entry.reason = int(allowed_reason(feature.entitlement))
+        entry.thresholds = thresholds_text(call)
+        entry.plan_key = feature.entitlement.plan_key
+        entry.revision = account.revision
+    return entry

@@ -1,0 +1,63 @@
+"""Ending holds, and telling Redis the totals that Postgres arrived at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tallygate_server.clock import Clock
+from tallygate_server.counters.counters import Counters, Settlement
+from tallygate_server.hot_accounts import counter_ttl_ms
+from tallygate_server.metering.calls import IncrementCall
+from tallygate_server.storage.ledger import CounterState
+
+
+class Settling:
+    """Collects what one commit settles, then sends it as one script."""
+
+    __slots__ = ("_counters", "_ended", "_now_ms", "_settlements")
+
+    def __init__(self, counters: Counters, clock: Clock) -> None:
+        """Begin with nothing to settle."""
+        self._counters = counters
+        self._now_ms = clock.now_ms()
+        self._settlements: list[Settlement] = []
+        self._ended: list[str] = []
+
+    def add(self, calls: Sequence[IncrementCall], state: CounterState | None) -> None:
+        """End the holds of one counter's calls and carry its new total (None: only end the holds)."""
+        first = calls[0]
+        assert first.period is not None
+        ttl_ms = counter_ttl_ms(first.period, self._now_ms)
+        used, version = (state.used, state.version) if state is not None else (None, 0)
+        batches: list[str] = []
+        for call in calls:
+            group, call.hold = call.hold, None
+            if group is None:
+                continue
+            group.calls -= 1
+            if group.calls == 0:
+                batches.append(group.batch.id)
+                group.batch.groups -= 1
+                if group.batch.groups == 0:
+                    self._ended.append(group.batch.id)
+        if not batches and state is not None:
+            batches.append("")
+        self._settlements.extend(Settlement(first.counter_key, batch, used, version, ttl_ms) for batch in batches)
+
+    def send(self) -> None:
+        """Put the settlement on the wire, ahead of the answers: who was answered finds the new total in Redis.
+
+        Without Redis nothing is sent; the sweeper, or the loss of Redis itself, ends the holds.
+        """
+        if self._settlements and self._counters.ready:
+            self._counters.settle_soon(self._settlements, ended_batches=self._ended)
+            self._counters.flush()
+
+
+def release(calls: Sequence[IncrementCall], counters: Counters, clock: Clock) -> None:
+    """End the holds of calls that were not counted."""
+    settling = Settling(counters, clock)
+    for call in calls:
+        if call.hold is not None:
+            settling.add([call], None)
+    settling.send()

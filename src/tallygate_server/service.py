@@ -1,0 +1,164 @@
+"""The service without its listeners: every use case, wired to one Postgres and one Redis.
+
+`app.py` puts transports, embedded servers and background jobs around it; tests use it as it is.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+import structlog
+
+from tallygate_server.access import AccessChecker
+from tallygate_server.accounts import Accounts
+from tallygate_server.catalog import Catalogs
+from tallygate_server.clock import Clock
+from tallygate_server.counters.connection import RedisConnection
+from tallygate_server.counters.counters import Counters
+from tallygate_server.entitlement_changes import EntitlementChanges
+from tallygate_server.errors import StoreUnavailable
+from tallygate_server.hot_accounts import HotAccounts
+from tallygate_server.metering.meter import Meter
+from tallygate_server.storage.engine import Database, DatabaseRole, connection_settings
+from tallygate_server.storage.ledger import CONNECTION_ERRORS, Ledger, LedgerDown
+from tallygate_server.subscriptions import Subscriptions
+from tallygate_server.tenants import TenantDirectory
+from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.workers.hold_sweeper import HoldSweeper
+
+log = structlog.get_logger(__name__)
+
+LOAD_POOL_SIZE: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotPathLimits:
+    """Bounds of the hot path; the settings of the same names explain them."""
+
+    hold_ttl_ms: int = 10_000
+    commit_batch_max: int = 512
+    commit_queue_max: int = 10_000
+    commit_timeout_ms: int = 2_000
+    accepted_queue_max: int = 10_000
+    redis_timeout_ms: int = 500
+    snapshot_cache_max: int = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Every use case."""
+
+    server_id: str
+    clock: Clock
+    database: Database
+    redis: RedisConnection
+    counters: Counters
+    ledger: Ledger
+    tenants: TenantDirectory
+    catalogs: Catalogs
+    accounts: Accounts
+    subscriptions: Subscriptions
+    hot_accounts: HotAccounts
+    checker: AccessChecker
+    meter: Meter
+    usage: UsageQueries
+    sweeper: HoldSweeper
+
+
+@asynccontextmanager
+async def open_service(
+    *, database_url: str, redis_url: str, clock: Clock, limits: HotPathLimits | None = None
+) -> AsyncIterator[Service]:
+    """Open the service on a migrated database; closing it finishes what is in flight.
+
+    Redis may be away; Postgres must be there. Raises StoreUnavailable.
+    """
+    limits = limits or HotPathLimits()
+    server_id = secrets.token_hex(6)
+    async with AsyncExitStack() as stack:
+        ledger = Ledger(database_url, commit_timeout_ms=limits.commit_timeout_ms)
+        stack.push_async_callback(ledger.close)
+        try:
+            await ledger.start()
+            pool = await asyncpg.create_pool(
+                database_url,
+                min_size=1,
+                max_size=LOAD_POOL_SIZE,
+                timeout=5,
+                command_timeout=10,
+                server_settings=connection_settings(DatabaseRole.APP),
+            )
+        except (LedgerDown, *CONNECTION_ERRORS) as error:
+            raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
+        stack.callback(pool.terminate)
+        redis = RedisConnection(
+            redis_url,
+            timeout_ms=limits.redis_timeout_ms,
+            on_connected=lambda connection: Counters.prepare(connection, server_id),
+        )
+        await redis.start()
+        stack.push_async_callback(redis.close)
+        database = Database(database_url)
+        stack.push_async_callback(database.close)
+        counters = Counters(redis, server_id)
+        tenants = TenantDirectory(database, clock)
+        changes = EntitlementChanges(database, counters)
+        subscriptions = Subscriptions(database, changes, tenants, clock)
+        accounts = Accounts(database, changes, tenants, clock)
+        hot_accounts = HotAccounts(
+            pool=pool,
+            counters=counters,
+            clock=clock,
+            provision=accounts.provision,
+            cache_max=limits.snapshot_cache_max,
+        )
+        stack.push_async_callback(hot_accounts.close)
+        checker = AccessChecker(
+            accounts=hot_accounts, counters=counters, ledger=ledger, tenants=tenants, clock=clock
+        )
+        stack.push_async_callback(checker.close)
+        meter = Meter(
+            accounts=hot_accounts,
+            counters=counters,
+            ledger=ledger,
+            tenants=tenants,
+            clock=clock,
+            server_id=server_id,
+            hold_ttl_ms=limits.hold_ttl_ms,
+            commit_batch_max=limits.commit_batch_max,
+            commit_queue_max=limits.commit_queue_max,
+            commit_timeout_ms=limits.commit_timeout_ms,
+            accepted_queue_max=limits.accepted_queue_max,
+        )
+        await meter.start()
+        stack.push_async_callback(meter.close)
+        usage = UsageQueries(
+            checker=checker,
+            accounts=hot_accounts,
+            ledger=ledger,
+            database=database,
+            tenants=tenants,
+            clock=clock,
+        )
+        yield Service(
+            server_id=server_id,
+            clock=clock,
+            database=database,
+            redis=redis,
+            counters=counters,
+            ledger=ledger,
+            tenants=tenants,
+            catalogs=Catalogs(database, tenants),
+            accounts=accounts,
+            subscriptions=subscriptions,
+            hot_accounts=hot_accounts,
+            checker=checker,
+            meter=meter,
+            usage=usage,
+            sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock, server_id=server_id),
+        )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallygate_server.domain.usage import (
+    admit,
+    fits,
+    threshold_percent_crossed,
+    threshold_percent_reached,
+)
+
+quantities = st.lists(st.integers(1, 50), max_size=60)
+
+
+@given(quantities=quantities, limit=st.integers(0, 300))
+def test_admitted_quantities_never_pass_the_limit_and_nothing_that_fits_is_refused(
+    quantities: list[int], limit: int
+) -> None:
+    used = 0
+    for quantity, admitted in zip(quantities, admit(quantities, used=0, limit=limit), strict=True):
+        assert admitted == (used + quantity <= limit)
+        used += quantity if admitted else 0
+    assert used <= limit
+
+
+def test_a_gauge_goes_down_to_zero_and_no_further() -> None:
+    assert fits(used=1, quantity=-1, limit=1)
+    assert not fits(used=1, quantity=-2, limit=1)
+
+
+def test_going_down_is_allowed_above_the_limit() -> None:
+    assert fits(used=5, quantity=-1, limit=1)
+
+
+@given(quantities=quantities, limit=st.integers(1, 200), thresholds=st.sets(st.integers(1, 150), max_size=8))
+def test_each_threshold_is_crossed_by_exactly_one_call_of_a_sequence(
+    quantities: list[int], limit: int, thresholds: set[int]
+) -> None:
+    crossings: dict[int, int] = dict.fromkeys(thresholds, 0)
+    used = 0
+    for quantity in quantities:
+        for threshold in thresholds:
+            crossings[threshold] += bool(
+                threshold_percent_crossed(
+                    used_before=used, used_after=used + quantity, limit=limit, thresholds=[threshold]
+                )
+            )
+        used += quantity
+
+    assert crossings == {threshold: int(used * 100 >= threshold * limit) for threshold in thresholds}
+
+
+def test_the_eighth_of_ten_crosses_eighty_percent() -> None:
+    crossed = [
+        threshold_percent_crossed(used_before=n - 1, used_after=n, limit=10, thresholds=[80, 100])
+        for n in range(1, 11)
+    ]
+
+    assert crossed == [0, 0, 0, 0, 0, 0, 0, 80, 0, 100]
+
+
+def test_one_call_that_crosses_two_thresholds_reports_the_higher() -> None:
+    assert threshold_percent_crossed(used_before=0, used_after=10, limit=10, thresholds=[80, 100]) == 100
+
+
+def test_thresholds_mean_nothing_without_a_limit() -> None:
+    assert threshold_percent_crossed(used_before=0, used_after=10, limit=-1, thresholds=[80]) == 0
+    assert threshold_percent_reached(used=10, limit=-1, thresholds=[80]) == 0

@@ -9,17 +9,25 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tallygate.v1 import access_pb2, entitlement_service_pb2, period_pb2, usage_pb2, usage_service_pb2
+from tallygate.v1 import (
+    access_pb2,
+    entitlement_pb2,
+    entitlement_service_pb2,
+    period_pb2,
+    usage_pb2,
+    usage_service_pb2,
+)
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import ConfigValue, FeatureKind
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.limits import EVENT_AGE_SECONDS_MAX, EVENT_AHEAD_SECONDS_MAX, LIMIT_UNLIMITED
 from tallygate_server.domain.period import PeriodKind
-from tallygate_server.errors import FieldViolation, InvalidRequest, TallygateError
+from tallygate_server.errors import FieldViolation, InvalidRequest, RevisionNotReached, TallygateError
 from tallygate_server.transport.status import status_message_of
 from tallygate_server.transport.use_cases import Clock, FeatureUsage, UsageEntry
 
@@ -133,6 +141,17 @@ def from_api_struct(struct: Struct) -> dict[str, ConfigValue]:
     return {key: from_api_value(value) for key, value in struct.fields.items()}
 
 
+def from_api_optional_time(request: Message, field: str) -> datetime | None:
+    """Convert the request's timestamp of this name, None if absent."""
+    return from_api_time(getattr(request, field), field) if request.HasField(field) else None
+
+
+def demand_revision(wanted: int, current: int) -> None:
+    """Return if the answer has reached the revision that the caller demands; else raise RevisionNotReached."""
+    if current < wanted:
+        raise RevisionNotReached(wanted=wanted, current=current)
+
+
 # Checks
 
 
@@ -180,6 +199,48 @@ def to_api_check_result(
     if isinstance(outcome, TallygateError):
         return entitlement_service_pb2.BatchCheckAccessResult(error=status_message_of(outcome, method=method))
     return entitlement_service_pb2.BatchCheckAccessResult(answer=to_api_check(outcome))
+
+
+def wanted_entitlements(
+    request: entitlement_service_pb2.ListEntitlementsRequest, everything: Sequence[tuple[str, CheckAnswer]]
+) -> list[tuple[str, CheckAnswer]]:
+    """Keep what the request's filters let through."""
+    return [
+        (key, answer)
+        for key, answer in everything
+        if (request.include_denied or answer.reason.allows or answer.reason is Reason.EXHAUSTED)
+        and request.feature_key in ("", key)
+        and request.kind in (access_pb2.FEATURE_KIND_UNSPECIFIED, _FEATURE_KIND[answer.feature_kind])
+    ]
+
+
+def to_api_entitlement(feature_key: str, answer: CheckAnswer) -> entitlement_pb2.Entitlement:
+    """Convert the answer of a check of one unit to an entry in the list of entitlements."""
+    metered = answer.feature_kind is not None and answer.feature_kind.metered
+    decision = _ALLOWED if answer.reason.allows else _DENIED
+    quota = usage_pb2.Quota(
+        feature_key=feature_key,
+        feature_kind=_FEATURE_KIND[answer.feature_kind],
+        decision=decision,
+        reason=_DECISION_REASON[answer.reason],
+        limit_quantity=answer.limit_quantity,
+        used_quantity=answer.used_quantity,
+        held_quantity=answer.held_quantity,
+        remaining_quantity=answer.remaining_quantity,
+        reset_time=to_api_time(answer.reset_time),
+        threshold_percent=answer.threshold_percent,
+        plan_key=answer.plan_key,
+        grace_end_time=to_api_time(answer.grace_end_time),
+    )
+    return entitlement_pb2.Entitlement(
+        feature_key=feature_key,
+        feature_kind=_FEATURE_KIND[answer.feature_kind],
+        decision=decision,
+        reason=_DECISION_REASON[answer.reason],
+        value=to_api_value(answer.value) if answer.feature_kind is FeatureKind.CONFIG else None,
+        quota=quota if metered else None,
+        grace_end_time=to_api_time(answer.grace_end_time),
+    )
 
 
 # Increments
@@ -269,7 +330,9 @@ def _unlike_items(increments: Sequence[Increment]) -> list[FieldViolation]:
     for index, increment in enumerate(increments):
         if increment.tenant_id != first.tenant_id:
             violations.append(
-                FieldViolation(f"increments[{index}].tenant_id", "differs from the first item's in an atomic batch")
+                FieldViolation(
+                    f"increments[{index}].tenant_id", "differs from the first item's in an atomic batch"
+                )
             )
         if increment.accepted != first.accepted:
             violations.append(
@@ -330,4 +393,6 @@ def _one_more(usage: FeatureUsage) -> Reason:
 
 
 def _period(usage: FeatureUsage) -> period_pb2.Period:
-    return period_pb2.Period(start_time=to_api_time(usage.period_start), end_time=to_api_time(usage.period_end))
+    return period_pb2.Period(
+        start_time=to_api_time(usage.period_start), end_time=to_api_time(usage.period_end)
+    )

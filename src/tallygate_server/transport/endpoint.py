@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -107,7 +108,12 @@ class Endpoint:
         self._timeouts_ms = dict(timeouts_ms or {})
 
     def register(
-        self, registry: HandlerRegistry, service: ServiceDescriptor, servicer: object, *, sheddable: bool = True
+        self,
+        registry: HandlerRegistry,
+        service: ServiceDescriptor,
+        servicer: object,
+        *,
+        sheddable: bool = True,
     ) -> None:
         """Serve every method of the service; those that the servicer lacks answer UNIMPLEMENTED.
 
@@ -116,7 +122,9 @@ class Endpoint:
         methods = [Method.of(descriptor) for descriptor in service.methods]
         self._rules.warm(method.request for method in methods)
         handlers = {
-            descriptor.name: self._handler(method, getattr(servicer, descriptor.name, None), sheddable=sheddable)
+            descriptor.name: self._handler(
+                method, getattr(servicer, descriptor.name, None), sheddable=sheddable
+            )
             for descriptor, method in zip(service.methods, methods, strict=True)
         }
         registry.add_registered_method_handlers(service.full_name, handlers)
@@ -166,14 +174,14 @@ class Endpoint:
             started = time.perf_counter()
             code = _CANCELLED
             entered = False
-            failure: Failure
+            response = b""
+            failure: Failure | None = None
             try:
                 if in_flight is not None:
                     in_flight.enter()
                     entered = True
                 response = await answer(payload, context)
                 code = _OK
-                return response
             except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a status
                 failure = failure_of(error, method=path)
                 code = failure.code.name
@@ -181,16 +189,20 @@ class Endpoint:
                 if entered and in_flight is not None:
                     in_flight.leave()
                 observe(path, code, time.perf_counter() - started)
-            await context.abort(failure.code, failure.message, failure.trailing_metadata)
+            if failure is not None:
+                await context.abort(failure.code, failure.message, failure.trailing_metadata)
+            return response
 
         return handle
 
     def _stream(
-        self, method: Method, function: Callable[..., AsyncIterator[Message]], in_flight: InFlight | None
+        self, method: Method, function: Callable[..., AsyncGenerator[Message]], in_flight: InFlight | None
     ) -> Callable[[bytes | None, aio.ServicerContext[Any, Any]], AsyncIterator[bytes]]:
         observe, path = self._observe, method.path
 
-        async def handle(payload: bytes | None, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+        async def handle(
+            payload: bytes | None, context: aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[bytes]:
             started = time.perf_counter()
             code = _CANCELLED
             entered = False
@@ -199,8 +211,9 @@ class Endpoint:
                 if in_flight is not None:
                     in_flight.enter()
                     entered = True
-                async for response in function(self.decode(method, payload), context):
-                    yield response.SerializeToString()
+                async with aclosing(function(self.decode(method, payload), context)) as responses:
+                    async for response in responses:
+                        yield response.SerializeToString()
                 code = _OK
             except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a status
                 failure = failure_of(error, method=path)
@@ -227,8 +240,8 @@ def _unbuilt(method: Method) -> Callable[..., Awaitable[Message]]:
     return refuse
 
 
-def _unbuilt_stream(method: Method) -> Callable[..., AsyncIterator[Message]]:
-    async def refuse(_request: Message, _context: object) -> AsyncIterator[Message]:
+def _unbuilt_stream(method: Method) -> Callable[..., AsyncGenerator[Message]]:
+    async def refuse(_request: Message, _context: object) -> AsyncGenerator[Message]:
         raise NotBuilt(method.path[1:])
         yield  # makes it a generator
 

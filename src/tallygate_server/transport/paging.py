@@ -14,7 +14,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, Protocol, cast
 
 from google.protobuf.message import Message
 
@@ -29,19 +29,28 @@ _DIGEST_BYTES: Final = 12
 _PAGING_FIELDS: Final = ("page_size", "page_token")
 
 
+class PagedRequest(Protocol):
+    """A list request of the contract."""
+
+    DESCRIPTOR: Any
+    page_size: int
+    page_token: str
+
+
 def page_size_of(request_page_size: int) -> int:
     """Return the page size to use for the one that was asked for; 0 means the default."""
     return min(request_page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
 
 
-def page_token(request: Message, position: str, *, now: datetime) -> str:
+def page_token(request: PagedRequest, position: str, *, now: datetime) -> str:
     """Make the token of the page that begins after the position, for further requests with these filters."""
     body = _HEADER.pack(_VERSION, int(now.timestamp())) + position.encode()
     return base64.urlsafe_b64encode(_digest(request, body) + body).decode().rstrip("=")
 
 
-def page_position(request: Message, token: str, *, now: datetime) -> str:
-    """Return the position in the token, "" for an empty token; raises PageTokenInvalid."""
+def page_position(request: PagedRequest, *, now: datetime) -> str:
+    """Return the position in the request's token, "" without one; raises PageTokenInvalid."""
+    token = request.page_token
     if not token:
         return ""
     try:
@@ -58,9 +67,10 @@ def page_position(request: Message, token: str, *, now: datetime) -> str:
     return position
 
 
-def page_of(keys: Sequence[str], request: Message, token: str, size: int, *, now: datetime) -> tuple[slice, str]:
-    """Cut a page out of sorted keys held in memory: its slice, and the token of the next page or ""."""
-    position = page_position(request, token, now=now)
+def page_of(keys: Sequence[str], request: PagedRequest, *, now: datetime) -> tuple[slice, str]:
+    """Cut the page that the request asks for out of sorted keys in memory: its slice, and the next token or ""."""
+    size = page_size_of(request.page_size)
+    position = page_position(request, now=now)
     start = 0
     if position:
         start = next((index for index, key in enumerate(keys) if key > position), len(keys))
@@ -68,9 +78,9 @@ def page_of(keys: Sequence[str], request: Message, token: str, size: int, *, now
     return slice(start, end), page_token(request, keys[end - 1], now=now) if start < end < len(keys) else ""
 
 
-def _digest(request: Message, body: bytes) -> bytes:
-    filters = type(request)()
-    filters.CopyFrom(request)
+def _digest(request: PagedRequest, body: bytes) -> bytes:
+    filters = cast("Message", type(request)())
+    filters.CopyFrom(cast("Message", request))
     for name in _PAGING_FIELDS:
         filters.ClearField(name)
     hashed = hashlib.sha256(f"{request.DESCRIPTOR.full_name}\0".encode())

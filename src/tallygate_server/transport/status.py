@@ -37,7 +37,9 @@ DETAILS_BYTES_MAX: Final = 4_096
 FACT_LENGTH_MAX: Final = 256
 """Characters of one metadata value."""
 
-INTERNAL_MESSAGE: Final = "the server met an unexpected condition; its log has the details under the incident id"
+INTERNAL_MESSAGE: Final = (
+    "the server met an unexpected condition; its log has the details under the incident id"
+)
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
@@ -64,6 +66,16 @@ class ShuttingDown(errors.Unavailable):
         super().__init__("the server is shutting down")
 
 
+class ServiceNotServed(TallygateError):
+    """Health was asked for a service that is not served here."""
+
+    reason = "NOT_FOUND"
+
+    def __init__(self, service: str) -> None:
+        """Name the service."""
+        super().__init__(f"no service {service!r} is served here", kind="service", id=service)
+
+
 _Code = grpc.StatusCode
 
 CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
@@ -76,6 +88,7 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.FeatureNotFound: _Code.NOT_FOUND,
     errors.PlanNotFound: _Code.NOT_FOUND,
     errors.SubscriptionNotFound: _Code.NOT_FOUND,
+    ServiceNotServed: _Code.NOT_FOUND,
     errors.RequestIdReused: _Code.ALREADY_EXISTS,
     errors.SubscriptionExists: _Code.ALREADY_EXISTS,
     errors.IdentityConflict: _Code.ALREADY_EXISTS,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import usage_service_pb2
+from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.transport import convert, paging
+from tallygate_server.transport.acceptance import accepts_increment
+from tallygate_server.transport.fast_lane import Done, FastLane
 from tallygate_server.transport.use_cases import Clock, Metering, UsageQueries
 
 SERVICE: Final[ServiceDescriptor] = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
@@ -28,6 +32,26 @@ class UsageServicer:
         self._queries = queries
         self._now = now
 
+    def fast_lanes(self) -> Sequence[FastLane]:
+        """Return how the native transport answers the hot calls."""
+        metering, now = self._metering, self._now
+
+        def start(request: usage_service_pb2.IncrementRequest, done: Done) -> None:
+            metering.increment_soon(convert.from_api_increment(request, now), done)
+
+        def encode(answer: IncrementAnswer) -> bytes:
+            return convert.to_api_increment(answer).SerializeToString()
+
+        return [
+            FastLane(
+                path=f"/{SERVICE.full_name}/Increment",
+                request=usage_service_pb2.IncrementRequest,
+                accept=accepts_increment,
+                start=start,
+                encode=encode,
+            )
+        ]
+
     async def Increment(
         self, request: usage_service_pb2.IncrementRequest, _context: _Context
     ) -> usage_service_pb2.IncrementResponse:
@@ -42,7 +66,9 @@ class UsageServicer:
         increments = convert.from_api_increments(request, self._now)
         outcomes = await self._metering.increment_many(increments, atomic=request.atomic)
         return usage_service_pb2.BatchIncrementResponse(
-            results=[convert.to_api_increment_result(outcome, method=_BATCH_INCREMENT) for outcome in outcomes]
+            results=[
+                convert.to_api_increment_result(outcome, method=_BATCH_INCREMENT) for outcome in outcomes
+            ]
         )
 
     async def GetUsage(
@@ -52,6 +78,7 @@ class UsageServicer:
         usage = await self._queries.usage(
             TenantId(request.tenant_id), AccountId(request.account_id), FeatureKey(request.feature_key), None
         )
+        convert.demand_revision(request.min_revision, usage.revision)
         return usage_service_pb2.GetUsageResponse(quota=convert.to_api_quota(usage), revision=usage.revision)
 
     async def GetQuota(
@@ -59,7 +86,16 @@ class UsageServicer:
     ) -> usage_service_pb2.GetQuotaResponse:
         """Return where an account stands with everything that is counted."""
         usages = await self._queries.quota(TenantId(request.tenant_id), AccountId(request.account_id))
-        return convert.to_api_quota_response(usages)
+        revision = max((usage.revision for usage in usages), default=0)
+        convert.demand_revision(request.min_revision, revision)
+        return usage_service_pb2.GetQuotaResponse(
+            quotas=[convert.to_api_quota(usage) for usage in usages],
+            plan_key=next((usage.plan_key for usage in usages if usage.plan_key), ""),
+            next_reset_time=convert.to_api_time(
+                min((usage.period_end for usage in usages if usage.period_end is not None), default=None)
+            ),
+            revision=revision,
+        )
 
     async def ListUsageEntries(
         self, request: usage_service_pb2.ListUsageEntriesRequest, _context: _Context
@@ -73,7 +109,7 @@ class UsageServicer:
             feature_key=request.feature_key,
             start=convert.from_api_optional_time(request, "start_time"),
             end=convert.from_api_optional_time(request, "end_time"),
-            after_entry_id=int(paging.page_position(request, request.page_token, now=now) or 0),
+            after_entry_id=int(paging.page_position(request, now=now) or 0),
             limit=size + 1,
         )
         page, more = entries[:size], len(entries) > size

@@ -28,7 +28,9 @@ class AccessChecks(Protocol):
     async def check_many(self, checks: Sequence[Check]) -> list[CheckAnswer | TallygateError]:
         """Answer many, in order."""
 
-    async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
+    async def list_entitlements(
+        self, tenant_id: TenantId, account_id: AccountId
+    ) -> list[tuple[str, CheckAnswer]]:
         """Return the answer of every feature of the account, sorted by feature key."""
 
 

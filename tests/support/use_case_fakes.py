@@ -106,7 +106,9 @@ class FakeChecks(Scripted):
                 outcomes.append(error)
         return outcomes
 
-    async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
+    async def list_entitlements(
+        self, tenant_id: TenantId, account_id: AccountId
+    ) -> list[tuple[str, CheckAnswer]]:
         """Answer with five features."""
         self.raise_if_scripted(account_id)
         return [(f"feature_{index}", self.answer) for index in range(5)]
@@ -219,7 +221,10 @@ class FakeUsageQueries(Scripted):
     async def quota(self, _tenant_id: TenantId, account_id: AccountId) -> list[FakeUsage]:
         """Answer with two counters."""
         self.raise_if_scripted(account_id)
-        return [FakeUsage(), FakeUsage(feature_key="devices", feature_kind=FeatureKind.GAUGE, period_end=None)]
+        return [
+            FakeUsage(),
+            FakeUsage(feature_key="devices", feature_kind=FeatureKind.GAUGE, period_end=None),
+        ]
 
     async def entries(
         self,

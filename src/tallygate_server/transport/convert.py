@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tallygate.v1 import (
@@ -59,8 +59,10 @@ def domain_enum(members: type[_Member], wire: type[_Wire], prefix: str) -> dict[
 
 _DECISION_REASON: Final = api_enum(Reason, access_pb2.DecisionReason, "DECISION_REASON")
 _FEATURE_KIND: Final = {
+    **dict[FeatureKind | None, access_pb2.FeatureKind](
+        api_enum(FeatureKind, access_pb2.FeatureKind, "FEATURE_KIND").items()
+    ),
     None: access_pb2.FEATURE_KIND_UNSPECIFIED,
-    **api_enum(FeatureKind, access_pb2.FeatureKind, "FEATURE_KIND"),
 }
 _PERIOD_KIND: Final = api_enum(PeriodKind, period_pb2.PeriodKind, "PERIOD_KIND")
 
@@ -99,7 +101,7 @@ def _duration(milliseconds: int) -> Duration:
 def to_api_value(value: ConfigValue) -> Value:
     """Convert a JSON value."""
     if value is None:
-        return Value(null_value=0)
+        return Value(null_value=NULL_VALUE)
     if isinstance(value, bool):
         return Value(bool_value=value)
     if isinstance(value, int | float):
@@ -176,7 +178,7 @@ def to_api_check(answer: CheckAnswer) -> entitlement_service_pb2.CheckAccessResp
         decision=_ALLOWED if reason <= Reason.OVERAGE else _DENIED,
         reason=_DECISION_REASON[reason],
         feature_kind=_FEATURE_KIND[answer.feature_kind],
-        value=to_api_value(answer.value) if answer.feature_kind is FeatureKind.CONFIG else None,
+        value=None if answer.value is None else to_api_value(answer.value),
         limit_quantity=answer.limit_quantity,
         used_quantity=answer.used_quantity,
         held_quantity=answer.held_quantity,
@@ -190,6 +192,57 @@ def to_api_check(answer: CheckAnswer) -> entitlement_service_pb2.CheckAccessResp
         cache_ttl=_duration(answer.cache_ttl_ms),
         stale=answer.stale,
     )
+
+
+def encode_check(answer: CheckAnswer) -> bytes:
+    """Encode the answer of a check, in half the time that `to_api_check` and the encoder take.
+
+    What answers share is encoded once: encoded messages may be put one behind the other, and a reader merges
+    their fields.
+    """
+    if answer.value is not None or answer.grace_end_time is not None or answer.upgrade_url or answer.stale:
+        return to_api_check(answer).SerializeToString()
+    own = entitlement_service_pb2.CheckAccessResponse()
+    own.used_quantity = answer.used_quantity
+    own.remaining_quantity = answer.remaining_quantity
+    if answer.held_quantity:
+        own.held_quantity = answer.held_quantity
+    if answer.threshold_percent:
+        own.threshold_percent = answer.threshold_percent
+    return (
+        _CHECK_DECISIONS[answer.feature_kind][answer.reason]
+        + own.SerializeToString()
+        + _check_terms(answer.limit_quantity, answer.reset_time, answer.plan_key, answer.revision)
+        + _cache_ttl(answer.cache_ttl_ms)
+    )
+
+
+_CHECK_DECISIONS: Final = {
+    kind: {
+        reason: entitlement_service_pb2.CheckAccessResponse(
+            decision=_ALLOWED if reason.allows else _DENIED,
+            reason=_DECISION_REASON[reason],
+            feature_kind=wire_kind,
+        ).SerializeToString()
+        for reason in Reason
+    }
+    for kind, wire_kind in _FEATURE_KIND.items()
+}
+
+
+@lru_cache(_CACHED_MAX)
+def _check_terms(limit_quantity: int, reset_time: datetime | None, plan_key: str, revision: int) -> bytes:
+    return entitlement_service_pb2.CheckAccessResponse(
+        limit_quantity=limit_quantity,
+        reset_time=to_api_time(reset_time),
+        plan_key=plan_key,
+        revision=revision,
+    ).SerializeToString()
+
+
+@lru_cache(_CACHED_MAX)
+def _cache_ttl(cache_ttl_ms: int) -> bytes:
+    return entitlement_service_pb2.CheckAccessResponse(cache_ttl=_duration(cache_ttl_ms)).SerializeToString()
 
 
 def to_api_check_result(
@@ -253,6 +306,7 @@ def from_api_increment(
     event_time: datetime | None = None
     if request.HasField("event_time"):
         event_time = _from_api_event_time(request.event_time, now(), f"{path}event_time")
+    dimensions = request.dimensions
     return Increment(
         TenantId(request.tenant_id),
         AccountId(request.account_id),
@@ -260,7 +314,8 @@ def from_api_increment(
         request.quantity or 1,
         request.request_id,
         event_time,
-        dict(request.dimensions),
+        # Copying an empty map costs as much as the rest of the conversion.
+        dict(dimensions) if dimensions else {},
         request.ack == usage_service_pb2.ACK_MODE_ACCEPTED,
     )
 
@@ -303,6 +358,46 @@ def to_api_increment(answer: IncrementAnswer) -> usage_service_pb2.IncrementResp
         plan_key=answer.plan_key,
         grace_end_time=None if grace_end_time is None else _cached_timestamp(grace_end_time),
     )
+
+
+def encode_increment(answer: IncrementAnswer) -> bytes:
+    """Encode the answer of an increment quickly; see `encode_check`."""
+    if answer.grace_end_time is not None or answer.upgrade_url:
+        return to_api_increment(answer).SerializeToString()
+    own = usage_service_pb2.IncrementResponse()
+    own.used_quantity = answer.used_quantity
+    own.remaining_quantity = answer.remaining_quantity
+    if answer.held_quantity:
+        own.held_quantity = answer.held_quantity
+    if answer.threshold_percent:
+        own.threshold_percent = answer.threshold_percent
+    if answer.replayed:
+        own.replayed = True
+    if answer.entry_id:
+        own.entry_id = str(answer.entry_id)
+    return (
+        _INCREMENT_DECISIONS[answer.reason]
+        + own.SerializeToString()
+        + _increment_terms(answer.limit_quantity, answer.reset_time, answer.plan_key, answer.revision)
+    )
+
+
+_INCREMENT_DECISIONS: Final = {
+    reason: usage_service_pb2.IncrementResponse(
+        decision=_ALLOWED if reason.allows else _DENIED, reason=_DECISION_REASON[reason]
+    ).SerializeToString()
+    for reason in Reason
+}
+
+
+@lru_cache(_CACHED_MAX)
+def _increment_terms(limit_quantity: int, reset_time: datetime | None, plan_key: str, revision: int) -> bytes:
+    return usage_service_pb2.IncrementResponse(
+        limit_quantity=limit_quantity,
+        reset_time=to_api_time(reset_time),
+        plan_key=plan_key,
+        revision=revision,
+    ).SerializeToString()
 
 
 def to_api_increment_result(

@@ -161,8 +161,9 @@ class Endpoint:
             if _has_deadline(context):
                 response = await function(self.decode(method, payload), context)
             else:
+                limit = asyncio.timeout(timeout_seconds)
                 try:
-                    async with asyncio.timeout(timeout_seconds) as limit:
+                    async with limit:
                         response = await function(self.decode(method, payload), context)
                 except TimeoutError:
                     if not limit.expired():
@@ -229,7 +230,7 @@ class Endpoint:
 
 
 def _has_deadline(context: aio.ServicerContext[Any, Any]) -> bool:
-    remaining = context.time_remaining()
+    remaining = cast("float | None", context.time_remaining())
     return remaining is not None and remaining < _NO_DEADLINE_SECONDS
 
 
@@ -242,8 +243,9 @@ def _unbuilt(method: Method) -> Callable[..., Awaitable[Message]]:
 
 def _unbuilt_stream(method: Method) -> Callable[..., AsyncGenerator[Message]]:
     async def refuse(_request: Message, _context: object) -> AsyncGenerator[Message]:
-        raise NotBuilt(method.path[1:])
-        yield  # makes it a generator
+        if method.path:
+            raise NotBuilt(method.path[1:])
+        yield method.request()  # never reached: it makes this a generator
 
     return refuse
 

@@ -9,7 +9,6 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2
-from tallygate_server.domain.call import CheckAnswer
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.transport import convert, paging
 from tallygate_server.transport.acceptance import accepts_check
@@ -38,16 +37,13 @@ class EntitlementServicer:
         def start(request: entitlement_service_pb2.CheckAccessRequest, done: Done) -> None:
             checks.check_soon(convert.from_api_check(request), done)
 
-        def encode(answer: CheckAnswer) -> bytes:
-            return convert.to_api_check(answer).SerializeToString()
-
         return [
             FastLane(
                 path=f"/{SERVICE.full_name}/CheckAccess",
                 request=entitlement_service_pb2.CheckAccessRequest,
                 accept=accepts_check,
                 start=start,
-                encode=encode,
+                encode=convert.encode_check,
             )
         ]
 

@@ -24,7 +24,7 @@ import pygrpc_native.aio as native_aio
 import structlog
 from google.protobuf.message import DecodeError
 
-from pygrpc_native import EVENT_CANCEL
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from tallygate_server.errors import TallygateError
 from tallygate_server.transport.call_statistics import CallObserver
@@ -98,6 +98,12 @@ class NativeServer(native_aio.Server):
         """Methods that are answered without a task."""
         return frozenset(self._lanes)
 
+    @property
+    def _open_front(self) -> NativeGrpcFront:
+        """The HTTP/2 side; there once a port was added."""
+        assert self._front is not None
+        return self._front
+
     async def start(self) -> None:
         """Start serving."""
         await super().start()
@@ -133,7 +139,8 @@ class NativeServer(native_aio.Server):
         return max(0.001, grace - (time.monotonic() - began))
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
-        takers, refusing, flying = self._takers, self._refusing, self._flying
+        front, takers = self._open_front, self._takers
+        refusing, flying = self._refusing, self._flying
         ordinary: list[tuple[Any, ...]] = []
         for event in events:
             kind, call_id, method_id, payload, _client_key, details = event
@@ -145,7 +152,7 @@ class NativeServer(native_aio.Server):
                     self._leave(call_id)
                 continue
             if refusing is not None:
-                self._front.fail(
+                self._open_front.fail(
                     call_id, refusing.code_number, refusing.message, list(refusing.trailing_metadata)
                 )
                 continue
@@ -159,7 +166,7 @@ class NativeServer(native_aio.Server):
         """Build the function that takes a call into the lane, or leaves it to the ordinary way by False."""
         decode = lane.request.FromString
         accept, start, encode, path = lane.accept, lane.start, lane.encode, lane.path
-        front, flying, in_flight, observe = self._front, self._flying, self._in_flight, self._observe
+        front, flying, in_flight, observe = self._open_front, self._flying, self._in_flight, self._observe
         respond, clock = front.respond, time.monotonic
         timeout_seconds = self._timeout_ms / 1_000
         landed = self._landed
@@ -208,14 +215,14 @@ class NativeServer(native_aio.Server):
 
     def _send_error(self, call_id: int, error: BaseException, path: str) -> str:
         failure = failure_of(error, method=path)
-        self._front.fail(
+        self._open_front.fail(
             call_id, failure.code_number, failure.message, trailing_metadata=list(failure.trailing_metadata)
         )
         return failure.code.name
 
     def _fail_lane(self, call_id: int, failure: Failure) -> None:
         if self._flying.pop(call_id, None) is not None:
-            self._front.fail(
+            self._open_front.fail(
                 call_id,
                 failure.code_number,
                 failure.message,

@@ -37,7 +37,9 @@ def register_reflection(registry: HandlerRegistry, services: Iterable[str]) -> N
     _add_v1(pool)
     answers = _Answers(pool, sorted({*services, V1, V1ALPHA}))
     for name in (V1, V1ALPHA):
-        handler = grpc.stream_stream_rpc_method_handler(cast("Any", answers.serve))
+        handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            cast("Any", answers.serve)
+        )
         registry.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})
 
 
@@ -78,7 +80,7 @@ class _Answers:
                 extension = request.file_containing_extension
                 message = self._pool.FindMessageTypeByName(extension.containing_type)
                 found = self._pool.FindExtensionByNumber(message, extension.extension_number)
-                self._add_files(response, found.file)
+                self._add_files(response, cast("Any", found).file)
             elif kind == "all_extension_numbers_of_type":
                 message = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                 numbers = sorted(extension.number for extension in self._pool.FindAllExtensions(message))

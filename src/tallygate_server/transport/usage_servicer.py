@@ -9,7 +9,6 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import usage_service_pb2
-from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.transport import convert, paging
 from tallygate_server.transport.acceptance import accepts_increment
@@ -39,16 +38,13 @@ class UsageServicer:
         def start(request: usage_service_pb2.IncrementRequest, done: Done) -> None:
             metering.increment_soon(convert.from_api_increment(request, now), done)
 
-        def encode(answer: IncrementAnswer) -> bytes:
-            return convert.to_api_increment(answer).SerializeToString()
-
         return [
             FastLane(
                 path=f"/{SERVICE.full_name}/Increment",
                 request=usage_service_pb2.IncrementRequest,
                 accept=accepts_increment,
                 start=start,
-                encode=encode,
+                encode=convert.encode_increment,
             )
         ]
 

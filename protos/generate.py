@@ -2,10 +2,10 @@
 
     python protos/generate.py                 write generated/
     python protos/generate.py --check         exit 1 when generated/ is not what the protos give
-    python protos/generate.py --image FILE    write a FileDescriptorSet with comments, for buf and for documentation
+    python protos/generate.py --image FILE    write a FileDescriptorSet with comments, for buf and docs
 
-Imports that are not ours (`buf/validate`, `google/rpc`, `google/protobuf`) are taken as descriptors from the installed
-wheels, so nothing is vendored and nothing is downloaded. Works from any directory.
+Imports that are not ours (`buf/validate`, `google/rpc`, `google/protobuf`) are taken as descriptors from the
+installed wheels, so nothing is vendored and nothing is downloaded. Works from any directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+try:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+except ModuleNotFoundError:
+    sys.exit(
+        f"{sys.executable} has no protobuf; run this with the Python of the project's virtual environment"
+    )
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
@@ -65,8 +70,8 @@ def _validate_descriptor() -> FileDescriptorProto:
     return FileDescriptorProto.FromString(module.desc().proto.to_binary())
 
 
-def write_image(target: Path) -> None:
-    """Write our files, their imports and all comments as one FileDescriptorSet to `target`."""
+def write_image(target: Path, *, comments: bool = True) -> None:
+    """Write our files and their imports, with or without comments, as one FileDescriptorSet to `target`."""
     target = target.resolve()
     with tempfile.TemporaryDirectory() as scratch:
         foreign = _write_foreign(Path(scratch))
@@ -74,7 +79,7 @@ def write_image(target: Path) -> None:
             f"--descriptor_set_in={foreign}",
             f"--descriptor_set_out={target}",
             "--include_imports",
-            "--include_source_info",
+            *(["--include_source_info"] if comments else []),
             f"--proto_path={PROTOS}",
             *proto_files(),
         )
@@ -102,7 +107,7 @@ def generate(target: Path) -> None:
         if services:
             _protoc(
                 f"--descriptor_set_in={foreign}",
-                f"--plugin=protoc-gen-mypy_grpc={_beside_python('protoc-gen-mypy_grpc')}",
+                f"--plugin=protoc-gen-mypy_grpc={program_beside_python('protoc-gen-mypy_grpc')}",
                 f"--grpc_python_out={target}",
                 f"--mypy_grpc_out=quiet:{target}",
                 f"--proto_path={PROTOS}",
@@ -124,6 +129,15 @@ def differences(expected: Path, actual: Path) -> list[str]:
     return sentences
 
 
+def program_beside_python(program: str) -> Path:
+    """Return the path of a program of this interpreter's environment, whether that is on PATH or not."""
+    path = Path(sys.executable).parent / program
+    if not path.exists():
+        message = f"{path} is missing; install the development requirements into this environment"
+        raise GenerationError(message)
+    return path
+
+
 def _contents(directory: Path) -> dict[str, bytes]:
     """Return the bytes of every file below `directory`, by relative path, without Python's own caches."""
     return {
@@ -135,9 +149,7 @@ def _contents(directory: Path) -> dict[str, bytes]:
 
 def _first_change(before: bytes, after: bytes) -> str:
     """Return a short hint at the first changed line of two texts."""
-    lines = difflib.unified_diff(
-        before.decode().splitlines(), after.decode().splitlines(), lineterm="", n=0
-    )
+    lines = difflib.unified_diff(before.decode().splitlines(), after.decode().splitlines(), lineterm="", n=0)
     changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     return f" (first change: {changed[0][:100]})" if changed else ""
 
@@ -147,15 +159,6 @@ def _write_foreign(directory: Path) -> Path:
     target = directory / "foreign.binpb"
     target.write_bytes(foreign_descriptors().SerializeToString(deterministic=True))
     return target
-
-
-def _beside_python(program: str) -> Path:
-    """Return the path of a console script of this interpreter's environment, on PATH or not."""
-    path = Path(sys.executable).parent / program
-    if not path.exists():
-        message = f"{path} is missing; install the development requirements into this environment"
-        raise GenerationError(message)
-    return path
 
 
 def _protoc(*arguments: str) -> None:

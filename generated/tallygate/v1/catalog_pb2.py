@@ -31,7 +31,7 @@ from tallygate.v1 import money_pb2 as tallygate_dot_v1_dot_money__pb2
 from tallygate.v1 import period_pb2 as tallygate_dot_v1_dot_period__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atallygate/v1/catalog.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tallygate/v1/access.proto\x1a\x18tallygate/v1/money.proto\x1a\x19tallygate/v1/period.proto\"\xf9\x02\n\x07\x43\x61talog\x12,\n\x06tenant\x18\x01 \x01(\x0b\x32\x14.tallygate.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x15.tallygate.v1.FeatureB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12,\n\x05plans\x18\x03 \x03(\x0b\x32\x12.tallygate.v1.PlanB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12.\n\x06meters\x18\x04 \x03(\x0b\x32\x13.tallygate.v1.MeterB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x39\n\x0cmodel_prices\x18\x05 \x03(\x0b\x32\x18.tallygate.v1.ModelPriceB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x31\n\x08\x63hildren\x18\x06 \x03(\x0b\x32\x15.tallygate.v1.CatalogB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\napply_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd5\x06\n\x06Tenant\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12=\n\x10parent_tenant_id\x18\x03 \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\x12<\n\x10\x64\x65\x66\x61ult_plan_key\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x16\n\x0e\x61uto_provision\x18\x05 \x01(\x08\x12&\n\x14upgrade_url_template\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x33\n\x15\x64\x65\x66\x61ult_currency_code\x18\x07 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{3})?$\x12\x44\n\x11\x64\x65\x66\x61ult_time_zone\x18\x08 \x01(\tB)\xbaH&r$2\"^([A-Za-z][A-Za-z0-9_+/-]{0,63})?$\x12\x41\n\x14\x64\x65\x66\x61ult_failure_mode\x18\t \x01(\x0e\x32\x19.tallygate.v1.FailureModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12+\n\x12\x64\x65\x66\x61ult_grace_days\x18\n \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xed\x02(\x00H\x00\x88\x01\x01\x12!\n\x19\x63losed_period_corrections\x18\x0b \x01(\x08\x12\x45\n\x11late_event_window\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xc9\xb8\x01\x32\x00\x12)\n\x14usage_retention_days\x18\r \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x94\x9d\x02(\x00\x12q\n\x08metadata\x18\x0e \x03(\x0b\x32\".tallygate.v1.Tenant.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x15\n\x13_default_grace_days\"\xea\x03\n\x07\x46\x65\x61ture\x12,\n\x03key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tallygate.v1.FeatureKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x15\n\x04unit\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x39\n\x0c\x66\x61ilure_mode\x18\x06 \x01(\x0e\x32\x19.tallygate.v1.FailureModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\tmeter_key\x18\x07 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x0f\n\x07retired\x18\x08 \x01(\x08\x12r\n\x08metadata\x18\t \x03(\x0b\x32#.tallygate.v1.Feature.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xda\x04\n\x04Plan\x12,\n\x03key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x19\n\x04rank\x18\x05 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12-\n\x06prices\x18\x06 \x03(\x0b\x32\x13.tallygate.v1.PriceB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12\x36\n\nallowances\x18\x07 \x03(\x0b\x32\x17.tallygate.v1.AllowanceB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12#\n\ngrace_days\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xed\x02(\x00H\x00\x88\x01\x01\x12\x1e\n\ntrial_days\x18\t \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xda\x05(\x00\x12\x0f\n\x07retired\x18\n \x01(\x08\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12subscription_count\x18\x0c \x01(\x03\x12o\n\x08metadata\x18\r \x03(\x0b\x32 .tallygate.v1.Plan.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_grace_days\"\xe5\x01\n\x05Price\x12;\n\x08interval\x18\x01 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12!\n\x0einterval_count\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18$(\x00\x12+\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x13.tallygate.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01\x12>\n\x0fstripe_price_id\x18\x04 \x01(\tB%\xbaH\"r 2\x1e^(price_[A-Za-z0-9_]{1,120})?$\x12\x0f\n\x07retired\x18\x05 \x01(\x08\"\x94\x02\n\tAllowance\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x11\n\x07\x65nabled\x18\x02 \x01(\x08H\x00\x12.\n\x0c\x63onfig_value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12$\n\x05limit\x18\x04 \x01(\x0b\x32\x13.tallygate.v1.LimitH\x00\x12\x1e\n\ngrace_days\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xed\x02(\x00\x12\x39\n\x0c\x66\x61ilure_mode\x18\x06 \x01(\x0e\x32\x19.tallygate.v1.FailureModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\r\n\x04gift\x12\x05\xbaH\x02\x08\x01\"\xd8\x03\n\x05Limit\x12\x33\n\x08quantity\x18\x01 \x01(\x03\x42\x1c\xbaH\x19\"\x14\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xc8\x01\x01H\x00\x88\x01\x01\x12\x32\n\x06period\x18\x02 \x01(\x0e\x32\x18.tallygate.v1.PeriodKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x34\n\x06\x61nchor\x18\x03 \x01(\x0e\x32\x1a.tallygate.v1.PeriodAnchorB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x0b\x65nforcement\x18\x04 \x01(\x0e\x32\x19.tallygate.v1.EnforcementB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\nthresholds\x18\x05 \x03(\x0b\x32\x17.tallygate.v1.ThresholdB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12(\n\x08rollover\x18\x06 \x01(\x0b\x32\x16.tallygate.v1.Rollover\x12\x36\n\x0etrial_quantity\x18\x07 \x01(\x03\x42\x19\xbaH\x16\"\x14\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01H\x01\x88\x01\x01\x12=\n\x0eoverrun_policy\x18\x08 \x01(\x0e\x32\x1b.tallygate.v1.OverrunPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\x0b\n\t_quantityB\x11\n\x0f_trial_quantity\"`\n\tThreshold\x12\x1d\n\x07percent\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01H\x00\x12$\n\x08quantity\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x01H\x00\x42\x0e\n\x05point\x12\x05\xbaH\x02\x08\x01\"Z\n\x08Rollover\x12&\n\x0cmin_quantity\x18\x01 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12&\n\x0cmax_quantity\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\"\xde\x04\n\x05Meter\x12,\n\x03key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12)\n\nevent_type\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,200}$\x12?\n\x0b\x61ggregation\x18\x05 \x01(\x0e\x32\x1e.tallygate.v1.MeterAggregationB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12S\n\x0evalue_property\x18\x06 \x01(\tB;\xbaH8r624^([A-Za-z0-9_-]{1,64}(\\.[A-Za-z0-9_-]{1,64}){0,7})?$\x12\x18\n\x05scale\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\t(\x00\x12\x91\x01\n\x08group_by\x18\x08 \x03(\x0b\x32 .tallygate.v1.Meter.GroupByEntryB]\xbaHZ\x9a\x01W\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$*5r321^[A-Za-z0-9_-]{1,64}(\\.[A-Za-z0-9_-]{1,64}){0,7}$\x12\x38\n\x07\x66ilters\x18\t \x03(\x0b\x32\x1d.tallygate.v1.DimensionFilterB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x0f\n\x07retired\x18\n \x01(\x08\x1a.\n\x0cGroupByEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x01\n\x0f\x44imensionFilter\x12\x32\n\tdimension\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x06values\x18\x02 \x03(\tB)\xbaH&\x92\x01#\x08\x01\x10\x64\"\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,256}$\"\xcc\x03\n\nModelPrice\x12?\n\tmodel_key\x18\x01 \x01(\tB,\xbaH)r\'2%^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$\x12(\n\rcurrency_code\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$\x12\x30\n\x18input_micros_per_million\x18\x03 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12\x31\n\x19output_micros_per_million\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12<\n\x1f\x63\x61\x63hed_input_micros_per_million\x18\x05 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00H\x00\x88\x01\x01\x12\x46\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x42\"\n _cached_input_micros_per_million*\x9f\x01\n\x0f\x42illingInterval\x12 \n\x1c\x42ILLING_INTERVAL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42ILLING_INTERVAL_DAY\x10\x01\x12\x19\n\x15\x42ILLING_INTERVAL_WEEK\x10\x02\x12\x1a\n\x16\x42ILLING_INTERVAL_MONTH\x10\x03\x12\x19\n\x15\x42ILLING_INTERVAL_YEAR\x10\x04*V\n\x0b\x45nforcement\x12\x1b\n\x17\x45NFORCEMENT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NFORCEMENT_HARD\x10\x01\x12\x14\n\x10\x45NFORCEMENT_SOFT\x10\x02*g\n\rOverrunPolicy\x12\x1e\n\x1aOVERRUN_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERRUN_POLICY_REJECT\x10\x01\x12\x1b\n\x17OVERRUN_POLICY_OVERDRAW\x10\x02*\xfe\x01\n\x10MeterAggregation\x12!\n\x1dMETER_AGGREGATION_UNSPECIFIED\x10\x00\x12\x19\n\x15METER_AGGREGATION_SUM\x10\x01\x12\x1b\n\x17METER_AGGREGATION_COUNT\x10\x02\x12\x19\n\x15METER_AGGREGATION_MAX\x10\x03\x12\x19\n\x15METER_AGGREGATION_MIN\x10\x04\x12\x1d\n\x19METER_AGGREGATION_AVERAGE\x10\x05\x12\x1c\n\x18METER_AGGREGATION_UNIQUE\x10\x06\x12\x1c\n\x18METER_AGGREGATION_LATEST\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atallygate/v1/catalog.proto\x12\x0ctallygate.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tallygate/v1/access.proto\x1a\x18tallygate/v1/money.proto\x1a\x19tallygate/v1/period.proto\"\xf9\x02\n\x07\x43\x61talog\x12,\n\x06tenant\x18\x01 \x01(\x0b\x32\x14.tallygate.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x15.tallygate.v1.FeatureB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12,\n\x05plans\x18\x03 \x03(\x0b\x32\x12.tallygate.v1.PlanB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12.\n\x06meters\x18\x04 \x03(\x0b\x32\x13.tallygate.v1.MeterB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12\x39\n\x0cmodel_prices\x18\x05 \x03(\x0b\x32\x18.tallygate.v1.ModelPriceB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x31\n\x08\x63hildren\x18\x06 \x03(\x0b\x32\x15.tallygate.v1.CatalogB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\napply_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x07\n\x06Tenant\x12\x33\n\ttenant_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[^\\x00]{0,200}$\x12=\n\x10parent_tenant_id\x18\x03 \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\x12<\n\x10\x64\x65\x66\x61ult_plan_key\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x16\n\x0e\x61uto_provision\x18\x05 \x01(\x08\x12\x32\n\x14upgrade_url_template\x18\x06 \x01(\tB\x14\xbaH\x11r\x0f\x18\xd0\x0f\x32\n^[^\\x00]*$\x12\x33\n\x15\x64\x65\x66\x61ult_currency_code\x18\x07 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{3})?$\x12\x44\n\x11\x64\x65\x66\x61ult_time_zone\x18\x08 \x01(\tB)\xbaH&r$2\"^([A-Za-z][A-Za-z0-9_+/-]{0,63})?$\x12\x41\n\x14\x64\x65\x66\x61ult_failure_mode\x18\t \x01(\x0e\x32\x19.tallygate.v1.FailureModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12*\n\x12\x64\x65\x66\x61ult_grace_days\x18\n \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18Z(\x00H\x00\x88\x01\x01\x12!\n\x19\x63losed_period_corrections\x18\x0b \x01(\x08\x12\x45\n\x11late_event_window\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xc9\xb8\x01\x32\x00\x12)\n\x14usage_retention_days\x18\r \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x94\x9d\x02(\x00\x12\x18\n\x10inherit_features\x18\x0f \x01(\x08\x12q\n\x08metadata\x18\x0e \x03(\x0b\x32\".tallygate.v1.Tenant.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x15\n\x13_default_grace_days\"\x94\x04\n\x07\x46\x65\x61ture\x12,\n\x03key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tallygate.v1.FeatureKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12-\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[^\\x00]{0,200}$\x12)\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\xd0\x0f\x32\n^[^\\x00]*$\x12$\n\x04unit\x18\x05 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^\\x00]{0,64}$\x12\x39\n\x0c\x66\x61ilure_mode\x18\x06 \x01(\x0e\x32\x19.tallygate.v1.FailureModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\tmeter_key\x18\x07 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,63})?$\x12\x0f\n\x07retired\x18\x08 \x01(\x08\x12r\n\x08metadata\x18\t \x03(\x0b\x32#.tallygate.v1.Feature.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x04\n\x04Plan\x12,\n\x03key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12-\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[^\\x00]{0,200}$\x12)\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\xd0\x0f\x32\n^[^\\x00]*$\x12\x19\n\x04rank\x18\x05 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12-\n\x06prices\x18\x06 \x03(\x0b\x32\x13.tallygate.v1.PriceB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12\x36\n\nallowances\x18\x07 \x03(\x0b\x32\x17.tallygate.v1.AllowanceB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12\"\n\ngrace_days\x18\x08 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18Z(\x00H\x00\x88\x01\x01\x12\x1e\n\ntrial_days\x18\t \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xda\x05(\x00\x12\x0f\n\x07retired\x18\n \x01(\x08\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12subscription_count\x18\x0c \x01(\x03\x12o\n\x08metadata\x18\r \x03(\x0b\x32 .tallygate.v1.Plan.MetadataEntryB;\xbaH8\x9a\x01\x35\x10@\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,64}$*\x15r\x13\x32\x11^[^\\x00]{0,1000}$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_grace_days\"\xbc\x02\n\x05Price\x12;\n\x08interval\x18\x01 \x01(\x0e\x32\x1d.tallygate.v1.BillingIntervalB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12!\n\x0einterval_count\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18$(\x00\x12+\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x13.tallygate.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01\x12>\n\x0fstripe_price_id\x18\x04 \x01(\tB%\xbaH\"r 2\x1e^(price_[A-Za-z0-9_]{1,120})?$\x12\x0f\n\x07retired\x18\x05 \x01(\x08:U\xbaHR\x1aP\n\x13\x61mount.not_negative\x12\x1b\x61mount must not be negative\x1a\x1cthis.amount.minor_units >= 0\"\x93\x02\n\tAllowance\x12\x34\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x11\n\x07\x65nabled\x18\x02 \x01(\x08H\x00\x12.\n\x0c\x63onfig_value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12$\n\x05limit\x18\x04 \x01(\x0b\x32\x13.tallygate.v1.LimitH\x00\x12\x1d\n\ngrace_days\x18\x05 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18Z(\x00\x12\x39\n\x0c\x66\x61ilure_mode\x18\x06 \x01(\x0e\x32\x19.tallygate.v1.FailureModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\r\n\x04gift\x12\x05\xbaH\x02\x08\x01\"\xd8\x03\n\x05Limit\x12\x33\n\x08quantity\x18\x01 \x01(\x03\x42\x1c\xbaH\x19\"\x14\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xc8\x01\x01H\x00\x88\x01\x01\x12\x32\n\x06period\x18\x02 \x01(\x0e\x32\x18.tallygate.v1.PeriodKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x34\n\x06\x61nchor\x18\x03 \x01(\x0e\x32\x1a.tallygate.v1.PeriodAnchorB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x0b\x65nforcement\x18\x04 \x01(\x0e\x32\x19.tallygate.v1.EnforcementB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\nthresholds\x18\x05 \x03(\x0b\x32\x17.tallygate.v1.ThresholdB\x08\xbaH\x05\x92\x01\x02\x10\n\x12(\n\x08rollover\x18\x06 \x01(\x0b\x32\x16.tallygate.v1.Rollover\x12\x36\n\x0etrial_quantity\x18\x07 \x01(\x03\x42\x19\xbaH\x16\"\x14\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01H\x01\x88\x01\x01\x12=\n\x0eoverrun_policy\x18\x08 \x01(\x0e\x32\x1b.tallygate.v1.OverrunPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\x0b\n\t_quantityB\x11\n\x0f_trial_quantity\"`\n\tThreshold\x12\x1d\n\x07percent\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01H\x00\x12$\n\x08quantity\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x01H\x00\x42\x0e\n\x05point\x12\x05\xbaH\x02\x08\x01\"Z\n\x08Rollover\x12&\n\x0cmin_quantity\x18\x01 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12&\n\x0cmax_quantity\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\"\xf9\x04\n\x05Meter\x12,\n\x03key\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[^\\x00]{0,200}$\x12)\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xd0\x0f\x32\n^[^\\x00]*$\x12)\n\nevent_type\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,200}$\x12?\n\x0b\x61ggregation\x18\x05 \x01(\x0e\x32\x1e.tallygate.v1.MeterAggregationB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12S\n\x0evalue_property\x18\x06 \x01(\tB;\xbaH8r624^([A-Za-z0-9_-]{1,64}(\\.[A-Za-z0-9_-]{1,64}){0,7})?$\x12\x18\n\x05scale\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\t(\x00\x12\x91\x01\n\x08group_by\x18\x08 \x03(\x0b\x32 .tallygate.v1.Meter.GroupByEntryB]\xbaHZ\x9a\x01W\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$*5r321^[A-Za-z0-9_-]{1,64}(\\.[A-Za-z0-9_-]{1,64}){0,7}$\x12\x38\n\x07\x66ilters\x18\t \x03(\x0b\x32\x1d.tallygate.v1.DimensionFilterB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x0f\n\x07retired\x18\n \x01(\x08\x1a.\n\x0cGroupByEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x01\n\x0f\x44imensionFilter\x12\x32\n\tdimension\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,63}$\x12\x39\n\x06values\x18\x02 \x03(\tB)\xbaH&\x92\x01#\x08\x01\x10\x64\"\x1dr\x1b\x32\x19^[^\\x00-\\x1f\\x7f]{0,256}$\"\xe5\x04\n\nModelPrice\x12?\n\tmodel_key\x18\x01 \x01(\tB,\xbaH)r\'2%^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$\x12(\n\rcurrency_code\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$\x12\x30\n\x18input_micros_per_million\x18\x03 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12\x31\n\x19output_micros_per_million\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12<\n\x1f\x63\x61\x63hed_input_micros_per_million\x18\x05 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00H\x00\x88\x01\x01\x12\x46\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03\x12\x44\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\xbaH\x13\xb2\x01\x10\x1a\x06\x08\x80\xae\x99\xa4\x0f\x32\x06\x08\x80\x87\xb5\xc3\x03:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19\x65nd_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_timeB\"\n _cached_input_micros_per_million*\x9f\x01\n\x0f\x42illingInterval\x12 \n\x1c\x42ILLING_INTERVAL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42ILLING_INTERVAL_DAY\x10\x01\x12\x19\n\x15\x42ILLING_INTERVAL_WEEK\x10\x02\x12\x1a\n\x16\x42ILLING_INTERVAL_MONTH\x10\x03\x12\x19\n\x15\x42ILLING_INTERVAL_YEAR\x10\x04*V\n\x0b\x45nforcement\x12\x1b\n\x17\x45NFORCEMENT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NFORCEMENT_HARD\x10\x01\x12\x14\n\x10\x45NFORCEMENT_SOFT\x10\x02*g\n\rOverrunPolicy\x12\x1e\n\x1aOVERRUN_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERRUN_POLICY_REJECT\x10\x01\x12\x1b\n\x17OVERRUN_POLICY_OVERDRAW\x10\x02*\xfe\x01\n\x10MeterAggregation\x12!\n\x1dMETER_AGGREGATION_UNSPECIFIED\x10\x00\x12\x19\n\x15METER_AGGREGATION_SUM\x10\x01\x12\x1b\n\x17METER_AGGREGATION_COUNT\x10\x02\x12\x19\n\x15METER_AGGREGATION_MAX\x10\x03\x12\x19\n\x15METER_AGGREGATION_MIN\x10\x04\x12\x1d\n\x19METER_AGGREGATION_AVERAGE\x10\x05\x12\x1c\n\x18METER_AGGREGATION_UNIQUE\x10\x06\x12\x1c\n\x18METER_AGGREGATION_LATEST\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,11 +41,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOG'].fields_by_name['tenant']._loaded_options = None
   _globals['_CATALOG'].fields_by_name['tenant']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CATALOG'].fields_by_name['features']._loaded_options = None
-  _globals['_CATALOG'].fields_by_name['features']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_CATALOG'].fields_by_name['features']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_CATALOG'].fields_by_name['plans']._loaded_options = None
-  _globals['_CATALOG'].fields_by_name['plans']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_CATALOG'].fields_by_name['plans']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_CATALOG'].fields_by_name['meters']._loaded_options = None
-  _globals['_CATALOG'].fields_by_name['meters']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_CATALOG'].fields_by_name['meters']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_CATALOG'].fields_by_name['model_prices']._loaded_options = None
   _globals['_CATALOG'].fields_by_name['model_prices']._serialized_options = b'\272H\006\222\001\003\020\350\007'
   _globals['_CATALOG'].fields_by_name['children']._loaded_options = None
@@ -55,13 +55,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANT'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_TENANT'].fields_by_name['tenant_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_TENANT'].fields_by_name['display_name']._loaded_options = None
-  _globals['_TENANT'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_TENANT'].fields_by_name['display_name']._serialized_options = b'\272H\024r\0222\020^[^\\x00]{0,200}$'
   _globals['_TENANT'].fields_by_name['parent_tenant_id']._loaded_options = None
   _globals['_TENANT'].fields_by_name['parent_tenant_id']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,62})?$'
   _globals['_TENANT'].fields_by_name['default_plan_key']._loaded_options = None
   _globals['_TENANT'].fields_by_name['default_plan_key']._serialized_options = b'\272H\037r\0352\033^([a-z][a-z0-9_.-]{0,63})?$'
   _globals['_TENANT'].fields_by_name['upgrade_url_template']._loaded_options = None
-  _globals['_TENANT'].fields_by_name['upgrade_url_template']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_TENANT'].fields_by_name['upgrade_url_template']._serialized_options = b'\272H\021r\017\030\320\0172\n^[^\\x00]*$'
   _globals['_TENANT'].fields_by_name['default_currency_code']._loaded_options = None
   _globals['_TENANT'].fields_by_name['default_currency_code']._serialized_options = b'\272H\021r\0172\r^([A-Z]{3})?$'
   _globals['_TENANT'].fields_by_name['default_time_zone']._loaded_options = None
@@ -69,7 +69,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANT'].fields_by_name['default_failure_mode']._loaded_options = None
   _globals['_TENANT'].fields_by_name['default_failure_mode']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_TENANT'].fields_by_name['default_grace_days']._loaded_options = None
-  _globals['_TENANT'].fields_by_name['default_grace_days']._serialized_options = b'\272H\007\032\005\030\355\002(\000'
+  _globals['_TENANT'].fields_by_name['default_grace_days']._serialized_options = b'\272H\006\032\004\030Z(\000'
   _globals['_TENANT'].fields_by_name['late_event_window']._loaded_options = None
   _globals['_TENANT'].fields_by_name['late_event_window']._serialized_options = b'\272H\014\252\001\t\"\005\010\200\311\270\0012\000'
   _globals['_TENANT'].fields_by_name['usage_retention_days']._loaded_options = None
@@ -83,11 +83,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEATURE'].fields_by_name['kind']._loaded_options = None
   _globals['_FEATURE'].fields_by_name['kind']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_FEATURE'].fields_by_name['display_name']._loaded_options = None
-  _globals['_FEATURE'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_FEATURE'].fields_by_name['display_name']._serialized_options = b'\272H\024r\0222\020^[^\\x00]{0,200}$'
   _globals['_FEATURE'].fields_by_name['description']._loaded_options = None
-  _globals['_FEATURE'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_FEATURE'].fields_by_name['description']._serialized_options = b'\272H\021r\017\030\320\0172\n^[^\\x00]*$'
   _globals['_FEATURE'].fields_by_name['unit']._loaded_options = None
-  _globals['_FEATURE'].fields_by_name['unit']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_FEATURE'].fields_by_name['unit']._serialized_options = b'\272H\023r\0212\017^[^\\x00]{0,64}$'
   _globals['_FEATURE'].fields_by_name['failure_mode']._loaded_options = None
   _globals['_FEATURE'].fields_by_name['failure_mode']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_FEATURE'].fields_by_name['meter_key']._loaded_options = None
@@ -99,17 +99,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLAN'].fields_by_name['key']._loaded_options = None
   _globals['_PLAN'].fields_by_name['key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
   _globals['_PLAN'].fields_by_name['display_name']._loaded_options = None
-  _globals['_PLAN'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_PLAN'].fields_by_name['display_name']._serialized_options = b'\272H\024r\0222\020^[^\\x00]{0,200}$'
   _globals['_PLAN'].fields_by_name['description']._loaded_options = None
-  _globals['_PLAN'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_PLAN'].fields_by_name['description']._serialized_options = b'\272H\021r\017\030\320\0172\n^[^\\x00]*$'
   _globals['_PLAN'].fields_by_name['rank']._loaded_options = None
   _globals['_PLAN'].fields_by_name['rank']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
   _globals['_PLAN'].fields_by_name['prices']._loaded_options = None
   _globals['_PLAN'].fields_by_name['prices']._serialized_options = b'\272H\005\222\001\002\020d'
   _globals['_PLAN'].fields_by_name['allowances']._loaded_options = None
-  _globals['_PLAN'].fields_by_name['allowances']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_PLAN'].fields_by_name['allowances']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_PLAN'].fields_by_name['grace_days']._loaded_options = None
-  _globals['_PLAN'].fields_by_name['grace_days']._serialized_options = b'\272H\007\032\005\030\355\002(\000'
+  _globals['_PLAN'].fields_by_name['grace_days']._serialized_options = b'\272H\006\032\004\030Z(\000'
   _globals['_PLAN'].fields_by_name['trial_days']._loaded_options = None
   _globals['_PLAN'].fields_by_name['trial_days']._serialized_options = b'\272H\007\032\005\030\332\005(\000'
   _globals['_PLAN'].fields_by_name['metadata']._loaded_options = None
@@ -122,12 +122,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRICE'].fields_by_name['amount']._serialized_options = b'\272H\003\310\001\001'
   _globals['_PRICE'].fields_by_name['stripe_price_id']._loaded_options = None
   _globals['_PRICE'].fields_by_name['stripe_price_id']._serialized_options = b'\272H\"r 2\036^(price_[A-Za-z0-9_]{1,120})?$'
+  _globals['_PRICE']._loaded_options = None
+  _globals['_PRICE']._serialized_options = b'\272HR\032P\n\023amount.not_negative\022\033amount must not be negative\032\034this.amount.minor_units >= 0'
   _globals['_ALLOWANCE'].oneofs_by_name['gift']._loaded_options = None
   _globals['_ALLOWANCE'].oneofs_by_name['gift']._serialized_options = b'\272H\002\010\001'
   _globals['_ALLOWANCE'].fields_by_name['feature_key']._loaded_options = None
   _globals['_ALLOWANCE'].fields_by_name['feature_key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
   _globals['_ALLOWANCE'].fields_by_name['grace_days']._loaded_options = None
-  _globals['_ALLOWANCE'].fields_by_name['grace_days']._serialized_options = b'\272H\007\032\005\030\355\002(\000'
+  _globals['_ALLOWANCE'].fields_by_name['grace_days']._serialized_options = b'\272H\006\032\004\030Z(\000'
   _globals['_ALLOWANCE'].fields_by_name['failure_mode']._loaded_options = None
   _globals['_ALLOWANCE'].fields_by_name['failure_mode']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LIMIT'].fields_by_name['quantity']._loaded_options = None
@@ -139,7 +141,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMIT'].fields_by_name['enforcement']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['enforcement']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LIMIT'].fields_by_name['thresholds']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['thresholds']._serialized_options = b'\272H\005\222\001\002\020\024'
+  _globals['_LIMIT'].fields_by_name['thresholds']._serialized_options = b'\272H\005\222\001\002\020\n'
   _globals['_LIMIT'].fields_by_name['trial_quantity']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['trial_quantity']._serialized_options = b'\272H\026\"\024\030\200\200\232\246\352\257\343\001(\377\377\377\377\377\377\377\377\377\001'
   _globals['_LIMIT'].fields_by_name['overrun_policy']._loaded_options = None
@@ -159,9 +161,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METER'].fields_by_name['key']._loaded_options = None
   _globals['_METER'].fields_by_name['key']._serialized_options = b'\272H\034r\0322\030^[a-z][a-z0-9_.-]{0,63}$'
   _globals['_METER'].fields_by_name['display_name']._loaded_options = None
-  _globals['_METER'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_METER'].fields_by_name['display_name']._serialized_options = b'\272H\024r\0222\020^[^\\x00]{0,200}$'
   _globals['_METER'].fields_by_name['description']._loaded_options = None
-  _globals['_METER'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_METER'].fields_by_name['description']._serialized_options = b'\272H\021r\017\030\320\0172\n^[^\\x00]*$'
   _globals['_METER'].fields_by_name['event_type']._loaded_options = None
   _globals['_METER'].fields_by_name['event_type']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,200}$'
   _globals['_METER'].fields_by_name['aggregation']._loaded_options = None
@@ -192,44 +194,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELPRICE'].fields_by_name['start_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
   _globals['_MODELPRICE'].fields_by_name['end_time']._loaded_options = None
   _globals['_MODELPRICE'].fields_by_name['end_time']._serialized_options = b'\272H\023\262\001\020\032\006\010\200\256\231\244\0172\006\010\200\207\265\303\003'
-  _globals['_BILLINGINTERVAL']._serialized_start=4962
-  _globals['_BILLINGINTERVAL']._serialized_end=5121
-  _globals['_ENFORCEMENT']._serialized_start=5123
-  _globals['_ENFORCEMENT']._serialized_end=5209
-  _globals['_OVERRUNPOLICY']._serialized_start=5211
-  _globals['_OVERRUNPOLICY']._serialized_end=5314
-  _globals['_METERAGGREGATION']._serialized_start=5317
-  _globals['_METERAGGREGATION']._serialized_end=5571
+  _globals['_MODELPRICE']._loaded_options = None
+  _globals['_MODELPRICE']._serialized_options = b'\272H\222\001\032\217\001\n\031end_time.after_start_time\022!end_time must be after start_time\032O!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time'
+  _globals['_BILLINGINTERVAL']._serialized_start=5348
+  _globals['_BILLINGINTERVAL']._serialized_end=5507
+  _globals['_ENFORCEMENT']._serialized_start=5509
+  _globals['_ENFORCEMENT']._serialized_end=5595
+  _globals['_OVERRUNPOLICY']._serialized_start=5597
+  _globals['_OVERRUNPOLICY']._serialized_end=5700
+  _globals['_METERAGGREGATION']._serialized_start=5703
+  _globals['_METERAGGREGATION']._serialized_end=5957
   _globals['_CATALOG']._serialized_start=249
   _globals['_CATALOG']._serialized_end=626
   _globals['_TENANT']._serialized_start=629
-  _globals['_TENANT']._serialized_end=1482
-  _globals['_TENANT_METADATAENTRY']._serialized_start=1412
-  _globals['_TENANT_METADATAENTRY']._serialized_end=1459
-  _globals['_FEATURE']._serialized_start=1485
-  _globals['_FEATURE']._serialized_end=1975
-  _globals['_FEATURE_METADATAENTRY']._serialized_start=1412
-  _globals['_FEATURE_METADATAENTRY']._serialized_end=1459
-  _globals['_PLAN']._serialized_start=1978
-  _globals['_PLAN']._serialized_end=2580
-  _globals['_PLAN_METADATAENTRY']._serialized_start=1412
-  _globals['_PLAN_METADATAENTRY']._serialized_end=1459
-  _globals['_PRICE']._serialized_start=2583
-  _globals['_PRICE']._serialized_end=2812
-  _globals['_ALLOWANCE']._serialized_start=2815
-  _globals['_ALLOWANCE']._serialized_end=3091
-  _globals['_LIMIT']._serialized_start=3094
-  _globals['_LIMIT']._serialized_end=3566
-  _globals['_THRESHOLD']._serialized_start=3568
-  _globals['_THRESHOLD']._serialized_end=3664
-  _globals['_ROLLOVER']._serialized_start=3666
-  _globals['_ROLLOVER']._serialized_end=3756
-  _globals['_METER']._serialized_start=3759
-  _globals['_METER']._serialized_end=4365
-  _globals['_METER_GROUPBYENTRY']._serialized_start=4319
-  _globals['_METER_GROUPBYENTRY']._serialized_end=4365
-  _globals['_DIMENSIONFILTER']._serialized_start=4368
-  _globals['_DIMENSIONFILTER']._serialized_end=4496
-  _globals['_MODELPRICE']._serialized_start=4499
-  _globals['_MODELPRICE']._serialized_end=4959
+  _globals['_TENANT']._serialized_end=1534
+  _globals['_TENANT_METADATAENTRY']._serialized_start=1464
+  _globals['_TENANT_METADATAENTRY']._serialized_end=1511
+  _globals['_FEATURE']._serialized_start=1537
+  _globals['_FEATURE']._serialized_end=2069
+  _globals['_FEATURE_METADATAENTRY']._serialized_start=1464
+  _globals['_FEATURE_METADATAENTRY']._serialized_end=1511
+  _globals['_PLAN']._serialized_start=2072
+  _globals['_PLAN']._serialized_end=2700
+  _globals['_PLAN_METADATAENTRY']._serialized_start=1464
+  _globals['_PLAN_METADATAENTRY']._serialized_end=1511
+  _globals['_PRICE']._serialized_start=2703
+  _globals['_PRICE']._serialized_end=3019
+  _globals['_ALLOWANCE']._serialized_start=3022
+  _globals['_ALLOWANCE']._serialized_end=3297
+  _globals['_LIMIT']._serialized_start=3300
+  _globals['_LIMIT']._serialized_end=3772
+  _globals['_THRESHOLD']._serialized_start=3774
+  _globals['_THRESHOLD']._serialized_end=3870
+  _globals['_ROLLOVER']._serialized_start=3872
+  _globals['_ROLLOVER']._serialized_end=3962
+  _globals['_METER']._serialized_start=3965
+  _globals['_METER']._serialized_end=4598
+  _globals['_METER_GROUPBYENTRY']._serialized_start=4552
+  _globals['_METER_GROUPBYENTRY']._serialized_end=4598
+  _globals['_DIMENSIONFILTER']._serialized_start=4601
+  _globals['_DIMENSIONFILTER']._serialized_end=4729
+  _globals['_MODELPRICE']._serialized_start=4732
+  _globals['_MODELPRICE']._serialized_end=5345
 # @@protoc_insertion_point(module_scope)

@@ -87,7 +87,7 @@ class Catalog(_message.Message):
     def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., plans: _Optional[_Iterable[_Union[Plan, _Mapping]]] = ..., meters: _Optional[_Iterable[_Union[Meter, _Mapping]]] = ..., model_prices: _Optional[_Iterable[_Union[ModelPrice, _Mapping]]] = ..., children: _Optional[_Iterable[_Union[Catalog, _Mapping]]] = ..., revision: _Optional[int] = ..., apply_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Tenant(_message.Message):
-    __slots__ = ("tenant_id", "display_name", "parent_tenant_id", "default_plan_key", "auto_provision", "upgrade_url_template", "default_currency_code", "default_time_zone", "default_failure_mode", "default_grace_days", "closed_period_corrections", "late_event_window", "usage_retention_days", "metadata")
+    __slots__ = ("tenant_id", "display_name", "parent_tenant_id", "default_plan_key", "auto_provision", "upgrade_url_template", "default_currency_code", "default_time_zone", "default_failure_mode", "default_grace_days", "closed_period_corrections", "late_event_window", "usage_retention_days", "inherit_features", "metadata")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class Tenant(_message.Message):
     CLOSED_PERIOD_CORRECTIONS_FIELD_NUMBER: _ClassVar[int]
     LATE_EVENT_WINDOW_FIELD_NUMBER: _ClassVar[int]
     USAGE_RETENTION_DAYS_FIELD_NUMBER: _ClassVar[int]
+    INHERIT_FEATURES_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
     display_name: str
@@ -122,8 +123,9 @@ class Tenant(_message.Message):
     closed_period_corrections: bool
     late_event_window: _duration_pb2.Duration
     usage_retention_days: int
+    inherit_features: bool
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., parent_tenant_id: _Optional[str] = ..., default_plan_key: _Optional[str] = ..., auto_provision: _Optional[bool] = ..., upgrade_url_template: _Optional[str] = ..., default_currency_code: _Optional[str] = ..., default_time_zone: _Optional[str] = ..., default_failure_mode: _Optional[_Union[_access_pb2.FailureMode, str]] = ..., default_grace_days: _Optional[int] = ..., closed_period_corrections: _Optional[bool] = ..., late_event_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage_retention_days: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., parent_tenant_id: _Optional[str] = ..., default_plan_key: _Optional[str] = ..., auto_provision: _Optional[bool] = ..., upgrade_url_template: _Optional[str] = ..., default_currency_code: _Optional[str] = ..., default_time_zone: _Optional[str] = ..., default_failure_mode: _Optional[_Union[_access_pb2.FailureMode, str]] = ..., default_grace_days: _Optional[int] = ..., closed_period_corrections: _Optional[bool] = ..., late_event_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage_retention_days: _Optional[int] = ..., inherit_features: _Optional[bool] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Feature(_message.Message):
     __slots__ = ("key", "kind", "display_name", "description", "unit", "failure_mode", "meter_key", "retired", "metadata")

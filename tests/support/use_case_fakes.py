@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
@@ -13,6 +12,7 @@ from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import PeriodKind
 from tallygate_server.errors import TallygateError
+from tallygate_server.usage_queries import FeatureUsage, UsageEntry
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -107,7 +107,7 @@ class FakeChecks(Scripted):
         return outcomes
 
     async def list_entitlements(
-        self, tenant_id: TenantId, account_id: AccountId
+        self, _tenant_id: TenantId, account_id: AccountId
     ) -> list[tuple[str, CheckAnswer]]:
         """Answer with five features."""
         self.raise_if_scripted(account_id)
@@ -169,39 +169,42 @@ class FakeMetering(Scripted):
         return outcomes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeUsage:
-    """FeatureUsage in memory."""
+def a_usage(
+    feature_key: str = "text_rewrite", *, feature_kind: FeatureKind = FeatureKind.COUNTER
+) -> FeatureUsage:
+    """Describe a daily counter, or a gauge."""
+    counter = feature_kind is FeatureKind.COUNTER
+    return FeatureUsage(
+        feature_key=feature_key,
+        feature_kind=feature_kind,
+        limit_quantity=10,
+        used_quantity=3,
+        held_quantity=1,
+        period_kind=PeriodKind.DAY if counter else PeriodKind.LIFETIME,
+        period_start=datetime(2026, 11, 20, tzinfo=UTC),
+        period_end=MIDNIGHT if counter else None,
+        threshold_percent=0,
+        plan_key="free",
+        revision=7,
+        reason=Reason.OK,
+    )
 
-    feature_key: str = "text_rewrite"
-    feature_kind: FeatureKind = FeatureKind.COUNTER
-    limit_quantity: int = 10
-    used_quantity: int = 3
-    held_quantity: int = 1
-    remaining_quantity: int = 6
-    period_kind: PeriodKind = PeriodKind.DAY
-    period_start: datetime = datetime(2026, 11, 20, tzinfo=UTC)
-    period_end: datetime | None = MIDNIGHT
-    threshold_percent: int = 0
-    plan_key: str = "free"
-    revision: int = 7
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeEntry:
-    """UsageEntry in memory."""
-
-    entry_id: int
-    feature_key: str = "text_rewrite"
-    quantity: int = 1
-    used_after: int = 1
-    limit_quantity: int = 10
-    period_kind: PeriodKind = PeriodKind.DAY
-    period_start: datetime = datetime(2026, 11, 20, tzinfo=UTC)
-    event_time: datetime = NOW
-    recorded_time: datetime = NOW
-    request_id: str | None = None
-    dimensions: dict[str, str] = field(default_factory=dict)
+def an_entry(entry_id: int) -> UsageEntry:
+    """Describe a line of the ledger."""
+    return UsageEntry(
+        entry_id=entry_id,
+        feature_key="text_rewrite",
+        quantity=1,
+        used_after=entry_id,
+        limit_quantity=10,
+        period_kind=PeriodKind.DAY,
+        period_start=datetime(2026, 11, 20, tzinfo=UTC),
+        event_time=NOW,
+        recorded_time=NOW,
+        request_id="",
+        dimensions={"model": "small"},
+    )
 
 
 class FakeUsageQueries(Scripted):
@@ -209,22 +212,20 @@ class FakeUsageQueries(Scripted):
 
     def __init__(self) -> None:
         super().__init__()
-        self.all_entries = [FakeEntry(entry_id=entry_id) for entry_id in range(25, 0, -1)]
+        self.asked: tuple[str, datetime | None, datetime | None] | None = None
+        self.all_entries = [an_entry(entry_id) for entry_id in range(1, 26)]
 
     async def usage(
         self, _tenant_id: TenantId, account_id: AccountId, feature_key: FeatureKey, _at: datetime | None
-    ) -> FakeUsage:
+    ) -> FeatureUsage:
         """Answer as scripted."""
         self.raise_if_scripted(account_id)
-        return FakeUsage(feature_key=feature_key)
+        return a_usage(feature_key)
 
-    async def quota(self, _tenant_id: TenantId, account_id: AccountId) -> list[FakeUsage]:
+    async def quota(self, _tenant_id: TenantId, account_id: AccountId) -> list[FeatureUsage]:
         """Answer with two counters."""
         self.raise_if_scripted(account_id)
-        return [
-            FakeUsage(),
-            FakeUsage(feature_key="devices", feature_kind=FeatureKind.GAUGE, period_end=None),
-        ]
+        return [a_usage(), a_usage("devices", feature_kind=FeatureKind.GAUGE)]
 
     async def entries(
         self,
@@ -236,8 +237,8 @@ class FakeUsageQueries(Scripted):
         end: datetime | None,
         after_entry_id: int,
         limit: int,
-    ) -> list[FakeEntry]:
-        """Page through the entries, newest first."""
+    ) -> list[UsageEntry]:
+        """Page through the entries, in id order."""
         self.raise_if_scripted(account_id)
-        older = [entry for entry in self.all_entries if not after_entry_id or entry.entry_id < after_entry_id]
-        return older[:limit]
+        self.asked = (feature_key, start, end)
+        return [entry for entry in self.all_entries if entry.entry_id > after_entry_id][:limit]

@@ -25,11 +25,12 @@ from tallygate_server.domain.call import Check, CheckAnswer, Increment, Incremen
 from tallygate_server.domain.catalog import ConfigValue, FeatureKind
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.domain.limits import EVENT_AGE_SECONDS_MAX, EVENT_AHEAD_SECONDS_MAX, LIMIT_UNLIMITED
+from tallygate_server.domain.limits import EVENT_AGE_SECONDS_MAX, EVENT_AHEAD_SECONDS_MAX
 from tallygate_server.domain.period import PeriodKind
 from tallygate_server.errors import FieldViolation, InvalidRequest, RevisionNotReached, TallygateError
 from tallygate_server.transport.status import status_message_of
-from tallygate_server.transport.use_cases import Clock, FeatureUsage, UsageEntry
+from tallygate_server.transport.use_cases import Now
+from tallygate_server.usage_queries import FeatureUsage, UsageEntry
 
 _CACHED_MAX: Final = 8_192
 _NANOS_PER_SECOND: Final = 1_000_000_000
@@ -299,9 +300,7 @@ def to_api_entitlement(feature_key: str, answer: CheckAnswer) -> entitlement_pb2
 # Increments
 
 
-def from_api_increment(
-    request: usage_service_pb2.IncrementRequest, now: Clock, *, path: str = ""
-) -> Increment:
+def from_api_increment(request: usage_service_pb2.IncrementRequest, now: Now, *, path: str = "") -> Increment:
     """Convert a valid increment; an event time outside its window is an InvalidRequest of `path` + event_time."""
     event_time: datetime | None = None
     if request.HasField("event_time"):
@@ -320,7 +319,7 @@ def from_api_increment(
     )
 
 
-def from_api_increments(request: usage_service_pb2.BatchIncrementRequest, now: Clock) -> list[Increment]:
+def from_api_increments(request: usage_service_pb2.BatchIncrementRequest, now: Now) -> list[Increment]:
     """Convert a valid batch; an InvalidRequest names every item at fault."""
     increments: list[Increment] = []
     violations: list[FieldViolation] = []
@@ -441,7 +440,7 @@ def _unlike_items(increments: Sequence[Increment]) -> list[FieldViolation]:
 
 def to_api_quota(usage: FeatureUsage) -> usage_pb2.Quota:
     """Convert where an account stands with a feature."""
-    reason = _one_more(usage)
+    reason = usage.reason
     return usage_pb2.Quota(
         feature_key=usage.feature_key,
         feature_kind=_FEATURE_KIND[usage.feature_kind],
@@ -469,7 +468,7 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
         kind=usage_pb2.USAGE_ENTRY_KIND_INCREMENT,
         quantity=entry.quantity,
         used_quantity=entry.used_after,
-        request_id=entry.request_id or "",
+        request_id=entry.request_id,
         event_time=to_api_instant(entry.event_time),
         commit_time=to_api_instant(entry.recorded_time),
         period=(
@@ -479,12 +478,6 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
         ),
         dimensions=entry.dimensions,
     )
-
-
-def _one_more(usage: FeatureUsage) -> Reason:
-    if usage.limit_quantity == LIMIT_UNLIMITED:
-        return Reason.UNLIMITED
-    return Reason.OK if usage.remaining_quantity > 0 else Reason.EXHAUSTED
 
 
 def _period(usage: FeatureUsage) -> period_pb2.Period:

@@ -21,7 +21,6 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
 from tallygate_server.errors import FieldViolation, InvalidRequest, MalformedMessage, NotBuilt
-from tallygate_server.transport.call_statistics import CallObserver
 from tallygate_server.transport.load import InFlight
 from tallygate_server.transport.status import Failure, ServerDeadlineExceeded, failure_of
 
@@ -36,6 +35,13 @@ _CANCELLED: Final = "CANCELLED"
 
 Accept = Callable[[Any], bool]
 """Tells whether a message certainly obeys its rules."""
+
+
+class CallObserver(Protocol):
+    """Whoever wants to know about every finished call."""
+
+    def __call__(self, method: str, code: str, seconds: float, /) -> None:
+        """Take note of one call: full method name, gRPC code name, duration."""
 
 
 class HandlerRegistry(Protocol):

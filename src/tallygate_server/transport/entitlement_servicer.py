@@ -13,7 +13,7 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.transport import convert, paging
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, Clock
+from tallygate_server.transport.use_cases import AccessChecks, Now
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
 
@@ -26,7 +26,7 @@ class EntitlementServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, checks: AccessChecks, now: Clock) -> None:
+    def __init__(self, checks: AccessChecks, now: Now) -> None:
         self._checks = checks
         self._now = now
 

@@ -27,7 +27,7 @@ from google.protobuf.message import DecodeError
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from tallygate_server.errors import TallygateError
-from tallygate_server.transport.call_statistics import CallObserver
+from tallygate_server.transport.endpoint import CallObserver
 from tallygate_server.transport.fast_lane import FastLane
 from tallygate_server.transport.load import InFlight
 from tallygate_server.transport.status import Failure, ServerDeadlineExceeded, ShuttingDown, failure_of
@@ -152,8 +152,11 @@ class NativeServer(native_aio.Server):
                     self._leave(call_id)
                 continue
             if refusing is not None:
-                self._open_front.fail(
-                    call_id, refusing.code_number, refusing.message, list(refusing.trailing_metadata)
+                front.fail(
+                    call_id,
+                    refusing.code_number,
+                    refusing.message,
+                    trailing_metadata=list(refusing.trailing_metadata),
                 )
                 continue
             taker = takers[method_id]

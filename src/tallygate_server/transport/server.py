@@ -16,8 +16,14 @@ from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2, usage_service_pb2
 from tallygate_server.transport import acceptance
-from tallygate_server.transport.call_statistics import CallObserver, CallStatistics
-from tallygate_server.transport.endpoint import TIMEOUT_MS_DEFAULT, Accept, Endpoint, HandlerRegistry, Rules
+from tallygate_server.transport.endpoint import (
+    TIMEOUT_MS_DEFAULT,
+    Accept,
+    CallObserver,
+    Endpoint,
+    HandlerRegistry,
+    Rules,
+)
 from tallygate_server.transport.fast_lane import FastLane
 from tallygate_server.transport.health import HealthServicer
 from tallygate_server.transport.load import IN_FLIGHT_DEFAULT, InFlight
@@ -112,14 +118,12 @@ class GrpcServer:
         server: aio.Server,
         health: HealthServicer,
         in_flight: InFlight,
-        statistics: CallStatistics,
         tls: Tls | None,
     ) -> None:
         """Use `build_server`."""
         self.kind = kind
         self.health = health
         self.in_flight = in_flight
-        self.statistics = statistics
         self._server = server
         self._tls = tls
 
@@ -164,8 +168,8 @@ def build_server(
     kind: TransportKind,
     servicers: Sequence[Servicer],
     *,
+    observe: CallObserver,
     limits: ServerLimits | None = None,
-    observe: CallObserver | None = None,
     fast_lanes: bool = True,
     reflection: bool = True,
     reuse_port: bool = False,
@@ -173,19 +177,17 @@ def build_server(
 ) -> GrpcServer:
     """Put a server together on the native or the grpcio transport; must run in the loop that will serve.
 
-    Every finished call is counted in the server's `statistics` and also reported to `observe`. With
-    `reuse_port` several processes may share a port; without, a taken port is an error.
+    Every finished call is reported to `observe`. With `reuse_port` several processes may share a port;
+    without, a taken port is an error.
     """
     if kind == "native" and tls is not None:
         raise ValueError("the native transport has no TLS; choose the grpcio transport for a TLS listener")
     limits = limits or ServerLimits()
-    statistics = CallStatistics()
     in_flight = InFlight(limits.in_flight_max)
-    note: CallObserver = statistics if observe is None else _Both(statistics, observe)
     endpoint = Endpoint(
         rules=Rules(_ACCEPTS),
         in_flight=in_flight,
-        observe=note,
+        observe=observe,
         timeout_ms=limits.timeout_ms,
         timeouts_ms=_TIMEOUTS_MS,
     )
@@ -202,7 +204,7 @@ def build_server(
         server = NativeServer(
             lanes=lanes if fast_lanes else (),
             in_flight=in_flight,
-            observe=note,
+            observe=observe,
             timeout_ms=limits.timeout_ms,
             options=options,
         )
@@ -217,21 +219,7 @@ def build_server(
     if reflection:
         names = [health.SERVICE.full_name, *(servicer.SERVICE.full_name for servicer in servicers)]
         register_reflection(registry, names)
-    return GrpcServer(
-        kind=kind, server=server, health=health, in_flight=in_flight, statistics=statistics, tls=tls
-    )
-
-
-class _Both:
-    """Reports to the statistics and to another observer."""
-
-    def __init__(self, first: CallObserver, second: CallObserver) -> None:
-        self._first = first
-        self._second = second
-
-    def __call__(self, method: str, code: str, seconds: float, /) -> None:
-        self._first(method, code, seconds)
-        self._second(method, code, seconds)
+    return GrpcServer(kind=kind, server=server, health=health, in_flight=in_flight, tls=tls)
 
 
 class _GenericRegistry:

@@ -13,7 +13,7 @@ from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.transport import convert, paging
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import Clock, Metering, UsageQueries
+from tallygate_server.transport.use_cases import Now, Metering, UsageQueries
 
 SERVICE: Final[ServiceDescriptor] = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
 
@@ -26,7 +26,7 @@ class UsageServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, metering: Metering, queries: UsageQueries, now: Clock) -> None:
+    def __init__(self, metering: Metering, queries: UsageQueries, now: Now) -> None:
         self._metering = metering
         self._queries = queries
         self._now = now

@@ -125,14 +125,13 @@ class Endpoint:
 
         A service that is not sheddable is answered however busy the server is.
         """
-        methods = [Method.of(descriptor) for descriptor in service.methods]
-        self._rules.warm(method.request for method in methods)
-        handlers = {
-            descriptor.name: self._handler(
-                method, getattr(servicer, descriptor.name, None), sheddable=sheddable
-            )
-            for descriptor, method in zip(service.methods, methods, strict=True)
-        }
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for descriptor in service.methods:
+            method = Method.of(descriptor)
+            function = getattr(servicer, descriptor.name, None)
+            if function is not None:
+                self._rules.warm([method.request])
+            handlers[descriptor.name] = self._handler(method, function, sheddable=sheddable)
         registry.add_registered_method_handlers(service.full_name, handlers)
 
     def decode(self, method: Method, payload: bytes | None) -> Message:
@@ -151,19 +150,21 @@ class Endpoint:
     ) -> grpc.RpcMethodHandler[Any, Any]:
         in_flight = self._in_flight if sheddable else None
         if method.streaming:
-            stream = self._stream(method, function or _unbuilt_stream(method), in_flight)
+            stream = self._stream(method, function, in_flight)
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
-        unary = self._unary(method, function or _unbuilt(method), in_flight)
+        unary = self._unary(method, function, in_flight)
         return grpc.unary_unary_rpc_method_handler(cast("Any", unary))
 
     def _unary(
-        self, method: Method, function: Callable[..., Awaitable[Message]], in_flight: InFlight | None
+        self, method: Method, function: Callable[..., Awaitable[Message]] | None, in_flight: InFlight | None
     ) -> Callable[[bytes | None, aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
         timeout_ms = self._timeouts_ms.get(method.path, self._timeout_ms)
         timeout_seconds = timeout_ms / 1_000
         observe, path = self._observe, method.path
 
         async def answer(payload: bytes | None, context: aio.ServicerContext[Any, Any]) -> bytes:
+            if function is None:
+                raise NotBuilt(path[1:])
             if _has_deadline(context):
                 response = await function(self.decode(method, payload), context)
             else:
@@ -203,7 +204,10 @@ class Endpoint:
         return handle
 
     def _stream(
-        self, method: Method, function: Callable[..., AsyncGenerator[Message]], in_flight: InFlight | None
+        self,
+        method: Method,
+        function: Callable[..., AsyncGenerator[Message]] | None,
+        in_flight: InFlight | None,
     ) -> Callable[[bytes | None, aio.ServicerContext[Any, Any]], AsyncIterator[bytes]]:
         observe, path = self._observe, method.path
 
@@ -218,6 +222,8 @@ class Endpoint:
                 if in_flight is not None:
                     in_flight.enter()
                     entered = True
+                if function is None:
+                    raise NotBuilt(path[1:])
                 async with aclosing(function(self.decode(method, payload), context)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
@@ -238,22 +244,6 @@ class Endpoint:
 def _has_deadline(context: aio.ServicerContext[Any, Any]) -> bool:
     remaining = cast("float | None", context.time_remaining())
     return remaining is not None and remaining < _NO_DEADLINE_SECONDS
-
-
-def _unbuilt(method: Method) -> Callable[..., Awaitable[Message]]:
-    async def refuse(_request: Message, _context: object) -> Message:
-        raise NotBuilt(method.path[1:])
-
-    return refuse
-
-
-def _unbuilt_stream(method: Method) -> Callable[..., AsyncGenerator[Message]]:
-    async def refuse(_request: Message, _context: object) -> AsyncGenerator[Message]:
-        if method.path:
-            raise NotBuilt(method.path[1:])
-        yield method.request()  # never reached: it makes this a generator
-
-    return refuse
 
 
 def _field_violation(violation: protovalidate.Violation) -> FieldViolation:

@@ -23,7 +23,6 @@ from typing import Any, Final
 import pygrpc_native.aio as native_aio
 import structlog
 from google.protobuf.message import DecodeError
-
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from tallygate_server.errors import TallygateError

@@ -13,7 +13,7 @@ from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.transport import convert, paging
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import Now, Metering, UsageQueries
+from tallygate_server.transport.use_cases import Metering, Now, UsageQueries
 
 SERVICE: Final[ServiceDescriptor] = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
 

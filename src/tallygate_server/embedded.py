@@ -65,6 +65,9 @@ ROOT_SERVER_HOME = Path("/var/lib/tallygate")
 START_TIMEOUT_S = 60.0
 """Longest wait for a server to answer; crash recovery of a large cluster needs the most."""
 
+PROBE_TIMEOUT_S = 5.0
+"""Longest wait for one attempt to get an answer."""
+
 LEFTOVER_TIMEOUT_S = 10.0
 """Longest wait for a leftover server to end after it was told to."""
 
@@ -233,9 +236,16 @@ def server_pids(program: str, working_dir: Path) -> list[int]:
 class _Keeper:
     """One running server, through the process that keeps it (see `embedded_keeper`)."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ended: asyncio.StreamReader, server_pid: int) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        ended: asyncio.StreamReader,
+        transport: asyncio.ReadTransport,
+        server_pid: int,
+    ) -> None:
         self._process = process
         self._ended = ended
+        self._transport = transport
         self.server_pid = server_pid
         self.started_s = time.monotonic()
 
@@ -250,23 +260,27 @@ class _Keeper:
             # Away from our terminal: a Ctrl-C reaches us alone, and we still need the servers while we drain.
             start_new_session=True,
         )
+        assert process.stdin is not None
         assert process.stdout is not None
         ended = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ended), process.stdout)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ended), process.stdout)
         line = await ended.readline()
         if not line:
+            transport.close()
+            process.stdin.close()
             process.wait()
             raise EmbeddedError(
                 f"The process that keeps {order['title']} ended at once.",
                 f"Look into {order['log_file']} and run tallygate doctor.",
             )
-        return cls(process, ended, int(line))
+        return cls(process, ended, transport, int(line))
 
     async def end(self) -> int:
         """Wait until the server has ended and return its exit status."""
         # The keeper holds the pipe open for as long as it lives.
         await self._ended.read()
+        self._transport.close()
         self._close_stdin()
         return self._process.wait()
 
@@ -428,9 +442,9 @@ class _Supervised:
                 metrics.embedded_restart(self._recipe.name)
                 try:
                     await self._launch()
-                except EmbeddedError as error:
+                except Exception as error:  # noqa: BLE001 - whatever it was, giving up would leave no server at all.
                     failures += 1
-                    log.error("embedded_restart_failed", server=self._recipe.name, error=str(error))  # noqa: TRY400
+                    log.error("embedded_restart_failed", server=self._recipe.name, error=repr(error))  # noqa: TRY400
                 else:
                     log.info("embedded_server_restarted", server=self._recipe.name, pid=self.pid)
                     break
@@ -598,13 +612,16 @@ class _Place:
         """Look at the data directory, settle on an account, and make what is missing; the lock is held."""
         account = _choose_account(data_dir)
         server_home = _choose_server_home(data_dir, account)
+        programs = _runnable_programs(find_programs(), account, server_home)
+        password = _password(data_dir)
         return cls(
             data_dir=data_dir,
             server_home=server_home,
+            # Last, as the only thing outside of the data directory: a refused start leaves nothing behind.
             runtime_dir=_make_runtime_dir(data_dir, account),
             account=account,
-            programs=_runnable_programs(find_programs(), account, server_home),
-            password=_password(data_dir),
+            programs=programs,
+            password=password,
         )
 
     @property
@@ -678,19 +695,28 @@ class _Place:
                 file.unlink(missing_ok=True)
 
     async def ensure_database(self) -> None:
-        """Connect, and make our role and database if they are missing; raise OSError while there is no answer."""
+        """Connect, and make our role and database if they are missing; raise OSError while that does not succeed."""
         try:
-            connection = await asyncpg.connect(
-                host=str(self.runtime_dir), port=POSTGRES_PORT, user=SUPERUSER_ROLE, password=self.password,
-                database="postgres", timeout=5, statement_cache_size=0,
-            )
-        except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-            raise ConnectionError(str(error)) from error
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._ensure_database()
         except asyncpg.InvalidPasswordError:
             raise EmbeddedError(
                 f"The database in {self.cluster_dir} does not take the password in {_password_file(self.data_dir)}.",
                 f"Put the file back that belongs to this database, or start empty: mv {self.data_dir} {self.data_dir}.old",
             ) from None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # Starting up, recovering, or killed again while we ask.
+            raise ConnectionError(str(error)) from error
+
+    async def _ensure_database(self) -> None:
+        connection = await asyncpg.connect(
+            host=str(self.runtime_dir),
+            port=POSTGRES_PORT,
+            user=SUPERUSER_ROLE,
+            password=self.password,
+            database="postgres",
+            statement_cache_size=0,
+        )
         try:
             if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", DATABASE_ROLE):
                 # No superuser, exactly as on a managed database: migrations may not need more than this.
@@ -701,12 +727,13 @@ class _Place:
                 "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", DATABASE_NAME
             ):
                 await connection.execute(f"CREATE DATABASE {DATABASE_NAME} OWNER {DATABASE_ROLE}")
-        finally:
             await connection.close()
+        finally:
+            connection.terminate()
 
     async def ask_redis(self, command: bytes, *, expected: bytes) -> None:
         """Send one command without arguments; raise OSError unless Valkey answers as expected."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(str(self.redis_socket))
             try:
                 writer.write(command + b"\r\n")

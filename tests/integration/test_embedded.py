@@ -18,7 +18,6 @@ from tallygate_server import embedded
 from tallygate_server.embedded import EmbeddedError, EmbeddedServers
 from tests.support.eventually import eventually
 
-REPOSITORY = Path(__file__).parents[2]
 
 NOT_UP = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -59,14 +58,14 @@ def is_alive(pid: int) -> bool:
 def owner_process() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
     """Start other processes that own embedded servers and print one line when those are up."""
     program = (
-        "import asyncio, sys\n"
+        "import asyncio, sys, uvloop\n"
         "from pathlib import Path\n"
         "from tallygate_server.embedded import EmbeddedServers\n"
         "async def main():\n"
         "    async with EmbeddedServers.start(data_dir=Path(sys.argv[1])) as servers:\n"
         "        print(servers.postgres_pid, servers.redis_pid, servers.database_url, flush=True)\n"
         "        await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
+        "uvloop.run(main())\n"
     )
     started: list[subprocess.Popen[str]] = []
 
@@ -75,15 +74,16 @@ def owner_process() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
             [sys.executable, "-c", program, str(directory)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/generated"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
 
 
 async def first_words(process: subprocess.Popen[str]) -> tuple[int, int, str]:
@@ -178,6 +178,20 @@ async def test_a_killed_postgres_comes_back_with_its_data(servers: EmbeddedServe
     assert servers.postgres_pid != killed
     idle.terminate()
     await run_sql(servers.database_url, "DROP TABLE kept")
+
+
+async def test_a_postgres_killed_again_while_it_comes_back_comes_back(servers: EmbeddedServers) -> None:
+    restarts = servers.postgres_restarts
+    for number in (1, 2, 3):
+        pid = await eventually(lambda: servers.postgres_pid)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda number=number: servers.postgres_restarts >= restarts + number)
+
+    async def answers() -> bool:
+        return await run_sql(servers.database_url, "SELECT 1") == 1
+
+    assert await eventually(answers, ignore=NOT_UP)
 
 
 async def test_a_killed_valkey_comes_back_empty(servers: EmbeddedServers) -> None:
@@ -280,12 +294,15 @@ async def test_leftovers_of_an_owner_and_keeper_that_were_killed_are_ended_first
     owner = owner_process(data_dir)
     postgres_pid, redis_pid, database_url = await first_words(owner)
     await run_sql(database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    # Stopped, so that it cannot start them again, nor its end be noticed before the keepers are gone.
+    owner.send_signal(signal.SIGSTOP)
     for pid in (postgres_pid, redis_pid):
         keeper_pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        # The owner first, or it would start the server again.
-        owner.kill() if owner.poll() is None else None
         os.kill(keeper_pid, signal.SIGKILL)
+    owner.kill()
     owner.wait()
+    assert is_alive(postgres_pid)
+    assert is_alive(redis_pid)
 
     async with EmbeddedServers.start(data_dir=data_dir) as servers:
         assert servers.postgres_pid != postgres_pid

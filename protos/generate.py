@@ -115,9 +115,7 @@ def differences(expected: Path, actual: Path) -> list[str]:
     wanted = _contents(expected)
     found = _contents(actual)
     sentences = [f"missing: generated/{name}" for name in sorted(wanted.keys() - found.keys())]
-    sentences += [
-        f"stray, no proto produces it: generated/{name}" for name in sorted(found.keys() - wanted.keys())
-    ]
+    sentences += [f"stray, no proto produces it: generated/{name}" for name in sorted(found.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & found.keys()):
         if wanted[name] != found[name]:
             sentences.append(f"out of date: generated/{name}{_first_change(found[name], wanted[name])}")
@@ -135,9 +133,7 @@ def _contents(directory: Path) -> dict[str, bytes]:
 
 def _first_change(before: bytes, after: bytes) -> str:
     """Return a short hint at the first changed line of two texts."""
-    lines = difflib.unified_diff(
-        before.decode().splitlines(), after.decode().splitlines(), lineterm="", n=0
-    )
+    lines = difflib.unified_diff(before.decode().splitlines(), after.decode().splitlines(), lineterm="", n=0)
     changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     return f" (first change: {changed[0][:100]})" if changed else ""
 

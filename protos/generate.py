@@ -120,9 +120,7 @@ def differences(expected: Path, actual: Path) -> list[str]:
     wanted = _contents(expected)
     found = _contents(actual)
     sentences = [f"missing: generated/{name}" for name in sorted(wanted.keys() - found.keys())]
-    sentences += [
-        f"stray, no proto produces it: generated/{name}" for name in sorted(found.keys() - wanted.keys())
-    ]
+    sentences += [f"stray, no proto produces it: generated/{name}" for name in sorted(found.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & found.keys()):
         if wanted[name] != found[name]:
             sentences.append(f"out of date: generated/{name}{_first_change(found[name], wanted[name])}")

@@ -99,9 +99,7 @@ class AccessChecker:
             self.check_soon(check, gathering.place(i))
         return await gathering
 
-    async def list_entitlements(
-        self, tenant_id: TenantId, account_id: AccountId
-    ) -> list[tuple[str, CheckAnswer]]:
+    async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Answer for every feature that the account's sources or the tenant's catalog mention, sorted by key.
 
         Raises TallygateError, AccountNotFound among them only for the tenant: an unknown account is answered as
@@ -243,9 +241,7 @@ class AccessChecker:
         loads = dict(
             zip(
                 wanted,
-                await asyncio.gather(
-                    *(self._accounts.load(*account) for account in wanted), return_exceptions=True
-                ),
+                await asyncio.gather(*(self._accounts.load(*account) for account in wanted), return_exceptions=True),
                 strict=True,
             )
         )
@@ -348,9 +344,7 @@ class AccessChecker:
         known = pending.check.feature_key in tenant.features
         self._finish(pending, self._decided(pending, 0, 0, feature_known=known, stale=not self._ledger.up))
 
-    def _decided(
-        self, pending: _Pending, used: int, held: int, *, feature_known: bool, stale: bool
-    ) -> CheckAnswer:
+    def _decided(self, pending: _Pending, used: int, held: int, *, feature_known: bool, stale: bool) -> CheckAnswer:
         account, feature, check = pending.account, pending.feature, pending.check
         assert account is not None
         if feature is None:

@@ -174,9 +174,7 @@ class Catalogs:
         """Return plans by rank and key with what is stored about them; versions newest first."""
         async with self._database.tenant_transaction(tenant_id) as connection:
             await _tenant(connection, tenant_id)
-            found = await rows.read_plans(
-                connection, tenant_id, plan_key=plan_key or None, all_versions=all_versions
-            )
+            found = await rows.read_plans(connection, tenant_id, plan_key=plan_key or None, all_versions=all_versions)
         return [row for row in found if include_retired or not row.retired]
 
     async def features(self, tenant_id: TenantId) -> list[Feature]:
@@ -257,9 +255,7 @@ async def _look(connection: Connection, given: Catalog, *, lock: bool) -> _Step:
     changes = catalog_changes(present, given)
     changed = sorted(_changed_plans(present, given))
     _, affected = await live_account_counts(connection, tenant_id, changed) if changed else ({}, 0)
-    return _Step(
-        given=given, present=present, stored_features=features, changes=changes, affected_accounts=affected
-    )
+    return _Step(given=given, present=present, stored_features=features, changes=changes, affected_accounts=affected)
 
 
 def _changed_plans(present: PresentCatalog, given: Catalog) -> set[str]:
@@ -332,9 +328,7 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     await add_audit_entry(
         connection, tenant_id, actor=actor, action="catalog.apply", subject=f"tenant:{tenant_id}", detail=detail
     )
-    await add_event(
-        connection, tenant_id, event_type="catalog.changed", payload={"revision": revision, "actor": actor}
-    )
+    await add_event(connection, tenant_id, event_type="catalog.changed", payload={"revision": revision, "actor": actor})
 
 
 async def _write_features(connection: Connection, step: _Step) -> None:

@@ -258,9 +258,7 @@ class _Diff:
         path = f"{section}.{key}"
         if before is None:
             description = f"{element.value} {key}: {'in the catalog again' if again else 'new'}"
-            yield self._change(
-                ChangeKind.ADDED, element, key, path, after=dict(after), description=description
-            )
+            yield self._change(ChangeKind.ADDED, element, key, path, after=dict(after), description=description)
             return
         for inner, old, new in _differences(before, after, ()):
             yield self._change(
@@ -283,12 +281,8 @@ class _Diff:
             description=f"{element.value} {key}: retired; what uses it keeps working",
         )
 
-    def _change(
-        self, kind: ChangeKind, element: CatalogElement, key: str, path: str, **facts: Any
-    ) -> CatalogChange:
-        return CatalogChange(
-            tenant_id=self._tenant_id, kind=kind, element=element, key=key, path=path, **facts
-        )
+    def _change(self, kind: ChangeKind, element: CatalogElement, key: str, path: str, **facts: Any) -> CatalogChange:
+        return CatalogChange(tenant_id=self._tenant_id, kind=kind, element=element, key=key, path=path, **facts)
 
 
 _FEATURE_DEFAULTS = {"name": "", "description": "", "unit": "", "failure_mode": "closed"}

@@ -94,9 +94,7 @@ def parse_catalog(text: str) -> CatalogSet:
     """Read a catalog file; raise CatalogInvalid naming everything that is wrong with it."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > CATALOG_BYTES_MAX:
-        raise CatalogInvalid(
-            [FieldViolation("catalog", f"at most {CATALOG_BYTES_MAX} bytes, here are {size}")]
-        )
+        raise CatalogInvalid([FieldViolation("catalog", f"at most {CATALOG_BYTES_MAX} bytes, here are {size}")])
     reader = _Reader()
     document = _Composer(text, reader).document()
     catalogs = None
@@ -219,9 +217,7 @@ class _Composer:
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self._refuse(
-                        event, "a second document: a file is one product; its stores go under 'stores'"
-                    )
+                    self._refuse(event, "a second document: a file is one product; its stores go under 'stores'")
                 continue
             node = self._node(event, 0)
         if node is None:
@@ -292,13 +288,9 @@ class _Reader:
             path = breach.path
             if any(path[:length] in self._refused for length in range(1, len(path) + 1)):
                 continue
-            if breach.needs and any(
-                refused[: len(breach.needs)] == breach.needs for refused in self._refused
-            ):
+            if breach.needs and any(refused[: len(breach.needs)] == breach.needs for refused in self._refused):
                 continue
-            place = next(
-                (self._places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._places), None
-            )
+            place = next((self._places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._places), None)
             self.add(path, place or _Place(0, 0), breach.description)
 
     def catalog_set(self, node: _Node) -> CatalogSet | None:
@@ -336,9 +328,7 @@ class _Reader:
             tenant_id=TenantId(tenant_id),
             name=self._text(entries, "name", path),
             parent_tenant_id=(
-                product.settings.tenant_id
-                if product
-                else TenantId(self._text(entries, "parent", path)) or None
+                product.settings.tenant_id if product else TenantId(self._text(entries, "parent", path)) or None
             ),
             default_plan_key=PlanKey(self._text(entries, "default_plan", path)) or None,
             auto_provision=self._switch(entries, "auto_provision", path, default=False),
@@ -420,9 +410,7 @@ class _Reader:
             if interval is None:
                 known = ", ".join(intervals)
                 hint = did_you_mean(interval_name, intervals)
-                self.add(
-                    price_path, self._places[price_path], f"{interval_name[:60]!r} is none of {known}{hint}"
-                )
+                self.add(price_path, self._places[price_path], f"{interval_name[:60]!r} is none of {known}{hint}")
                 continue
             price = self._price(value, price_path, interval, currency)
             if price is not None:
@@ -439,9 +427,7 @@ class _Reader:
                 )
                 continue
             kind = kinds[feature_key]
-            allowance = (
-                self._allowance(FeatureKey(feature_key), kind, value, allowance_path) if kind else None
-            )
+            allowance = self._allowance(FeatureKey(feature_key), kind, value, allowance_path) if kind else None
             if allowance is not None:
                 allowances.append(allowance)
         return Plan(
@@ -471,18 +457,14 @@ class _Reader:
             self.add(path, node.place, f"a price is an amount like 9.99, not {amount}")
             return None
         if currency is None:
-            self.add(
-                path, node.place, "in which currency? Add 'currency: USD' to the price, or to the whole file"
-            )
+            self.add(path, node.place, "in which currency? Add 'currency: USD' to the price, or to the whole file")
             return None
         try:
             amount_minor = parse_amount(amount.text, currency)
         except AmountRefused as error:
             self.add(path, amount.place, str(error))
             return None
-        return Price(
-            interval=interval, amount_minor=amount_minor, currency=currency, stripe_price_id=stripe_price_id
-        )
+        return Price(interval=interval, amount_minor=amount_minor, currency=currency, stripe_price_id=stripe_price_id)
 
     def _allowance(self, key: FeatureKey, kind: FeatureKind, node: _Node, path: Path) -> Allowance | None:
         if isinstance(node, _Mapping):
@@ -504,14 +486,10 @@ class _Reader:
             FeatureKind.COUNTER: "a limit and a period, like {limit: 10, period: day}, or off",
             FeatureKind.GAUGE: "a limit, like {limit: 1}, or off",
         }[kind]
-        self.add(
-            path, node.place, f"{key!r} is a {kind.value} feature: its allowance is {wanted}, not {node}"
-        )
+        self.add(path, node.place, f"{key!r} is a {kind.value} feature: its allowance is {wanted}, not {node}")
         return None
 
-    def _allowance_mapping(
-        self, key: FeatureKey, kind: FeatureKind, node: _Mapping, path: Path
-    ) -> Allowance | None:
+    def _allowance_mapping(self, key: FeatureKey, kind: FeatureKind, node: _Mapping, path: Path) -> Allowance | None:
         every_key = {each for keys in _ALLOWANCE_KEYS.values() for each in keys}
         hints = {each: f"a {kind.value} feature has no {each}" for each in every_key}
         if kind is FeatureKind.GAUGE:
@@ -578,9 +556,7 @@ class _Reader:
             elif isinstance(item, _Scalar) and item.plain and _INTEGER.fullmatch(text):
                 absolute.append(int(text))
             else:
-                self.add(
-                    path, item.place, f"a threshold is a percentage like 80%, or a whole number; not {item}"
-                )
+                self.add(path, item.place, f"a threshold is a percentage like 80%, or a whole number; not {item}")
         return tuple(percent), tuple(absolute)
 
     def _meter(self, key: str, node: _Node, path: Path) -> Meter:
@@ -613,9 +589,7 @@ class _Reader:
         if unlimited and node.text == _UNLIMITED:
             return LIMIT_UNLIMITED
         if node.text in ("on", "off", "yes", "no"):
-            self.add(
-                path, node.place, f"{node} is a text in YAML, but may be meant as true or false: quote it"
-            )
+            self.add(path, node.place, f"{node} is a text in YAML, but may be meant as true or false: quote it")
             return None
         if _INTEGER.fullmatch(node.text):
             return int(node.text)

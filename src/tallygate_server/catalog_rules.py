@@ -59,12 +59,8 @@ _URL = re.compile(r"(https?://[^\s/?#]+|/(?!/))[^\s]*")
 # Control characters break terminals and logs; surrogates and NUL cannot be stored.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
 
-KEY_RULE = (
-    "a key is 1 to 64 characters: a lower-case letter, then lower-case letters, digits, '_', '.' or '-'"
-)
-TENANT_ID_RULE = (
-    "a tenant id is 1 to 63 characters: lower-case letters, digits and '-', not beginning with '-'"
-)
+KEY_RULE = "a key is 1 to 64 characters: a lower-case letter, then lower-case letters, digits, '_', '.' or '-'"
+TENANT_ID_RULE = "a tenant id is 1 to 63 characters: lower-case letters, digits and '-', not beginning with '-'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +91,7 @@ def catalog_set_breaches(catalogs: CatalogSet) -> list[Breach]:
     breaches = list(_catalog(catalogs.root, ()))
     root_id = catalogs.root.settings.tenant_id
     if catalogs.stores and catalogs.root.settings.parent_tenant_id is not None:
-        breaches.append(
-            Breach(("stores",), "a store has no stores of its own: leave out 'parent' or 'stores'")
-        )
+        breaches.append(Breach(("stores",), "a store has no stores of its own: leave out 'parent' or 'stores'"))
     if len(catalogs.stores) > STORES_PER_CATALOG_MAX:
         breaches.append(
             Breach(("stores",), f"at most {STORES_PER_CATALOG_MAX} stores, here are {len(catalogs.stores)}")
@@ -106,9 +100,7 @@ def catalog_set_breaches(catalogs: CatalogSet) -> list[Breach]:
     for index, store in enumerate(catalogs.stores):
         path = ("stores", str(index))
         if store.settings.tenant_id in seen:
-            breaches.append(
-                Breach((*path, "tenant"), f"tenant {store.settings.tenant_id!r} is declared twice")
-            )
+            breaches.append(Breach((*path, "tenant"), f"tenant {store.settings.tenant_id!r} is declared twice"))
         seen.add(store.settings.tenant_id)
         if store.settings.parent_tenant_id != root_id:
             breaches.append(Breach((*path, "parent"), f"the parent of a store here is {root_id!r}"))
@@ -125,9 +117,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def _catalog(catalog: Catalog, path: Path) -> Iterator[Breach]:
     yield from _settings(catalog.settings, catalog, path)
     yield from _unique((feature.key for feature in catalog.features), (*path, "features"), "feature")
-    yield from _at_most(
-        len(catalog.features), limits.FEATURES_PER_CATALOG_MAX, (*path, "features"), "features"
-    )
+    yield from _at_most(len(catalog.features), limits.FEATURES_PER_CATALOG_MAX, (*path, "features"), "features")
     for feature in catalog.features:
         yield from _feature(feature, (*path, "features", feature.key))
     yield from _unique((plan.key for plan in catalog.plans), (*path, "plans"), "plan")
@@ -155,13 +145,9 @@ def _settings(settings: TenantSettings, catalog: Catalog, path: Path) -> Iterato
         plan = catalog.plans_by_key.get(settings.default_plan_key)
         if plan is None:
             hint = did_you_mean(settings.default_plan_key, catalog.plans_by_key)
-            yield Breach(
-                (*path, "default_plan"), f"there is no plan {settings.default_plan_key[:80]!r} here{hint}"
-            )
+            yield Breach((*path, "default_plan"), f"there is no plan {settings.default_plan_key[:80]!r} here{hint}")
     if settings.auto_provision and settings.default_plan_key is None:
-        yield Breach(
-            (*path, "auto_provision"), "accounts cannot be provisioned by themselves without 'default_plan'"
-        )
+        yield Breach((*path, "auto_provision"), "accounts cannot be provisioned by themselves without 'default_plan'")
     if settings.auto_provision and plan is not None and plan.priced:
         yield Breach(
             (*path, "auto_provision"),
@@ -208,9 +194,7 @@ def _plan(plan: Plan, features: dict[str, Feature], path: Path) -> Iterator[Brea
     yield from _unique((price.interval.value for price in plan.prices), (*path, "prices"), "price for the")
     for price in plan.prices:
         yield from _price(price, (*path, "prices", price.interval.value))
-    yield from _unique(
-        (allowance.feature_key for allowance in plan.allowances), (*path, "allowances"), "allowance for"
-    )
+    yield from _unique((allowance.feature_key for allowance in plan.allowances), (*path, "allowances"), "allowance for")
     for allowance in plan.allowances:
         allowance_path = (*path, "allowances", allowance.feature_key)
         feature = features.get(allowance.feature_key)
@@ -233,13 +217,9 @@ def _price(price: Price, path: Path) -> Iterator[Breach]:
         yield from _in_range(price.amount_minor, 1, AMOUNT_MINOR_MAX, (*path, "amount"))
     if price.currency not in CURRENCIES:
         hint = did_you_mean(price.currency, CURRENCIES)
-        yield Breach(
-            (*path, "currency"), f"{price.currency[:20]!r} is not an ISO 4217 code such as USD{hint}"
-        )
+        yield Breach((*path, "currency"), f"{price.currency[:20]!r} is not an ISO 4217 code such as USD{hint}")
     if price.stripe_price_id and _STRIPE_PRICE_ID.fullmatch(price.stripe_price_id) is None:
-        yield Breach(
-            (*path, "stripe_price_id"), "not the id of a price at Stripe, which looks like price_1N..."
-        )
+        yield Breach((*path, "stripe_price_id"), "not the id of a price at Stripe, which looks like price_1N...")
 
 
 def _allowance(allowance: Allowance, path: Path) -> Iterator[Breach]:
@@ -254,9 +234,7 @@ def _allowance(allowance: Allowance, path: Path) -> Iterator[Breach]:
     elif allowance.value is not None:
         yield Breach((*path, "value"), f"only config features have a value, this one is a {kind.value}")
     if kind.metered:
-        yield from _in_range(
-            allowance.limit_quantity, limits.LIMIT_UNLIMITED, limits.LIMIT_MAX, (*path, "limit")
-        )
+        yield from _in_range(allowance.limit_quantity, limits.LIMIT_UNLIMITED, limits.LIMIT_MAX, (*path, "limit"))
         yield from _thresholds(allowance, (*path, "thresholds"))
     elif allowance.limit_quantity != limits.LIMIT_UNLIMITED:
         yield Breach((*path, "limit"), f"a {kind.value} feature is not counted, so it has no limit")
@@ -265,9 +243,7 @@ def _allowance(allowance: Allowance, path: Path) -> Iterator[Breach]:
     elif allowance.limit_mode is not LimitMode.HARD:
         yield Breach((*path, "mode"), f"a {kind.value} feature is not counted, so nothing happens at a limit")
     if kind is not FeatureKind.COUNTER:
-        without = (
-            "a gauge never resets" if kind is FeatureKind.GAUGE else f"a {kind.value} feature is not counted"
-        )
+        without = "a gauge never resets" if kind is FeatureKind.GAUGE else f"a {kind.value} feature is not counted"
         if allowance.period_kind is not PeriodKind.LIFETIME:
             yield Breach((*path, "period"), f"{without}, so it has no period")
         if allowance.period_anchor is not PeriodAnchor.UTC:
@@ -332,17 +308,13 @@ def _meter(meter: Meter, path: Path) -> Iterator[Breach]:
     if not is_key(meter.key):
         yield Breach(path, f"{meter.key[:80]!r} is not a key: {KEY_RULE}")
     if _EVENT_TYPE.fullmatch(meter.event_type) is None:
-        yield Breach(
-            (*path, "event_type"), "an event type is 1 to 200 printable ASCII characters without spaces"
-        )
+        yield Breach((*path, "event_type"), "an event type is 1 to 200 printable ASCII characters without spaces")
     if meter.aggregation not in METER_AGGREGATIONS:
         hint = did_you_mean(meter.aggregation, METER_AGGREGATIONS)
         known = ", ".join(METER_AGGREGATIONS)
         yield Breach((*path, "aggregation"), f"{meter.aggregation[:40]!r} is none of {known}{hint}")
     elif not meter.value_property and meter.aggregation != "count":
-        yield Breach(
-            (*path, "value_property"), f"'{meter.aggregation}' needs the property whose values it takes"
-        )
+        yield Breach((*path, "value_property"), f"'{meter.aggregation}' needs the property whose values it takes")
     if meter.value_property and _VALUE_PROPERTY.fullmatch(meter.value_property) is None:
         yield Breach((*path, "value_property"), "a dotted path of up to 8 names, such as usage.total_tokens")
     yield from _at_most(len(meter.group_by), METER_DIMENSIONS_MAX, (*path, "group_by"), "dimensions")
@@ -372,9 +344,7 @@ def _at_most(count: int, most: int, path: Path, things: str) -> Iterator[Breach]
         yield Breach(path, f"at most {most} {things}, here are {count}")
 
 
-def _unique(
-    keys: Iterable[str] | Sequence[str], path: Path, thing: str, *, at_key: bool = True
-) -> Iterator[Breach]:
+def _unique(keys: Iterable[str] | Sequence[str], path: Path, thing: str, *, at_key: bool = True) -> Iterator[Breach]:
     seen: set[str] = set()
     for key in keys:
         if key in seen:

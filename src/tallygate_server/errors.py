@@ -17,6 +17,8 @@ class FieldViolation:
 
     field: str
     description: str
+    rule: str = ""
+    """Id of the declared rule that is broken, such as `string.pattern`; empty for checks in code."""
 
 
 class TallygateError(Exception):

@@ -82,7 +82,16 @@ class HotFeature:
 class HotAccount:
     """One account's sources at one revision, resolved for now."""
 
-    __slots__ = ("_expire_ms", "_features", "_resolution", "key", "revision", "revision_bytes", "revision_text", "sources")
+    __slots__ = (
+        "_expire_ms",
+        "_features",
+        "_resolution",
+        "key",
+        "revision",
+        "revision_bytes",
+        "revision_text",
+        "sources",
+    )
 
     def __init__(self, sources: AccountSources) -> None:
         self.sources = sources
@@ -266,9 +275,7 @@ class HotAccounts:
             else:
                 self._spawn(self._provision_and_load(tenant_id, account_id, waiting))
 
-    async def _provision_and_load(
-        self, tenant_id: TenantId, account_id: AccountId, waiting: list[OnLoaded]
-    ) -> None:
+    async def _provision_and_load(self, tenant_id: TenantId, account_id: AccountId, waiting: list[OnLoaded]) -> None:
         try:
             async with self._provisions:
                 exists = await self._provision(tenant_id, account_id)

@@ -16,7 +16,7 @@ import sys
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -47,6 +47,7 @@ METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 class Counts:
     """A counter with labels."""
 
+    kind: ClassVar = "counter"
     __slots__ = ("_values", "description", "labels", "name")
 
     def __init__(self, name: str, description: str, *labels: str) -> None:
@@ -77,9 +78,7 @@ class Tally(Counts):
 
     __slots__ = ("_describe", "_raw")
 
-    def __init__(
-        self, name: str, description: str, *labels: str, describe: Callable[[Any], tuple[str, ...]]
-    ) -> None:
+    def __init__(self, name: str, description: str, *labels: str, describe: Callable[[Any], tuple[str, ...]]) -> None:
         """Define the metric; `describe` turns a key into label values."""
         super().__init__(name, description, *labels)
         self._describe = describe
@@ -117,6 +116,7 @@ def _describe_increment(key: Reason | str) -> tuple[str, ...]:
 class Distribution:
     """A histogram with labels."""
 
+    kind: ClassVar = "histogram"
     __slots__ = ("_series", "bounds", "description", "labels", "name")
 
     def __init__(self, name: str, description: str, *labels: str, bounds: tuple[float, ...]) -> None:
@@ -156,6 +156,7 @@ class Distribution:
 class Level:
     """A gauge that is read where the value lives, at the moment of the scrape."""
 
+    kind: ClassVar = "gauge"
     __slots__ = ("_read", "description", "labels", "name")
 
     def __init__(self, name: str, description: str, *labels: str) -> None:
@@ -209,7 +210,8 @@ class Metrics(Collector):
             describe=_describe_increment,
         )
         self.increments_committed = Counts(
-            "tallygate_increment_committed", "Increments written to the ledger; an accepted one counts when it is written."
+            "tallygate_increment_committed",
+            "Increments written to the ledger; an accepted one counts when it is written.",
         )
         self.accepted_refusals = Counts(
             "tallygate_accepted_refused", "Increments that were answered as ACCEPTED and that Postgres then refused."
@@ -346,19 +348,17 @@ ProcessCollector(registry=_registry)
 
 def render_metrics() -> bytes:
     """Return all metrics in the OpenMetrics text format, whose media type is METRICS_CONTENT_TYPE."""
-    return generate_latest(_registry)
+    text: bytes = generate_latest(_registry)  # type: ignore[no-untyped-call]  # The library left it bare.
+    return text
 
 
 def render_metrics_table() -> str:
     """Return the table of all metrics for the documentation, in Markdown."""
     rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
-    kinds = {Counts: "counter", Distribution: "histogram", Level: "gauge"}
     for definition in metrics.definitions():
         suffix = "_total" if isinstance(definition, Counts) else ""
         labels = ", ".join(f"`{label}`" for label in definition.labels) or "-"
-        rows.append(
-            f"| `{definition.name}{suffix}` | {kinds[type(definition)]} | {labels} | {definition.description} |"
-        )
+        rows.append(f"| `{definition.name}{suffix}` | {definition.kind} | {labels} | {definition.description} |")
     return "\n".join(rows) + "\n"
 
 
@@ -369,11 +369,12 @@ LogFormat = Literal["console", "json"]
 
 LOGGED_KEYS: Final = frozenset(
     {
-        "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component", "counters",
-        "denials", "directory", "duration_ms", "error", "event", "exception", "exit_status", "features", "file", "holds", "host",
-        "job", "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port",
-        "reason", "request_id", "restarts", "revision", "role", "rows", "script", "seconds", "server", "server_id",
-        "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url", "version", "why",
+        "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
+        "counters", "denials", "directory", "duration_ms", "error", "event", "exception", "exit_status", "features",
+        "file", "holds", "host", "job", "kind", "level", "logger", "method", "outcome", "path", "pid", "pids",
+        "plan_key", "plans", "port", "reason", "request_id", "restarts", "revision", "role", "rows", "script",
+        "seconds", "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport",
+        "url", "version", "why",
     }
 )  # fmt: skip
 """Keys whose text may appear in a log line; text under any other key is withheld.

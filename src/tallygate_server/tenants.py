@@ -80,9 +80,7 @@ class TenantDirectory:
         )
         # A read that began before something was forgotten, or before a newer read, must not be kept.
         known = self._known.get(tenant_id)
-        if self._forgotten == forgotten and (
-            known is None or known[1].catalog_revision <= tenant.catalog_revision
-        ):
+        if self._forgotten == forgotten and (known is None or known[1].catalog_revision <= tenant.catalog_revision):
             self._known[tenant_id] = (asked_ns, tenant)
         return tenant
 

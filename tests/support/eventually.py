@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 Value = TypeVar("Value")
 
@@ -14,25 +14,41 @@ FIRST_PAUSE_S = 0.001
 PAUSE_MAX_S = 0.05
 
 
+@overload
 async def eventually(
-    predicate: Callable[[], Value | Awaitable[Value]],
+    predicate: Callable[[], Awaitable[Value]],
     timeout_s: float = 10.0,
     *,
     ignore: type[Exception] | tuple[type[Exception], ...] = (),
-) -> Value:
+) -> Value: ...
+@overload
+async def eventually(
+    predicate: Callable[[], Value],
+    timeout_s: float = 10.0,
+    *,
+    ignore: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Value: ...
+async def eventually(
+    predicate: Callable[[], Any],
+    timeout_s: float = 10.0,
+    *,
+    ignore: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Any:
     """Return the predicate's first truthy value; fail with its last value or error when the deadline passes.
 
     An AssertionError of the predicate counts as "not yet", as do the exceptions named in `ignore`.
     """
     deadline_s = time.monotonic() + timeout_s
+    not_yet: tuple[type[Exception], ...] = (AssertionError, *(ignore if isinstance(ignore, tuple) else (ignore,)))
     pause_s = FIRST_PAUSE_S
     while True:
         error: Exception | None = None
-        value: Value | None = None
+        value = None
         try:
-            outcome = predicate()
-            value = await outcome if inspect.isawaitable(outcome) else outcome
-        except (AssertionError, *(ignore if isinstance(ignore, tuple) else (ignore,))) as caught:
+            value = predicate()
+            if inspect.isawaitable(value):
+                value = await value
+        except not_yet as caught:
             error = caught
         if error is None and value:
             return value

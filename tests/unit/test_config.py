@@ -93,7 +93,9 @@ def test_a_secret_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("TALLYGATE_STRIPE_API_KEY_FILE", str(file))
     monkeypatch.setenv("TALLYGATE_STRIPE_API_KEY", "two")
 
-    assert problems_of() == ("TALLYGATE_STRIPE_API_KEY: given twice, also as TALLYGATE_STRIPE_API_KEY_FILE; remove one",)
+    assert problems_of() == (
+        "TALLYGATE_STRIPE_API_KEY: given twice, also as TALLYGATE_STRIPE_API_KEY_FILE; remove one",
+    )
 
 
 def test_all_problems_are_listed_at_once_and_none_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

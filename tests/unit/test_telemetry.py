@@ -79,10 +79,7 @@ def test_a_distribution_counts_a_value_at_its_bound_and_beyond_the_last() -> Non
     for value in (1, 2, COMMIT_ROWS[-1], COMMIT_ROWS[-1] + 1):
         rows.observe(value, "fast")
 
-    samples = {
-        (sample.name, sample.labels.get("le")): sample.value
-        for sample in rows.family().samples
-    }
+    samples = {(sample.name, sample.labels.get("le")): sample.value for sample in rows.family().samples}
     assert samples["rows_bucket", "1.0"] == 1
     assert samples["rows_bucket", "2.0"] == 2
     assert samples["rows_bucket", "1024.0"] == 3
@@ -107,7 +104,7 @@ def test_a_counter_without_labels_is_shown_from_zero() -> None:
 def test_the_exposition_is_openmetrics_and_holds_every_metric() -> None:
     text = telemetry.render_metrics().decode()
 
-    families = {family.name for family in text_string_to_metric_families(text)}
+    families = {family.name for family in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
     defined = {definition.name for definition in telemetry.metrics.definitions()}
     assert defined <= families
     assert "process_resident_memory_bytes" in families
@@ -159,7 +156,7 @@ def test_a_secret_in_a_message_or_a_traceback_is_masked(log_lines: Callable[[], 
     telemetry.configure_logging(level="info", log_format="json")
 
     try:
-        raise ValueError(f"cannot use {secret}")
+        int(f"cannot use {secret}")
     except ValueError as error:
         structlog.get_logger().exception("failed", error=str(error))
     logging.getLogger("library").warning("lost %s", secret)

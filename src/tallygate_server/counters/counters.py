@@ -124,9 +124,7 @@ class Counters:
         on_reply: Callable[[list[bytes | None] | Exception], None],
     ) -> None:
         """Read revisions and counters: see read.lua for the shape."""
-        scripts.call_soon(
-            self._connection, scripts.READ, [*account_keys, *counter_keys], [len(account_keys)], on_reply
-        )
+        scripts.call_soon(self._connection, scripts.READ, [*account_keys, *counter_keys], [len(account_keys)], on_reply)
 
     async def sources(self, account_key: str) -> tuple[bytes, bytes] | None:
         """Return (revision, sources as JSON) when Redis has them and nobody is changing them."""
@@ -135,9 +133,7 @@ class Counters:
 
     async def store_sources(self, account_key: str, revision: int, sources: str | bytes) -> None:
         """Keep sources that were read from Postgres, unless something newer is known."""
-        await scripts.call(
-            self._connection, scripts.STORE_SOURCES, [account_key], [revision, sources, SOURCES_TTL_MS]
-        )
+        await scripts.call(self._connection, scripts.STORE_SOURCES, [account_key], [revision, sources, SOURCES_TTL_MS])
 
     async def mark_changing(self, tenant_id: TenantId, account_ids: Sequence[AccountId]) -> None:
         """Make every reader ask Postgres about these accounts until the change is published or time is up.

@@ -312,9 +312,7 @@ def _grant_order(grant: Grant) -> tuple[int, float, datetime, str]:
     return (grant.priority, expiry, grant.create_time, grant.grant_id)
 
 
-def _apply_grant(
-    grant: Grant, before: Entitlement | None, sources: AccountSources, at: datetime
-) -> Entitlement:
+def _apply_grant(grant: Grant, before: Entitlement | None, sources: AccountSources, at: datetime) -> Entitlement:
     """Lay one active grant over what holds so far; called from the weakest grant to the strongest."""
     given = before is not None and before.denied is None
     current = (

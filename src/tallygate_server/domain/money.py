@@ -48,9 +48,7 @@ def parse_amount(text: str, currency: str) -> int:
     """
     match = _AMOUNT.fullmatch(text)
     if match is None:
-        raise AmountRefused(
-            f"{text[:40]!r} is not an amount: write it like 9.99, without sign, exponent or separators"
-        )
+        raise AmountRefused(f"{text[:40]!r} is not an amount: write it like 9.99, without sign, exponent or separators")
     whole, fraction = match.group(1), match.group(2) or ""
     places = decimal_places(currency)
     if len(fraction) > places:
@@ -58,9 +56,7 @@ def parse_amount(text: str, currency: str) -> int:
         raise AmountRefused(f"{text[:40]!r} is too precise: amounts in {currency} have {places_text}")
     amount = int(whole + fraction.ljust(places, "0"))
     if amount > AMOUNT_MINOR_MAX:
-        raise AmountRefused(
-            f"{text[:40]!r} is above the largest amount, {format_amount(AMOUNT_MINOR_MAX, currency)}"
-        )
+        raise AmountRefused(f"{text[:40]!r} is above the largest amount, {format_amount(AMOUNT_MINOR_MAX, currency)}")
     return amount
 
 

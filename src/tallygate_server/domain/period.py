@@ -115,7 +115,7 @@ def _calendar(kind: PeriodKind, at: datetime, zone: tzinfo) -> Period:
     local = at.astimezone(zone)
     if kind is PeriodKind.HOUR:
         # Hours are absolute lengths: step on the UTC line, aligned to the zone's minutes.
-        start = (at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond))
+        start = at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
         return Period(kind, start, start + timedelta(hours=1))
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0, tzinfo=None)
     if kind is PeriodKind.DAY:

@@ -211,9 +211,7 @@ class _Verdict:
             requests=requests,
             denials=denials,
         )
-        self.states = {
-            key: CounterState(totals[key], state.version + (key in limits)) for key, state in locked.items()
-        }
+        self.states = {key: CounterState(totals[key], state.version + (key in limits)) for key, state in locked.items()}
 
     def _answer(
         self,

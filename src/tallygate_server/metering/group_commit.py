@@ -135,7 +135,9 @@ class GroupCommit:
             else:
                 self._end.give_up(call, doubtful=False)
 
-    def _group(self, calls: list[IncrementCall]) -> tuple[list[CounterChange], list[EntryRow], list[list[IncrementCall]]]:
+    def _group(
+        self, calls: list[IncrementCall]
+    ) -> tuple[list[CounterChange], list[EntryRow], list[list[IncrementCall]]]:
         """Lay a group out by counter, in lock order; return changes, entries and each change's calls."""
         by_key: dict[str, list[IncrementCall]] = {}
         for call in calls:

@@ -373,7 +373,9 @@ class Meter:
                 self._to_postgres(call)
                 if call.increment.accepted:
                     self._answer_accepted(call, committed, held)
-            elif code == EXHAUSTED and call.feature is not None and call.feature.entitlement.kind is FeatureKind.COUNTER:
+            elif (
+                code == EXHAUSTED and call.feature is not None and call.feature.entitlement.kind is FeatureKind.COUNTER
+            ):
                 # What is committed only grows within a period: final.
                 self._deny(call, Reason.EXHAUSTED, used=committed, held=held)
             else:

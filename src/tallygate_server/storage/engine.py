@@ -56,9 +56,7 @@ async def connect(database_url: str, role: DatabaseRole | None = None, **setting
 
 def owner_engine(database_url: str) -> AsyncEngine:
     """Return an engine without a pool, as the tables' owner: for migrations and partitions."""
-    return create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: connect(database_url), poolclass=NullPool
-    )
+    return create_async_engine("postgresql+asyncpg://", async_creator=lambda: connect(database_url), poolclass=NullPool)
 
 
 class Database:

@@ -96,7 +96,9 @@ plans = Table(
     Column("trial_days", Integer, nullable=False, server_default=text("0")),
     Column("prices", JSONB, nullable=False),
     Column("allowances", JSONB, nullable=False),
-    Column("digest", Text, nullable=False, comment="SHA-256 of the version's content: equal content is the same version"),
+    Column(
+        "digest", Text, nullable=False, comment="SHA-256 of the version's content: equal content is the same version"
+    ),
     _time("create_time", default_now=True),
     _time("retire_time", nullable=True),
     PrimaryKeyConstraint("tenant_id", "plan_key", "version"),
@@ -349,9 +351,7 @@ outbox_events = Table(
     _time("create_time", default_now=True),
     _time("publish_time", nullable=True),
     PrimaryKeyConstraint("tenant_id", "event_id"),
-    Index(
-        "ix_outbox_events_unpublished", "tenant_id", "event_id", postgresql_where=text("publish_time IS NULL")
-    ),
+    Index("ix_outbox_events_unpublished", "tenant_id", "event_id", postgresql_where=text("publish_time IS NULL")),
 )
 
 audit_entries = Table(

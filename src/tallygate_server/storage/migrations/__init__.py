@@ -34,9 +34,7 @@ async def current_and_head(database_url: str) -> tuple[str | None, str]:
     engine = owner_engine(database_url)
     try:
         async with engine.connect() as connection:
-            current = await connection.run_sync(
-                lambda sync: MigrationContext.configure(sync).get_current_revision()
-            )
+            current = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
     finally:
         await engine.dispose()
     head = ScriptDirectory.from_config(_config()).get_current_head()

@@ -1,0 +1,1 @@
+"""The gRPC edge: decode, validate, convert, call, convert, encode. Nothing here decides anything."""

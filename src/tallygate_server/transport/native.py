@@ -1,0 +1,248 @@
+"""The native server with fast lanes: hot RPCs answered without a task, a context or a future per call.
+
+The stock server starts a task for every call. For the two hot RPCs that is most of their cost, so their
+events are handled where they arrive: decode, accept, hand to the use case, and answer from its callback.
+A lane takes only calls that are certainly well-formed; every other call goes the ordinary way through the
+endpoint, whose answers are the same.
+
+This leans on internals of pygrpc-native's asyncio server. They are listed in `_INTERNALS`; a release of the
+library that lacks one of them gets no lanes, and all calls go the ordinary way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+# Not "from pygrpc_native import aio": the package's lazy attribute recurses until the submodule is loaded.
+import pygrpc_native.aio as native_aio
+import structlog
+from google.protobuf.message import DecodeError
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
+
+from tallygate_server.errors import TallygateError
+from tallygate_server.transport.endpoint import CallObserver
+from tallygate_server.transport.fast_lane import FastLane
+from tallygate_server.transport.load import InFlight
+from tallygate_server.transport.status import Failure, ServerDeadlineExceeded, ShuttingDown, failure_of
+
+_LOG = structlog.get_logger(__name__)
+
+SWEEP_SECONDS: Final = 0.5
+"""How often lanes look for calls that outlived the server's own deadline."""
+
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+"""Larger messages are not hot; the ordinary way has the real limit."""
+
+_NEVER: Final = float("inf")
+
+_INTERNALS: Final[Mapping[str, tuple[str, ...]]] = {
+    "_on_events": ("self", "events"),
+    "_dispatch": ("self",),
+    "stop": ("self", "grace"),
+}
+_STATE: Final = ("_front", "_table", "_stopping", "_calls", "_registered")
+
+
+def lanes_supported() -> bool:
+    """Tell whether the installed library has every internal that the lanes lean on."""
+    for name, parameters in _INTERNALS.items():
+        function = getattr(native_aio.Server, name, None)
+        if function is None or tuple(inspect.signature(function).parameters) != parameters:
+            return False
+    probe = native_aio.Server()
+    return all(hasattr(probe, name) for name in _STATE)
+
+
+class NativeServer(native_aio.Server):
+    """The native asyncio server, with fast lanes for some methods and a shutdown that waits for them."""
+
+    def __init__(
+        self,
+        *,
+        lanes: Sequence[FastLane] = (),
+        in_flight: InFlight,
+        observe: CallObserver,
+        timeout_ms: int,
+        options: Iterable[tuple[str, Any]] = (),
+    ) -> None:
+        """Serve the lanes' methods, which must also be registered, without tasks.
+
+        `timeout_ms` ends lane calls whose client set no deadline.
+        """
+        super().__init__(options=list(options))
+        self._lanes = {lane.path: lane for lane in lanes} if lanes_supported() else {}
+        if lanes and not self._lanes:
+            version = importlib.metadata.version("pygrpc-native")
+            _LOG.warning(
+                "fast_lanes_off", pygrpc_native=version, effect="hot calls are slower, answers are equal"
+            )
+        self._in_flight = in_flight
+        self._observe = observe
+        self._timeout_ms = timeout_ms
+        self._takers: list[Callable[[int, bytes, float | None], bool] | None] = []
+        self._flying: dict[int, float] = {}
+        """Lane calls not answered yet: when the server gives up on each, on the monotonic clock."""
+        self._landed = asyncio.Event()
+        self._refusing: Failure | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def lane_paths(self) -> frozenset[str]:
+        """Methods that are answered without a task."""
+        return frozenset(self._lanes)
+
+    @property
+    def _open_front(self) -> NativeGrpcFront:
+        """The HTTP/2 side; there once a port was added."""
+        assert self._front is not None
+        return self._front
+
+    async def start(self) -> None:
+        """Start serving."""
+        await super().start()
+        self._takers = [
+            None if lane is None else self._taker(lane)
+            for lane in (self._lanes.get(path) for path, _handler in self._table)
+        ]
+        if self._lanes:
+            self._sweep()
+
+    async def stop(self, grace: float | None) -> None:
+        """Refuse new calls with UNAVAILABLE, give those under way `grace` seconds, and close."""
+        if self._refusing is None:
+            self._refusing = failure_of(ShuttingDown(), method="")
+            if grace:
+                grace = await self._wait_for_lanes(grace)
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+            for call_id in list(self._flying):
+                self._fail_lane(call_id, self._refusing)
+        await super().stop(grace)
+
+    async def _wait_for_lanes(self, grace: float) -> float:
+        """Wait until no lane call is under way, at most `grace` seconds; return what is left of them."""
+        began = time.monotonic()
+        self._landed.clear()
+        if self._flying:
+            try:
+                await asyncio.wait_for(self._landed.wait(), grace)
+            except TimeoutError:
+                _LOG.warning("drain_incomplete", calls=len(self._flying))
+        # Not 0, which would cancel ordinary calls that would end in this very tick.
+        return max(0.001, grace - (time.monotonic() - began))
+
+    def _on_events(self, events: list[tuple[Any, ...]]) -> None:
+        front, takers = self._open_front, self._takers
+        refusing, flying = self._refusing, self._flying
+        ordinary: list[tuple[Any, ...]] = []
+        for event in events:
+            kind, call_id, method_id, payload, _client_key, details = event
+            if kind == EVENT_CANCEL:
+                # The client has left a lane's call: its outcome goes nowhere. The use case runs on.
+                if flying.pop(call_id, None) is None:
+                    ordinary.append(event)
+                else:
+                    self._leave(call_id)
+                continue
+            if refusing is not None:
+                front.fail(
+                    call_id,
+                    refusing.code_number,
+                    refusing.message,
+                    trailing_metadata=list(refusing.trailing_metadata),
+                )
+                continue
+            taker = takers[method_id]
+            if taker is None or not taker(call_id, payload, details[2]):
+                ordinary.append(event)
+        if ordinary:
+            super()._on_events(ordinary)
+
+    def _taker(self, lane: FastLane) -> Callable[[int, bytes, float | None], bool]:
+        """Build the function that takes a call into the lane, or leaves it to the ordinary way by False."""
+        decode = lane.request.FromString
+        accept, start, encode, path = lane.accept, lane.start, lane.encode, lane.path
+        front, flying, in_flight, observe = self._open_front, self._flying, self._in_flight, self._observe
+        respond, clock = front.respond, time.monotonic
+        timeout_seconds = self._timeout_ms / 1_000
+        landed = self._landed
+
+        def answer(call_id: int, started: float, outcome: Any) -> None:
+            if flying.pop(call_id, None) is None:
+                return
+            in_flight.count -= 1
+            if isinstance(outcome, BaseException):
+                code = self._send_error(call_id, outcome, path)
+            else:
+                try:
+                    respond(call_id, encode(outcome))
+                    code = "OK"
+                except Exception as error:  # noqa: BLE001 - the edge: the caller gets a status, the log the rest
+                    code = self._send_error(call_id, error, path)
+            observe(path, code, clock() - started)
+            if not flying:
+                landed.set()
+
+        def take(call_id: int, payload: bytes, time_remaining: float | None) -> bool:
+            if len(payload) > PAYLOAD_BYTES_MAX or in_flight.count >= in_flight.maximum:
+                return False
+            try:
+                request = decode(payload)
+            except DecodeError:
+                return False
+            if not accept(request):
+                return False
+            started = clock()
+            # A client's own deadline is kept by the front, which tells us when it has passed.
+            flying[call_id] = started + timeout_seconds if time_remaining is None else _NEVER
+            in_flight.count += 1
+            try:
+                start(request, partial(answer, call_id, started))
+            except TallygateError:
+                # Refused in conversion: nothing was started, and the ordinary way finds the same and says it.
+                del flying[call_id]
+                in_flight.count -= 1
+                return False
+            except Exception as error:  # noqa: BLE001 - a defect of ours
+                answer(call_id, started, error)
+            return True
+
+        return take
+
+    def _send_error(self, call_id: int, error: BaseException, path: str) -> str:
+        failure = failure_of(error, method=path)
+        self._open_front.fail(
+            call_id, failure.code_number, failure.message, trailing_metadata=list(failure.trailing_metadata)
+        )
+        return failure.code.name
+
+    def _fail_lane(self, call_id: int, failure: Failure) -> None:
+        if self._flying.pop(call_id, None) is not None:
+            self._open_front.fail(
+                call_id,
+                failure.code_number,
+                failure.message,
+                trailing_metadata=list(failure.trailing_metadata),
+            )
+            self._leave(call_id)
+
+    def _leave(self, _call_id: int) -> None:
+        self._in_flight.leave()
+        if not self._flying:
+            self._landed.set()
+
+    def _sweep(self) -> None:
+        """End lane calls that outlived the server's own deadline."""
+        now = time.monotonic()
+        late = [call_id for call_id, deadline in self._flying.items() if deadline <= now]
+        if late:
+            failure = failure_of(ServerDeadlineExceeded(self._timeout_ms), method="")
+            for call_id in late:
+                self._fail_lane(call_id, failure)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)

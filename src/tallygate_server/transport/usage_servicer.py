@@ -1,0 +1,118 @@
+"""UsageService: converts, calls, converts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc import aio
+
+from tallygate.v1 import usage_service_pb2
+from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
+from tallygate_server.transport import convert, paging
+from tallygate_server.transport.acceptance import accepts_increment
+from tallygate_server.transport.fast_lane import Done, FastLane
+from tallygate_server.transport.use_cases import Metering, Now, UsageQueries
+
+SERVICE: Final[ServiceDescriptor] = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
+
+_Context = aio.ServicerContext[Any, Any]
+_BATCH_INCREMENT: Final = f"/{SERVICE.full_name}/BatchIncrement"
+
+
+class UsageServicer:
+    """Counts, and shows what was counted."""
+
+    SERVICE: ClassVar[ServiceDescriptor] = SERVICE
+
+    def __init__(self, metering: Metering, queries: UsageQueries, now: Now) -> None:
+        self._metering = metering
+        self._queries = queries
+        self._now = now
+
+    def fast_lanes(self) -> Sequence[FastLane]:
+        """Return how the native transport answers the hot calls."""
+        metering, now = self._metering, self._now
+
+        def start(request: usage_service_pb2.IncrementRequest, done: Done) -> None:
+            metering.increment_soon(convert.from_api_increment(request, now), done)
+
+        return [
+            FastLane(
+                path=f"/{SERVICE.full_name}/Increment",
+                request=usage_service_pb2.IncrementRequest,
+                accept=accepts_increment,
+                start=start,
+                encode=convert.encode_increment,
+            )
+        ]
+
+    async def Increment(
+        self, request: usage_service_pb2.IncrementRequest, _context: _Context
+    ) -> usage_service_pb2.IncrementResponse:
+        """Count one increment."""
+        increment = convert.from_api_increment(request, self._now)
+        return convert.to_api_increment(await self._metering.increment(increment))
+
+    async def BatchIncrement(
+        self, request: usage_service_pb2.BatchIncrementRequest, _context: _Context
+    ) -> usage_service_pb2.BatchIncrementResponse:
+        """Count many increments, each alone or all together."""
+        increments = convert.from_api_increments(request, self._now)
+        outcomes = await self._metering.increment_many(increments, atomic=request.atomic)
+        return usage_service_pb2.BatchIncrementResponse(
+            results=[
+                convert.to_api_increment_result(outcome, method=_BATCH_INCREMENT) for outcome in outcomes
+            ]
+        )
+
+    async def GetUsage(
+        self, request: usage_service_pb2.GetUsageRequest, _context: _Context
+    ) -> usage_service_pb2.GetUsageResponse:
+        """Return where an account stands with one feature."""
+        usage = await self._queries.usage(
+            TenantId(request.tenant_id), AccountId(request.account_id), FeatureKey(request.feature_key), None
+        )
+        convert.demand_revision(request.min_revision, usage.revision)
+        return usage_service_pb2.GetUsageResponse(quota=convert.to_api_quota(usage), revision=usage.revision)
+
+    async def GetQuota(
+        self, request: usage_service_pb2.GetQuotaRequest, _context: _Context
+    ) -> usage_service_pb2.GetQuotaResponse:
+        """Return where an account stands with everything that is counted."""
+        usages = await self._queries.quota(TenantId(request.tenant_id), AccountId(request.account_id))
+        revision = max((usage.revision for usage in usages), default=0)
+        convert.demand_revision(request.min_revision, revision)
+        return usage_service_pb2.GetQuotaResponse(
+            quotas=[convert.to_api_quota(usage) for usage in usages],
+            plan_key=next((usage.plan_key for usage in usages if usage.plan_key), ""),
+            next_reset_time=convert.to_api_time(
+                min((usage.period_end for usage in usages if usage.period_end is not None), default=None)
+            ),
+            revision=revision,
+        )
+
+    async def ListUsageEntries(
+        self, request: usage_service_pb2.ListUsageEntriesRequest, _context: _Context
+    ) -> usage_service_pb2.ListUsageEntriesResponse:
+        """List lines of an account's ledger."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        entries = await self._queries.entries(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            feature_key=request.feature_key,
+            start=convert.from_api_optional_time(request, "start_time"),
+            end=convert.from_api_optional_time(request, "end_time"),
+            after_entry_id=int(paging.page_position(request, now=now) or 0),
+            limit=size + 1,
+        )
+        page, more = entries[:size], len(entries) > size
+        return usage_service_pb2.ListUsageEntriesResponse(
+            entries=[
+                convert.to_api_usage_entry(entry, tenant_id=request.tenant_id, account_id=request.account_id)
+                for entry in page
+            ],
+            next_page_token=paging.page_token(request, str(page[-1].entry_id), now=now) if more else "",
+        )

@@ -1,0 +1,244 @@
+"""Use cases in memory that answer as told: enough to test the edge without what is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
+from tallygate_server.domain.catalog import FeatureKind
+from tallygate_server.domain.entitlement import Reason
+from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
+from tallygate_server.domain.period import PeriodKind
+from tallygate_server.errors import TallygateError
+from tallygate_server.usage_queries import FeatureUsage, UsageEntry
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def an_answer(**changes: object) -> CheckAnswer:
+    """Build the answer of a check on a daily limit of ten."""
+    answer = CheckAnswer(
+        reason=Reason.OK,
+        revision=7,
+        feature_kind=FeatureKind.COUNTER,
+        limit_quantity=10,
+        used_quantity=3,
+        held_quantity=1,
+        reset_time=MIDNIGHT,
+        plan_key="free",
+        cache_ttl_ms=1_500,
+    )
+    for name, value in changes.items():
+        setattr(answer, name, value)
+    return answer
+
+
+class Scripted:
+    """Where a call's outcome comes from: by account, else by default; a callable may also wait or raise."""
+
+    def __init__(self) -> None:
+        self.gate: asyncio.Event | None = None
+        """Set: calls of `account held` wait for it."""
+        self.errors: dict[str, BaseException] = {}
+        self.waiting = 0
+        self.cancelled = 0
+
+    async def wait_if_held(self, account_id: str) -> None:
+        """Wait at the gate, for accounts whose id begins with `held`."""
+        if account_id.startswith("held") and self.gate is not None:
+            self.waiting += 1
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            finally:
+                self.waiting -= 1
+
+    def raise_if_scripted(self, account_id: str) -> None:
+        """Raise what was scripted for the account."""
+        error = self.errors.get(account_id)
+        if error is not None:
+            raise error
+
+
+def _soon(coroutine: asyncio.Future[object], done: Callable[[object], None]) -> None:
+    def finish(future: asyncio.Future[object]) -> None:
+        error = future.exception()
+        done(future.result() if error is None else error)
+
+    coroutine.add_done_callback(finish)
+
+
+class FakeChecks(Scripted):
+    """AccessChecks in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = an_answer()
+        self.checks: list[Check] = []
+        self._tasks: set[asyncio.Future[object]] = set()
+
+    def check_soon(self, check: Check, done: Callable[[CheckAnswer | TallygateError], None]) -> None:
+        """Answer through a task, as the real thing answers from a later tick."""
+        task: asyncio.Future[object] = asyncio.ensure_future(self.check(check))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        _soon(task, done)  # type: ignore[arg-type]
+
+    async def check(self, check: Check) -> CheckAnswer:
+        """Answer as scripted."""
+        self.checks.append(check)
+        await self.wait_if_held(check.account_id)
+        self.raise_if_scripted(check.account_id)
+        return self.answer
+
+    async def check_many(self, checks: Sequence[Check]) -> list[CheckAnswer | TallygateError]:
+        """Answer each as scripted."""
+        outcomes: list[CheckAnswer | TallygateError] = []
+        for check in checks:
+            try:
+                outcomes.append(await self.check(check))
+            except TallygateError as error:
+                outcomes.append(error)
+        return outcomes
+
+    async def list_entitlements(
+        self, _tenant_id: TenantId, account_id: AccountId
+    ) -> list[tuple[str, CheckAnswer]]:
+        """Answer with five features."""
+        self.raise_if_scripted(account_id)
+        return [(f"feature_{index}", self.answer) for index in range(5)]
+
+
+class FakeMetering(Scripted):
+    """Metering in memory: counts for real, per account and feature, against one limit."""
+
+    def __init__(self, limit: int = 1_000_000) -> None:
+        super().__init__()
+        self.limit = limit
+        self.used: dict[tuple[str, str, str], int] = {}
+        self.increments: list[Increment] = []
+        self._tasks: set[asyncio.Future[object]] = set()
+
+    def increment_soon(
+        self, increment: Increment, done: Callable[[IncrementAnswer | TallygateError], None]
+    ) -> None:
+        """Count through a task."""
+        task: asyncio.Future[object] = asyncio.ensure_future(self.increment(increment))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        _soon(task, done)  # type: ignore[arg-type]
+
+    async def increment(self, increment: Increment) -> IncrementAnswer:
+        """Count if the limit allows."""
+        self.increments.append(increment)
+        await self.wait_if_held(increment.account_id)
+        self.raise_if_scripted(increment.account_id)
+        key = (increment.tenant_id, increment.account_id, increment.feature_key)
+        used = self.used.get(key, 0)
+        fits = used + increment.quantity <= self.limit
+        if fits:
+            used = self.used[key] = used + increment.quantity
+        return IncrementAnswer(
+            reason=Reason.OK if fits else Reason.EXHAUSTED,
+            revision=7,
+            feature_kind=FeatureKind.COUNTER,
+            limit_quantity=self.limit,
+            used_quantity=used,
+            reset_time=MIDNIGHT,
+            plan_key="free",
+            entry_id=len(self.increments) if fits else 0,
+        )
+
+    async def increment_many(
+        self, increments: Sequence[Increment], *, atomic: bool
+    ) -> list[IncrementAnswer | TallygateError]:
+        """Count each, or raise the first error of an atomic batch."""
+        outcomes: list[IncrementAnswer | TallygateError] = []
+        for increment in increments:
+            try:
+                outcomes.append(await self.increment(increment))
+            except TallygateError as error:
+                if atomic:
+                    raise
+                outcomes.append(error)
+        return outcomes
+
+
+def a_usage(
+    feature_key: str = "text_rewrite", *, feature_kind: FeatureKind = FeatureKind.COUNTER
+) -> FeatureUsage:
+    """Describe a daily counter, or a gauge."""
+    counter = feature_kind is FeatureKind.COUNTER
+    return FeatureUsage(
+        feature_key=feature_key,
+        feature_kind=feature_kind,
+        limit_quantity=10,
+        used_quantity=3,
+        held_quantity=1,
+        period_kind=PeriodKind.DAY if counter else PeriodKind.LIFETIME,
+        period_start=datetime(2026, 11, 20, tzinfo=UTC),
+        period_end=MIDNIGHT if counter else None,
+        threshold_percent=0,
+        plan_key="free",
+        revision=7,
+        reason=Reason.OK,
+    )
+
+
+def an_entry(entry_id: int) -> UsageEntry:
+    """Describe a line of the ledger."""
+    return UsageEntry(
+        entry_id=entry_id,
+        feature_key="text_rewrite",
+        quantity=1,
+        used_after=entry_id,
+        limit_quantity=10,
+        period_kind=PeriodKind.DAY,
+        period_start=datetime(2026, 11, 20, tzinfo=UTC),
+        event_time=NOW,
+        recorded_time=NOW,
+        request_id="",
+        dimensions={"model": "small"},
+    )
+
+
+class FakeUsageQueries(Scripted):
+    """UsageQueries in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: tuple[str, datetime | None, datetime | None] | None = None
+        self.all_entries = [an_entry(entry_id) for entry_id in range(1, 26)]
+
+    async def usage(
+        self, _tenant_id: TenantId, account_id: AccountId, feature_key: FeatureKey, _at: datetime | None
+    ) -> FeatureUsage:
+        """Answer as scripted."""
+        self.raise_if_scripted(account_id)
+        return a_usage(feature_key)
+
+    async def quota(self, _tenant_id: TenantId, account_id: AccountId) -> list[FeatureUsage]:
+        """Answer with two counters."""
+        self.raise_if_scripted(account_id)
+        return [a_usage(), a_usage("devices", feature_kind=FeatureKind.GAUGE)]
+
+    async def entries(
+        self,
+        _tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str,
+        start: datetime | None,
+        end: datetime | None,
+        after_entry_id: int,
+        limit: int,
+    ) -> list[UsageEntry]:
+        """Page through the entries, in id order."""
+        self.raise_if_scripted(account_id)
+        self.asked = (feature_key, start, end)
+        return [entry for entry in self.all_entries if entry.entry_id > after_entry_id][:limit]

@@ -40,10 +40,8 @@ def _database_url(secret: SecretStr) -> SecretStr:
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
-    if urlsplit(secret.get_secret_value()).scheme not in {
-        "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel",
-    }:  # fmt: skip
-        raise ValueError("must start with redis://, rediss:// or unix:// (or redis+cluster://, redis+sentinel://)")
+    if urlsplit(secret.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must start with redis://, rediss:// or unix://")
     return secret
 
 
@@ -135,6 +133,9 @@ class Settings(BaseSettings):
     request_timeout_ms: Milliseconds = Field(
         default=5_000, description="Deadline given to a call whose client sets none."
     )
+    reuse_port: bool = Field(
+        default=False, description="Let several server processes of this machine share the gRPC port."
+    )
     calls_in_flight_max: Count = Field(
         default=20_000, description="Calls at once beyond which new ones are answered RESOURCE_EXHAUSTED."
     )
@@ -167,13 +168,6 @@ class Settings(BaseSettings):
         default=500, description="Longest wait for Redis; then Postgres decides alone."
     )
     snapshot_cache_max: Count = Field(default=50_000, description="Accounts kept in the process's snapshot cache.")
-    check_cache_ttl_ms: MillisecondsOrNone = Field(
-        default=1_000, description="How long a caller may reuse a check's answer, as told in `cache_ttl`."
-    )
-    default_failure_mode: Literal["fail_open", "fail_closed"] = Field(
-        default="fail_closed",
-        description="Answer to a check that neither a store nor a snapshot can decide, for features that don't say.",
-    )
     request_retention_days: Annotated[int, Field(ge=1, le=35)] = Field(
         default=35, description="How long a request id is remembered; at most the 35 days promised to callers."
     )
@@ -184,7 +178,7 @@ class Settings(BaseSettings):
     )
     sweep_interval_ms: Milliseconds = Field(default=2_000, description="Pause between two looks for overdue holds.")
     ledger_months_ahead: Annotated[int, Field(ge=1, le=24)] = Field(
-        default=3, description="Monthly ledger partitions made ahead of time."
+        default=12, description="Monthly ledger partitions made ahead of time."
     )
 
     # ---- billing
@@ -293,7 +287,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {variable_name(field_name) for field_name in Settings.model_fields}
     known |= {variable_name(name) + FILE_SUFFIX for name, field in Settings.model_fields.items() if is_secret(field)}
     # The command line reads the server's address from this one.
-    known.add(f"{PREFIX}ADDRESS")
+    known.add(f"{PREFIX}TARGET")
     return [
         f"{name}: there is no such setting"
         for name in sorted(environ)

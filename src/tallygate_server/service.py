@@ -108,8 +108,8 @@ async def open_service(
         counters = Counters(redis, server_id)
         tenants = TenantDirectory(database, clock)
         changes = EntitlementChanges(database, counters)
-        subscriptions = Subscriptions(database, changes, tenants, clock)
-        accounts = Accounts(database, changes, tenants, clock)
+        accounts = Accounts(database, changes, tenants=tenants, clock=clock)
+        subscriptions = Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock)
         hot_accounts = HotAccounts(
             pool=pool,
             counters=counters,

@@ -116,6 +116,11 @@ class Meter:
         )
 
     @property
+    def waiting(self) -> int:
+        """How many increments wait for a commit."""
+        return len(self._group) + len(self._exact)
+
+    @property
     def in_flight(self) -> int:
         """How many increments are between arrival and commit."""
         return self._in_flight

@@ -1,0 +1,239 @@
+"""Composition root: stores, service, listeners and jobs, from settings to drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import structlog
+from grpc import aio
+
+from tallygate_server.catalog import CatalogSource
+from tallygate_server.catalog_files import parse_catalog
+from tallygate_server.clock import Clock, SystemClock
+from tallygate_server.config import Settings
+from tallygate_server.embedded import EmbeddedServers
+from tallygate_server.errors import TenantNotFound
+from tallygate_server.ops_http import OpsServer
+from tallygate_server.service import HotPathLimits, Service, open_service
+from tallygate_server.storage import migrations
+from tallygate_server.telemetry import metrics
+from tallygate_server.transport.account_servicer import AccountServicer
+from tallygate_server.transport.admin_servicer import AdminServicer
+from tallygate_server.transport.catalog_servicer import CatalogServicer
+from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServicer
+from tallygate_server.transport.entitlement_servicer import EntitlementServicer
+from tallygate_server.transport.event_servicer import EventServicer
+from tallygate_server.transport.server import GrpcServer, Servicer, ServerLimits, Tls, build_server
+from tallygate_server.transport.subscription_servicer import SubscriptionServicer
+from tallygate_server.transport.usage_servicer import UsageServicer
+from tallygate_server.workers.jobs import Job, JobRunner
+from tallygate_server.workers.ledger_upkeep import forget_requests, make_partitions
+
+log = structlog.get_logger(__name__)
+
+PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
+FORGET_INTERVAL_SECONDS: Final = 3600.0
+_HEALTH_INTERVAL_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where Postgres and Redis are, and whether they are ours."""
+
+    database_url: str
+    redis_url: str
+    embedded: EmbeddedServers | None
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Use the given Postgres and Redis, and start private ones in place of those that are not given.
+
+    Raises EmbeddedError.
+    """
+    database_url = settings.database_url.get_secret_value() if settings.database_url else ""
+    redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
+    async with AsyncExitStack() as stack:
+        servers = None
+        if not (database_url and redis_url):
+            servers = await stack.enter_async_context(
+                EmbeddedServers.start(
+                    data_dir=settings.data_dir, with_postgres=not database_url, with_redis=not redis_url
+                )
+            )
+            database_url = database_url or servers.database_url
+            redis_url = redis_url or servers.redis_url
+        yield Stores(database_url, redis_url, servers)
+
+
+@asynccontextmanager
+async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock) -> AsyncIterator[Service]:
+    """Open the service, on a schema that is brought up to date first where the settings say so."""
+    if settings.migrates_at_start:
+        await migrations.upgrade(stores.database_url)
+    limits = HotPathLimits(
+        hold_ttl_ms=settings.hold_ttl_ms,
+        commit_batch_max=settings.commit_batch_max,
+        commit_queue_max=settings.commit_queue_max,
+        commit_timeout_ms=settings.commit_timeout_ms,
+        accepted_queue_max=settings.accepted_queue_max,
+        redis_timeout_ms=settings.redis_timeout_ms,
+        snapshot_cache_max=settings.snapshot_cache_max,
+    )
+    async with open_service(
+        database_url=stores.database_url, redis_url=stores.redis_url, clock=clock, limits=limits
+    ) as service:
+        yield service
+
+
+def servicers(service: Service) -> list[Servicer]:
+    """Return a servicer for every service of the contract."""
+    now = service.clock.now
+    return [
+        EntitlementServicer(service.checker, now),
+        UsageServicer(service.meter, service.usage, now),
+        SubscriptionServicer(service.subscriptions, now),
+        CatalogServicer(service.catalogs, now),
+        AccountServicer(service.accounts, service.usage, service.tenants, now),
+        EventServicer(),
+        DataLifecycleServicer(),
+        AdminServicer(),
+    ]
+
+
+def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
+    """Return the background jobs."""
+
+    async def sweep() -> dict[str, int]:
+        swept = await service.sweeper.sweep()
+        return {"holds_swept": swept} if swept else {}
+
+    return [
+        Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
+        Job(
+            name="make_partitions",
+            interval_seconds=PARTITION_INTERVAL_SECONDS,
+            run=lambda: make_partitions(stores.database_url, settings.ledger_months_ahead),
+        ),
+        Job(
+            name="forget_requests",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+    ]
+
+
+class App:
+    """A running server process."""
+
+    def __init__(self, settings: Settings, stores: Stores, service: Service) -> None:
+        """Use `App.open`."""
+        self.settings = settings
+        self.stores = stores
+        self.service = service
+        self.grpc_port = 0
+        self.ops_port = 0
+        self.grpc: GrpcServer = build_server(
+            settings.transport,
+            servicers(service),
+            limits=ServerLimits(in_flight_max=settings.calls_in_flight_max, timeout_ms=settings.request_timeout_ms),
+            observe=metrics.call,
+            reflection=settings.reflection,
+            reuse_port=settings.reuse_port,
+            tls=_tls(settings),
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        catalogs_dir: Path | None = None,
+        register_plain: Callable[[aio.Server], None] | None = None,
+    ) -> AsyncIterator[App]:
+        """Start everything and serve; leaving drains and stops it all again.
+
+        Catalog files in `catalogs_dir` are applied for tenants that are not there yet. Raises EmbeddedError,
+        StoreUnavailable, AddressTaken, AddressRefused.
+        """
+        async with (
+            open_stores(settings) as stores,
+            open_migrated_service(settings, stores, SystemClock()) as service,
+            AsyncExitStack() as stack,
+        ):
+            if catalogs_dir is not None:
+                await _load_catalogs(service, catalogs_dir)
+            app = cls(settings, stores, service)
+            if register_plain is not None:
+                app.grpc.register_plain(register_plain)
+            if settings.run_workers:
+                runner = JobRunner(stores.database_url, jobs(settings, stores, service))
+                await runner.start()
+                stack.push_async_callback(runner.close)
+            ops = OpsServer(host=settings.ops_host, port=settings.ops_port, components=app.components)
+            await stack.enter_async_context(ops)
+            app.ops_port = ops.port
+            app._publish_levels()
+            app.grpc_port = await app.grpc.start(settings.grpc_host, settings.grpc_port)
+            stack.push_async_callback(app._drain)
+            watch = asyncio.create_task(app._watch_health(), name="watch-health")
+            stack.callback(watch.cancel)
+            app.grpc.health.set_serving(True)
+            log.info("serving", address=f"{settings.grpc_host}:{app.grpc_port}", transport=settings.transport)
+            yield app
+
+    def components(self) -> dict[str, bool]:
+        """Return which stores answer: without Redis the service is slower, without Postgres it only checks."""
+        return {"postgres": self.service.ledger.up, "redis": self.service.counters.ready}
+
+    async def _drain(self) -> None:
+        log.info("draining")
+        await self.grpc.drain(
+            drain_delay_ms=self.settings.drain_delay_ms, grace_ms=self.settings.drain_grace_ms
+        )
+
+    async def _watch_health(self) -> None:
+        """Report each change of a store's state once; the server stays SERVING, as it still answers."""
+        before = self.components()
+        while True:
+            await asyncio.sleep(_HEALTH_INTERVAL_SECONDS)
+            now = self.components()
+            for component, up in now.items():
+                if up != before[component]:
+                    log.warning("component_changed", component=component, state="up" if up else "down")
+            before = now
+
+    def _publish_levels(self) -> None:
+        metrics.commit_queue_depth.read_with(lambda: self.service.meter.waiting)
+        metrics.calls_in_flight.read_with(lambda: self.service.meter.in_flight)
+        metrics.snapshot_cache_size.read_with(lambda: len(self.service.hot_accounts))
+        metrics.component_up.read_with(lambda: {(name,): int(up) for name, up in self.components().items()})
+        metrics.build_info.read_with(lambda: {(version("tallygate"), self.settings.transport): 1})
+
+
+async def _load_catalogs(service: Service, directory: Path) -> None:
+    for file in sorted(directory.glob("*.yaml")):
+        text = await asyncio.to_thread(file.read_text, "utf-8")
+        tenant_id = parse_catalog(text).root.settings.tenant_id
+        try:
+            await service.tenants.get(tenant_id)
+        except TenantNotFound:
+            applied = await service.catalogs.apply(CatalogSource(text), actor="start")
+            log.info("catalog_applied", tenant_id=applied.tenant_id, revision=applied.revision)
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return Tls(
+        certificate_chain=settings.tls_cert_file.read_bytes(),
+        private_key=settings.tls_key_file.read_bytes(),
+        client_ca=settings.tls_client_ca_file.read_bytes() if settings.tls_client_ca_file else None,
+    )

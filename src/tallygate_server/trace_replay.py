@@ -248,7 +248,7 @@ class TraceReplay:
         self._speed = speed
         self._give_up_after_s = give_up_after_s
         self._record = record
-        self._progress = progress
+        self.progress = progress
         self._request_ack = (
             usage_service_pb2.ACK_MODE_COMMITTED if run.ack == "committed" else usage_service_pb2.ACK_MODE_ACCEPTED
         )
@@ -324,8 +324,8 @@ class TraceReplay:
             self.told[row] = answer
             if self._record is not None:
                 self._record(answer)
-            if self._progress is not None:
-                self._progress(answer)
+            if self.progress is not None:
+                self.progress(answer)
 
     async def _increment(self, row: int) -> Told:
         run = self.run

@@ -29,7 +29,7 @@ from tallygate_server.transport.catalog_servicer import CatalogServicer
 from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServicer
 from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.event_servicer import EventServicer
-from tallygate_server.transport.server import GrpcServer, Servicer, ServerLimits, Tls, build_server
+from tallygate_server.transport.server import GrpcServer, ServerLimits, Servicer, Tls, build_server
 from tallygate_server.transport.subscription_servicer import SubscriptionServicer
 from tallygate_server.transport.usage_servicer import UsageServicer
 from tallygate_server.workers.jobs import Job, JobRunner
@@ -195,9 +195,7 @@ class App:
 
     async def _drain(self) -> None:
         log.info("draining")
-        await self.grpc.drain(
-            drain_delay_ms=self.settings.drain_delay_ms, grace_ms=self.settings.drain_grace_ms
-        )
+        await self.grpc.drain(drain_delay_ms=self.settings.drain_delay_ms, grace_ms=self.settings.drain_grace_ms)
 
     async def _watch_health(self) -> None:
         """Report each change of a store's state once; the server stays SERVING, as it still answers."""

@@ -40,10 +40,8 @@ def _database_url(secret: SecretStr) -> SecretStr:
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
-    if urlsplit(secret.get_secret_value()).scheme not in {
-        "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel",
-    }:  # fmt: skip
-        raise ValueError("must start with redis://, rediss:// or unix:// (or redis+cluster://, redis+sentinel://)")
+    if urlsplit(secret.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must start with redis://, rediss:// or unix://")
     return secret
 
 

@@ -335,7 +335,7 @@ class AccessChecker:
         self._finish(pending, self._decided(pending, used, held, feature_known=known, stale=stale))
 
     async def _ask_catalog(self, pending: _Pending) -> None:
-        """A feature that nobody knows may be new in the catalog."""
+        """Ask the catalog about a feature that nobody knows: it may be new."""
         try:
             tenant = await self._tenants.refresh(pending.check.tenant_id)
         except TallygateError as error:

@@ -118,9 +118,7 @@ async def open_service(
             cache_max=limits.snapshot_cache_max,
         )
         stack.push_async_callback(hot_accounts.close)
-        checker = AccessChecker(
-            accounts=hot_accounts, counters=counters, ledger=ledger, tenants=tenants, clock=clock
-        )
+        checker = AccessChecker(accounts=hot_accounts, counters=counters, ledger=ledger, tenants=tenants, clock=clock)
         stack.push_async_callback(checker.close)
         meter = Meter(
             accounts=hot_accounts,

@@ -16,7 +16,9 @@ NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def a_counter(limit: int = 10, *, feature: str = "words", period: PeriodKind = PeriodKind.DAY, **more: Any) -> Allowance:
+def a_counter(
+    limit: int = 10, *, feature: str = "words", period: PeriodKind = PeriodKind.DAY, **more: Any
+) -> Allowance:
     """Allow so much of a counter per period."""
     return Allowance(
         feature_key=FeatureKey(feature), kind=FeatureKind.COUNTER, limit_quantity=limit, period_kind=period, **more

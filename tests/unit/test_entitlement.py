@@ -38,7 +38,9 @@ def entitlement(account: AccountSources, feature: str = "words") -> Entitlement:
     return resolve(account, NOW).entitlements[feature]
 
 
-def reason(account: AccountSources, feature: str = "words", *, quantity: int = 1, used: int = 0, held: int = 0) -> Reason:
+def reason(
+    account: AccountSources, feature: str = "words", *, quantity: int = 1, used: int = 0, held: int = 0
+) -> Reason:
     return decide(
         feature_known=True,
         account_state=account.state,
@@ -214,9 +216,7 @@ def test_an_overdue_subscription_never_takes_away_what_another_one_gives() -> No
 
 
 def test_between_equal_sources_the_paid_one_is_named_not_the_one_in_grace() -> None:
-    overdue = a_subscription(
-        a_counter(10), subscription_id="z", state=SubscriptionState.PAST_DUE, period_end=NOW - DAY
-    )
+    overdue = a_subscription(a_counter(10), subscription_id="z", state=SubscriptionState.PAST_DUE, period_end=NOW - DAY)
     paid = a_subscription(a_counter(10), subscription_id="a")
 
     assert reason(an_account(overdue, paid)) is Reason.OK

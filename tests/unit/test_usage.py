@@ -53,8 +53,7 @@ def test_each_threshold_is_crossed_by_exactly_one_call_of_a_sequence(
 
 def test_the_eighth_of_ten_crosses_eighty_percent() -> None:
     crossed = [
-        threshold_percent_crossed(used_before=n - 1, used_after=n, limit=10, thresholds=[80, 100])
-        for n in range(1, 11)
+        threshold_percent_crossed(used_before=n - 1, used_after=n, limit=10, thresholds=[80, 100]) for n in range(1, 11)
     ]
 
     assert crossed == [0, 0, 0, 0, 0, 0, 0, 80, 0, 100]

@@ -45,10 +45,12 @@ class _Protocol(asyncio.Protocol):
         self.awaiting: deque[tuple[float, OnReply]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
         # uvloop's transports are not registered as asyncio's.
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        """Hand each complete reply to the command that waits for it."""
         reader, awaiting = self._reader, self.awaiting
         reader.feed(data)
         try:
@@ -59,6 +61,7 @@ class _Protocol(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Tell every command that waits."""
         self.transport = None
         awaiting, self.awaiting = self.awaiting, deque()
         self._on_lost(self)
@@ -66,6 +69,7 @@ class _Protocol(asyncio.Protocol):
             on_reply(RedisUnavailable(str(exc or "connection closed")))
 
     def abort(self) -> None:
+        """Drop the connection without waiting for anything."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -147,7 +151,7 @@ class RedisConnection:
             return
         if not self._buffer:
             self._loop.call_soon(self.flush)
-        self._buffer.append(hiredis.pack_command(tuple(command)))
+        self._buffer.append(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type] # wants a union of its own order
         protocol.awaiting.append((self._loop.time(), on_reply))
 
     async def _execute(self, command: Sequence[str | bytes | int]) -> Reply:

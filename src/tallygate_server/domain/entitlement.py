@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from enum import Enum, IntEnum
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from tallygate_server.domain.catalog import Allowance, ConfigValue, FeatureKind, LimitMode
@@ -120,7 +121,7 @@ class Entitlement:
     billing_anchor: datetime
     thresholds_percent: tuple[int, ...] = ()
     thresholds_absolute: tuple[int, ...] = ()
-    plan_key: PlanKey = PlanKey("")
+    plan_key: PlanKey | Literal[""] = ""
     plan_version: int = 0
     grace_end_time: datetime | None = None
     """Set while the entitlement rests on grace; access ends then."""
@@ -165,7 +166,7 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
         boundaries.extend(_instants(window))
         open_until = _open(window, at)
         for allowance in source.allowances:
-            key = allowance.feature_key
+            key: str = allowance.feature_key
             if not allowance.enabled:
                 off.setdefault(key, allowance)
             elif open_until is None:
@@ -197,7 +198,7 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
     )
 
 
-def decide(  # noqa: PLR0911 - one return per rung, in documented precedence
+def decide(
     *,
     feature_known: bool,
     account_state: AccountState | None,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+from tallygate_server.setup_error import SetupError
 
-class EmbeddedError(Exception):
-    """Say what is in the way of the embedded servers, and the way out, a sentence each."""
 
-    def __init__(self, message: str, way_out: str) -> None:
-        super().__init__(f"{message} {way_out}")
-        self.message = message
-        self.way_out = way_out
+class EmbeddedError(SetupError):
+    """Something is in the way of the embedded servers."""

@@ -26,6 +26,7 @@ class Answers:
         self.next_entry_id = next_entry_id
 
     def allowed(self, call: IncrementCall, *, used_after: int, held: int = 0) -> IncrementAnswer:
+        """Return the answer of a counted call, whose counter stood at `used_after` right after it."""
         feature, account, increment = call.feature, call.account, call.increment
         assert feature is not None
         assert account is not None
@@ -65,6 +66,7 @@ class Answers:
         )
 
     def denial(self, call: IncrementCall, reason: Reason, *, used: int, held: int) -> IncrementAnswer:
+        """Return the answer of a denied call, with what is known of its counter."""
         increment, account, feature = call.increment, call.account, call.feature
         entitlement = feature.entitlement if feature is not None else None
         metered = entitlement is not None and entitlement.denied is None
@@ -89,6 +91,7 @@ class Answers:
         return tenant.settings.upgrade_link(increment.account_id, increment.feature_key)
 
     def denial_row(self, call: IncrementCall, reason: Reason, used: int, recorded_time: datetime) -> DenialRow:
+        """Return what is recorded of a denied call."""
         increment, feature = call.increment, call.feature
         return DenialRow(
             tenant_id=increment.tenant_id,
@@ -114,9 +117,7 @@ class Answers:
             percent = threshold_percent_crossed(
                 used_before=used_before, used_after=used_after, limit=row["limit_quantity"], thresholds=percents
             )
-            quantity = threshold_quantity_crossed(
-                used_before=used_before, used_after=used_after, thresholds=absolutes
-            )
+            quantity = threshold_quantity_crossed(used_before=used_before, used_after=used_after, thresholds=absolutes)
         answer = IncrementAnswer(
             reason=reason,
             revision=row["revision"],

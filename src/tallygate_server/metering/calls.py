@@ -83,10 +83,12 @@ class IncrementCall:
 
     @property
     def request_key(self) -> RequestKey:
+        """What makes the request unique."""
         increment = self.increment
         return (increment.tenant_id, increment.account_id, increment.request_id)
 
     def ledger_key(self) -> CounterKey:
+        """Return the key of the counter that the call counts in; it must have been placed."""
         increment, period = self.increment, self.period
         assert period is not None
         return CounterKey(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -127,9 +128,6 @@ class ExactCommit:
                     )
                 async with self._ledger.exact() as transaction:
                     await verdict.reach(transaction)
-                metrics.commit("exact", len(calls), self._loop.time() - started)
-                self._on_verdict(verdict)
-                return
             except DuplicateRow:
                 # The same request id was committed meanwhile, on another counter: look again.
                 if attempts >= _EXACT_ATTEMPTS_MAX:
@@ -139,6 +137,10 @@ class ExactCommit:
                 doubtful = True
             except LedgerDown:
                 pass
+            else:
+                metrics.commit("exact", len(calls), self._loop.time() - started)
+                self._on_verdict(verdict)
+                return
             remaining = deadline - self._loop.time()
             if remaining <= 0:
                 for call in calls:
@@ -160,6 +162,17 @@ class ExactCommit:
                 # Accepted on the strength of a Redis that was lost since; the limit holds all the same.
                 metrics.accepted_refused()
             self._end.finish(call, outcome)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What one exact commit writes."""
+
+    limits: dict[CounterKey, int] = field(default_factory=dict)
+    """Limit in force of each counter that changes."""
+    entries: list[ExactEntry] = field(default_factory=list)
+    requests: list[RequestRow] = field(default_factory=list)
+    denials: list[DenialRow] = field(default_factory=list)
 
 
 class _Verdict:
@@ -191,49 +204,44 @@ class _Verdict:
             ]
         )
         totals = {key: state.used for key, state in locked.items()}
-        limits: dict[CounterKey, int] = {}
-        entries: list[ExactEntry] = []
-        requests: list[RequestRow] = []
-        denials: list[DenialRow] = []
+        rows = _Rows()
         for item in self._items:
             members = item.calls if isinstance(item, AtomicSet) else [item]
             if self._replay(members, found):
                 continue
             for call, reason in zip(members, _decide(members, totals), strict=True):
-                answer = self._answer(call, reason, totals, limits, entries, denials)
+                answer = self._answer(call, reason, totals, rows)
                 self.outcomes.append((call, answer))
                 if call.increment.request_id:
-                    requests.append(_request_row(call, answer))
+                    rows.requests.append(_request_row(call, answer))
         await transaction.write(
             self._recorded_time,
-            counters=[(key, totals[key], limits[key]) for key in sorted(limits)],
-            entries=entries,
-            requests=requests,
-            denials=denials,
+            counters=[(key, totals[key], rows.limits[key]) for key in sorted(rows.limits)],
+            entries=rows.entries,
+            requests=rows.requests,
+            denials=rows.denials,
         )
-        self.states = {key: CounterState(totals[key], state.version + (key in limits)) for key, state in locked.items()}
+        self.states = {key: CounterState(totals[key], state.version + (key in rows.limits)) for key, state in locked.items()}
 
     def _answer(
         self,
         call: IncrementCall,
         reason: Reason,
         totals: dict[CounterKey, int],
-        limits: dict[CounterKey, int],
-        entries: list[ExactEntry],
-        denials: list[DenialRow],
+        rows: _Rows,
     ) -> IncrementAnswer:
         answers = self._answers
         key = call.ledger_key() if call.reason is None else None
         used = totals[key] if key is not None else 0
         if not reason.allows:
             if call.account is not None:
-                denials.append(answers.denial_row(call, reason, used, self._recorded_time))
+                rows.denials.append(answers.denial_row(call, reason, used, self._recorded_time))
             return answers.denial(call, reason, used=used, held=0)
         assert key is not None
         assert call.feature is not None
         used = totals[key] = used + call.increment.quantity
-        limits[key] = call.feature.effective_limit
-        entries.append(_exact_entry(call, key, used))
+        rows.limits[key] = call.feature.effective_limit
+        rows.entries.append(_exact_entry(call, key, used))
         return answers.allowed(call, used_after=used)
 
     def _replay(self, members: list[IncrementCall], found: dict[tuple[TenantId, AccountId, str], Any]) -> bool:

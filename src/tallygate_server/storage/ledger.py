@@ -654,6 +654,7 @@ async def _no_reset(connection: asyncpg.Connection) -> None:
 
 EntryIds = Callable[[], int]
 _ENTRY_EPOCH_MS: Final = 1_735_689_600_000
+_SEQUENCE_MAX: Final = 0xFFF
 
 
 def entry_ids(node: int, now_ms: Callable[[], int]) -> EntryIds:
@@ -670,7 +671,7 @@ def entry_ids(node: int, now_ms: Callable[[], int]) -> EntryIds:
             last_ms, sequence = ms, 0
         else:
             sequence += 1
-            if sequence > 0xFFF:
+            if sequence > _SEQUENCE_MAX:
                 last_ms, sequence = last_ms + 1, 0
         return (last_ms << 22) | (node << 12) | sequence
 

@@ -21,6 +21,7 @@ from tallygate_server.storage.mapping import allowance_from_json
 PAST_SUBSCRIPTIONS_MAX: Final = 20
 """How many ended subscriptions are carried along, to tell a lapsed account from one that never had any."""
 
+# The only value that is formatted in is a constant of this module.
 _SELECT: Final = f"""
 SELECT a.account_id, a.revision, json_build_object(
     'revision', a.revision,
@@ -62,7 +63,7 @@ SELECT a.account_id, a.revision, json_build_object(
 )::text AS document
 FROM accounts AS a
 WHERE a.tenant_id = $1 AND a.account_id = ANY($2::text[])
-"""
+"""  # noqa: S608
 
 
 async def read_documents(

@@ -221,7 +221,7 @@ class _Diff:
     def _plan(self, before: PresentPlan, plan: Plan) -> Iterator[CatalogChange]:
         restricted = set(_restricted(before.plan, plan))
         for path, old, new in _differences(_plan_json(before.plan), _plan_json(plan), ()):
-            element, key, words = CatalogElement.PLAN, plan.key, path
+            element, key, words = CatalogElement.PLAN, str(plan.key), path
             if path[0] == "allowances":
                 element, key, words = CatalogElement.ALLOWANCE, path[1], path[1:]
             elif path[0] == "prices":
@@ -312,7 +312,9 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
     """Return the plan as in a file, with everything that a file may leave out."""
     full = _PLAN_DEFAULTS | plan_to_json(plan)
     full["allowances"] = {
-        key: _LIMITED_DEFAULTS | allowance if isinstance(allowance, dict) and "limit" in allowance else allowance
+        key: _LIMITED_DEFAULTS | allowance
+        if isinstance(allowance, dict) and "limit" in allowance
+        else allowance
         for key, allowance in full["allowances"].items()
     }
     return full
@@ -325,7 +327,12 @@ def _differences(
     for key in (*after, *(key for key in before if key not in after)):
         old, new = before.get(key), after.get(key)
         # A config value is one value, whatever is inside it.
-        if isinstance(old, Mapping) and isinstance(new, Mapping) and path[-1:] != ("value",) and key != "value":
+        if (
+            isinstance(old, Mapping)
+            and isinstance(new, Mapping)
+            and path[-1:] != ("value",)
+            and key != "value"
+        ):
             yield from _differences(old, new, (*path, key))
         elif _canonical(old) != _canonical(new):
             yield (*path, key), old, new

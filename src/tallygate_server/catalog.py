@@ -127,9 +127,7 @@ class Catalogs:
             if not validate_only:
                 for step in steps.values():
                     is_root = step.given is catalogs.root
-                    await _write(
-                        connection, step, source=text if is_root else catalog_to_yaml(step.given), actor=actor
-                    )
+                    await _write(connection, step, source=text if is_root else catalog_to_yaml(step.given), actor=actor)
         if not validate_only:
             for step in steps.values():
                 self._tenants.forget(step.given.settings.tenant_id)
@@ -303,9 +301,7 @@ async def _check_parent(connection: Connection, step: _Step, catalogs: CatalogSe
     if found is None:
         raise CatalogConflict(tenant_id, "parent", f"there is no tenant {parent!r}: apply its catalog first")
     if found.settings.parent_tenant_id is not None:
-        raise CatalogConflict(
-            tenant_id, "parent", f"{parent!r} is a store, and a store has no stores of its own"
-        )
+        raise CatalogConflict(tenant_id, "parent", f"{parent!r} is a store, and a store has no stores of its own")
 
 
 async def _write(connection: Connection, step: _Step, *, source: str, actor: str) -> None:

@@ -312,9 +312,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
     """Return the plan as in a file, with everything that a file may leave out."""
     full = _PLAN_DEFAULTS | plan_to_json(plan)
     full["allowances"] = {
-        key: _LIMITED_DEFAULTS | allowance
-        if isinstance(allowance, dict) and "limit" in allowance
-        else allowance
+        key: _LIMITED_DEFAULTS | allowance if isinstance(allowance, dict) and "limit" in allowance else allowance
         for key, allowance in full["allowances"].items()
     }
     return full
@@ -327,12 +325,7 @@ def _differences(
     for key in (*after, *(key for key in before if key not in after)):
         old, new = before.get(key), after.get(key)
         # A config value is one value, whatever is inside it.
-        if (
-            isinstance(old, Mapping)
-            and isinstance(new, Mapping)
-            and path[-1:] != ("value",)
-            and key != "value"
-        ):
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and path[-1:] != ("value",) and key != "value":
             yield from _differences(old, new, (*path, key))
         elif _canonical(old) != _canonical(new):
             yield (*path, key), old, new

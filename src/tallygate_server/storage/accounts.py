@@ -162,9 +162,7 @@ async def write_account(
 ) -> None:
     """Store columns of the account."""
     await connection.execute(
-        update(accounts)
-        .where(accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id)
-        .values(**values)
+        update(accounts).where(accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id).values(**values)
     )
 
 

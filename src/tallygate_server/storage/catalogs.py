@@ -103,9 +103,7 @@ async def write_tenant(connection: Connection, settings: TenantSettings, *, cata
 async def read_features(connection: Connection, tenant_id: TenantId) -> list[FeatureRow]:
     """Return every feature, retired ones too, in the catalog's order."""
     rows = await connection.execute(
-        select(features)
-        .where(features.c.tenant_id == tenant_id)
-        .order_by(features.c.position, features.c.feature_key)
+        select(features).where(features.c.tenant_id == tenant_id).order_by(features.c.position, features.c.feature_key)
     )
     return [
         FeatureRow(
@@ -124,9 +122,7 @@ async def read_features(connection: Connection, tenant_id: TenantId) -> list[Fea
     ]
 
 
-async def write_feature(
-    connection: Connection, tenant_id: TenantId, feature: Feature, *, position: int
-) -> None:
+async def write_feature(connection: Connection, tenant_id: TenantId, feature: Feature, *, position: int) -> None:
     """Add the feature, or change what may change of it; a retired one is in the catalog again."""
     described = {
         "name": feature.name,
@@ -143,9 +139,7 @@ async def write_feature(
     )
 
 
-async def move_feature(
-    connection: Connection, tenant_id: TenantId, feature_key: str, *, position: int
-) -> None:
+async def move_feature(connection: Connection, tenant_id: TenantId, feature_key: str, *, position: int) -> None:
     """Store where in the catalog the feature stands."""
     await connection.execute(
         update(features)
@@ -235,13 +229,8 @@ async def restore_plan(connection: Connection, tenant_id: TenantId, plan_key: st
 
 async def read_meters(connection: Connection, tenant_id: TenantId) -> list[MeterRow]:
     """Return every meter by key, retired ones too."""
-    rows = await connection.execute(
-        select(meters).where(meters.c.tenant_id == tenant_id).order_by(meters.c.meter_key)
-    )
-    return [
-        MeterRow(meter=_meter(row.meter_key, row.definition), retired=row.retire_time is not None)
-        for row in rows
-    ]
+    rows = await connection.execute(select(meters).where(meters.c.tenant_id == tenant_id).order_by(meters.c.meter_key))
+    return [MeterRow(meter=_meter(row.meter_key, row.definition), retired=row.retire_time is not None) for row in rows]
 
 
 async def write_meter(connection: Connection, tenant_id: TenantId, meter: Meter) -> None:

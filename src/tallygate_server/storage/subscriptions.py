@@ -228,9 +228,7 @@ async def read_step_of_request(
     return _history(row) if row is not None else None
 
 
-async def live_counts(
-    connection: Connection, tenant_id: TenantId, plan_keys: Sequence[str]
-) -> list[LiveCount]:
+async def live_counts(connection: Connection, tenant_id: TenantId, plan_keys: Sequence[str]) -> list[LiveCount]:
     """Return how many live subscriptions each version of the plans has; versions without any are left out."""
     rows = await connection.execute(
         select(subscriptions.c.plan_key, subscriptions.c.plan_version, func.count().label("live"))
@@ -238,10 +236,7 @@ async def live_counts(
         .group_by(subscriptions.c.plan_key, subscriptions.c.plan_version)
         .order_by(subscriptions.c.plan_key, subscriptions.c.plan_version)
     )
-    return [
-        LiveCount(plan_key=PlanKey(row.plan_key), version=row.plan_version, subscriptions=row.live)
-        for row in rows
-    ]
+    return [LiveCount(plan_key=PlanKey(row.plan_key), version=row.plan_version, subscriptions=row.live) for row in rows]
 
 
 async def live_account_counts(

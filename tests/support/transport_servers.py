@@ -105,9 +105,7 @@ def a_check(**changes: Any) -> CheckAccessRequest:
 
 def an_increment(**changes: Any) -> IncrementRequest:
     """Build a valid increment."""
-    return IncrementRequest(
-        **{"tenant_id": "lekhak", "account_id": "acct-1", "feature_key": "text_rewrite", **changes}
-    )
+    return IncrementRequest(**{"tenant_id": "lekhak", "account_id": "acct-1", "feature_key": "text_rewrite", **changes})
 
 
 @dataclass(slots=True, kw_only=True)

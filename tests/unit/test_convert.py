@@ -148,9 +148,7 @@ def test_every_reason_has_a_wire_value_and_a_decision(reason: Reason) -> None:
     response = convert.to_api_check(an_answer(reason=reason))
 
     assert access_pb2.DecisionReason.Name(response.reason) == f"DECISION_REASON_{reason.name}"
-    assert response.decision == (
-        access_pb2.DECISION_ALLOWED if reason.allows else access_pb2.DECISION_DENIED
-    )
+    assert response.decision == (access_pb2.DECISION_ALLOWED if reason.allows else access_pb2.DECISION_DENIED)
 
 
 @given(

@@ -424,9 +424,7 @@ def _unlike_items(increments: Sequence[Increment]) -> list[FieldViolation]:
     for index, increment in enumerate(increments):
         if increment.tenant_id != first.tenant_id:
             violations.append(
-                FieldViolation(
-                    f"increments[{index}].tenant_id", "differs from the first item's in an atomic batch"
-                )
+                FieldViolation(f"increments[{index}].tenant_id", "differs from the first item's in an atomic batch")
             )
         if increment.accepted != first.accepted:
             violations.append(
@@ -481,6 +479,4 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
 
 
 def _period(usage: FeatureUsage) -> period_pb2.Period:
-    return period_pb2.Period(
-        start_time=to_api_time(usage.period_start), end_time=to_api_time(usage.period_end)
-    )
+    return period_pb2.Period(start_time=to_api_time(usage.period_start), end_time=to_api_time(usage.period_end))

@@ -211,9 +211,7 @@ class Endpoint:
     ) -> Callable[[bytes | None, aio.ServicerContext[Any, Any]], AsyncIterator[bytes]]:
         observe, path = self._observe, method.path
 
-        async def handle(
-            payload: bytes | None, context: aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[bytes]:
+        async def handle(payload: bytes | None, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
             started = time.perf_counter()
             code = _CANCELLED
             entered = False

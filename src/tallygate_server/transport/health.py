@@ -59,18 +59,14 @@ class HealthServicer:
         self._ended = True
         self._announce()
 
-    async def Check(
-        self, request: health_pb2.HealthCheckRequest, _context: _Context
-    ) -> health_pb2.HealthCheckResponse:
+    async def Check(self, request: health_pb2.HealthCheckRequest, _context: _Context) -> health_pb2.HealthCheckResponse:
         """Return the status of one service."""
         status = self._statuses.get(request.service)
         if status is None:
             raise ServiceNotServed(request.service)
         return _Status(status=status)
 
-    async def List(
-        self, _request: health_pb2.HealthListRequest, _context: _Context
-    ) -> health_pb2.HealthListResponse:
+    async def List(self, _request: health_pb2.HealthListRequest, _context: _Context) -> health_pb2.HealthListResponse:
         """Return the status of every service."""
         statuses = {name: _Status(status=status) for name, status in self._statuses.items()}
         return health_pb2.HealthListResponse(statuses=statuses)

@@ -56,9 +56,7 @@ class AddressTaken(OSError):
 
     def __init__(self, address: str) -> None:
         """Name the address, and the way out."""
-        super().__init__(
-            errno.EADDRINUSE, f"{address} is in use by another program; stop it or choose another port"
-        )
+        super().__init__(errno.EADDRINUSE, f"{address} is in use by another program; stop it or choose another port")
 
 
 class AddressRefused(OSError):
@@ -67,9 +65,7 @@ class AddressRefused(OSError):
     def __init__(self, address: str, error: OSError | None) -> None:
         """Name the address and the system's reason."""
         why = "the transport gave no reason" if error is None else (error.strerror or str(error))
-        super().__init__(
-            errno.EADDRNOTAVAIL if error is None else error.errno, f"cannot listen on {address}: {why}"
-        )
+        super().__init__(errno.EADDRNOTAVAIL if error is None else error.errno, f"cannot listen on {address}: {why}")
 
 
 class Servicer(Protocol):
@@ -195,12 +191,7 @@ def build_server(
     server: aio.Server
     registry: HandlerRegistry
     if kind == "native":
-        lanes = [
-            lane
-            for servicer in servicers
-            if isinstance(servicer, HotServicer)
-            for lane in servicer.fast_lanes()
-        ]
+        lanes = [lane for servicer in servicers if isinstance(servicer, HotServicer) for lane in servicer.fast_lanes()]
         server = NativeServer(
             lanes=lanes if fast_lanes else (),
             in_flight=in_flight,

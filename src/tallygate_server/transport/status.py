@@ -37,9 +37,7 @@ DETAILS_BYTES_MAX: Final = 4_096
 FACT_LENGTH_MAX: Final = 256
 """Characters of one metadata value."""
 
-INTERNAL_MESSAGE: Final = (
-    "the server met an unexpected condition; its log has the details under the incident id"
-)
+INTERNAL_MESSAGE: Final = "the server met an unexpected condition; its log has the details under the incident id"
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
@@ -168,12 +166,8 @@ def _code_of(error: BaseException) -> grpc.StatusCode | None:
 def _incident(error: BaseException, method: str) -> status_pb2.Status:
     incident_id = secrets.token_hex(8)
     _LOG.error("call_failed_unexpectedly", method=method, incident_id=incident_id, exc_info=error)
-    info = error_details_pb2.ErrorInfo(
-        reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"incident_id": incident_id}
-    )
-    return status_pb2.Status(
-        code=_code_number(_Code.INTERNAL), message=INTERNAL_MESSAGE, details=[_packed(info)]
-    )
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"incident_id": incident_id})
+    return status_pb2.Status(code=_code_number(_Code.INTERNAL), message=INTERNAL_MESSAGE, details=[_packed(info)])
 
 
 def _bad_request(error: InvalidRequest, bytes_max: int) -> error_details_pb2.BadRequest:

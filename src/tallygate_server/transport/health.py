@@ -40,6 +40,11 @@ class HealthServicer:
         self._ended = False
 
     @property
+    def draining(self) -> bool:
+        """Whether the server has begun to drain."""
+        return self._draining
+
+    @property
     def watcher_count(self) -> int:
         """Watches that are open."""
         return self._watcher_count

@@ -159,6 +159,11 @@ class GrpcServer:
         self.health.end_watches()
         await self._server.stop(grace_ms / 1_000)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the server has begun to drain."""
+        return self.health.draining
+
     async def wait_for_termination(self) -> None:
         """Return when the server has stopped."""
         await self._server.wait_for_termination()
@@ -245,6 +250,8 @@ def _options(kind: TransportKind, limits: ServerLimits, *, reuse_port: bool) -> 
         ("grpc.so_reuseport", int(reuse_port)),
         ("grpc.max_receive_message_length", limits.message_bytes_max),
         ("grpc.max_concurrent_streams", streams_max),
+        # Or else grpc.aio resets the calls that a client sends before it has read the limit, as UNAVAILABLE.
+        ("grpc.http.overload_protection", 0),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes_max),
         ("grpc.max_metadata_size", limits.metadata_bytes_max // 2),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),

@@ -298,11 +298,12 @@ async def test_an_unknown_method_is_unimplemented(served: Served) -> None:
 
 # ---- bad input: (request, fields that the error names)
 
+_SUBJECT = ["tenant_id", "account_id", "feature_key"]
 _BAD_CHECKS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "empty tenant": ({"tenant_id": ""}, ["tenant_id"]),
     "empty account": ({"account_id": ""}, ["account_id"]),
     "empty feature": ({"feature_key": ""}, ["feature_key"]),
-    "everything empty": ({"tenant_id": "", "account_id": "", "feature_key": ""}, ["tenant_id", "account_id", "feature_key"]),
+    "everything empty": (dict.fromkeys(_SUBJECT, ""), _SUBJECT),
     "10 kB account": ({"account_id": "a" * 10_240}, ["account_id"]),
     "10 kB tenant": ({"tenant_id": "a" * 10_240}, ["tenant_id"]),
     "10 kB feature": ({"feature_key": "a" * 10_240}, ["feature_key"]),
@@ -313,6 +314,7 @@ _BAD_CHECKS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "quantity 2^62": ({"quantity": 2**62}, ["quantity"]),
     "revision negative": ({"min_revision": -1}, ["min_revision"]),
 }  # fmt: skip
+_NOW_S = int(NOW.timestamp())
 _BAD_INCREMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "quantity 0": ({"quantity": 0}, ["quantity"]),
     "quantity 2^62": ({"quantity": 2**62}, ["quantity"]),
@@ -326,7 +328,7 @@ _BAD_INCREMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "too far ahead": ({"event_time": NOW + timedelta(minutes=5, seconds=1)}, ["event_time"]),
     "year 292 billion": ({"event_time": Timestamp(seconds=2**62)}, ["event_time"]),
     "before time": ({"event_time": Timestamp(seconds=-(2**62))}, ["event_time"]),
-    "nanoseconds out of range": ({"event_time": Timestamp(seconds=int(NOW.timestamp()), nanos=2_000_000_000)}, ["event_time"]),
+    "nanoseconds out of range": ({"event_time": Timestamp(seconds=_NOW_S, nanos=2_000_000_000)}, ["event_time"]),
     "dimension key": ({"dimensions": {"A b": "x"}}, ['dimensions["A b"]']),
     "dimension value": ({"dimensions": {"model": "x" * 257}}, ['dimensions["model"]']),
     "many dimensions": ({"dimensions": {f"k{i}": "" for i in range(40)}}, ["dimensions"]),

@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tallygate_server.transport import health
 from tests.support.eventually import eventually
-from tests.support.transport_servers import FLAVOURS, Flavour, Served, refusal_of, serving
+from tests.support.transport_servers import FLAVOURS, Served, refusal_of, serving
 
 USAGE = "tallygate.v1.UsageService"
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -11,13 +11,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest as Request
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionResponse as Response
 
 from tests.support.transport_servers import FLAVOURS, Flavour, Served, refusal_of, serving
 
 VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
-Request = reflection_pb2.ServerReflectionRequest
-Response = reflection_pb2.ServerReflectionResponse
-Ask = Callable[..., "asyncio.Future[list[Response]]"]
 
 
 @pytest.fixture(params=FLAVOURS)
@@ -134,7 +133,8 @@ async def test_an_empty_question_is_an_invalid_argument(served: Served, version:
 
 
 async def test_garbage_ends_the_stream_and_is_not_quoted(served: Served, version: str) -> None:
-    call = served.channel.stream_stream(f"/{version}/ServerReflectionInfo")(iter([b"\xff\xff"]), timeout=10)
+    method: Any = served.channel.stream_stream(f"/{version}/ServerReflectionInfo")
+    call = method(iter([b"\xff\xff"]), timeout=10)
 
     with pytest.raises(aio.AioRpcError) as caught:
         await call.read()

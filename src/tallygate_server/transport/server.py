@@ -36,7 +36,7 @@ MESSAGE_BYTES_MAX: Final = 4 * 1_048_576
 METADATA_BYTES_MAX: Final = 16 * 1_024
 STREAMS_NATIVE: Final = 256
 STREAMS_GRPCIO: Final = 100
-"""Calls at a time on one connection. grpc.aio needs the low one: a rapid reset of one client disturbs others."""
+"""Calls at a time on one connection. grpc.aio needs the low one: else rapid resets disturb others."""
 KEEPALIVE_MS: Final = 300_000
 KEEPALIVE_TIMEOUT_MS: Final = 20_000
 PING_INTERVAL_MS_MIN: Final = 10_000
@@ -150,7 +150,7 @@ class GrpcServer:
         return bound
 
     async def drain(self, *, drain_delay_ms: int, grace_ms: int) -> None:
-        """Stop without failing calls: say NOT_SERVING, keep serving for the delay, then finish what is under way.
+        """Stop without failing calls: say NOT_SERVING, serve on for the delay, then finish what is under way.
 
         The delay gives load balancers time to look elsewhere. What is not finished after the grace is ended.
         """

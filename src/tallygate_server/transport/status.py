@@ -40,7 +40,6 @@ FACT_LENGTH_MAX: Final = 256
 INTERNAL_MESSAGE: Final = "the server met an unexpected condition; its log has the details under the incident id"
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
-_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
 class ServerDeadlineExceeded(TallygateError):
@@ -123,11 +122,7 @@ class Failure:
 def failure_of(error: BaseException, *, method: str) -> Failure:
     """Return what the caller of the method is told about the error; unexpected errors are logged here."""
     code, status = _status_of(error, method=method)
-    trailing: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
-    if isinstance(error, errors.Overloaded):
-        # Unlike RetryInfo, this is obeyed by the retry logic inside the client's channel.
-        trailing.append((_PUSHBACK_KEY, str(error.retry_delay_ms)))
-    return Failure(code, status.message, tuple(trailing))
+    return Failure(code, status.message, ((_DETAILS_KEY, status.SerializeToString()),))
 
 
 def status_message_of(error: BaseException, *, method: str) -> status_pb2.Status:

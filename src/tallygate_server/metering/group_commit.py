@@ -26,6 +26,7 @@ from tallygate_server.storage.ledger import (
     CounterState,
     DuplicateRow,
     EntryRow,
+    GroupRefused,
     Ledger,
     LedgerDown,
     LedgerLost,
@@ -107,6 +108,14 @@ class GroupCommit:
                 if not doubtful or not await self._recover(recorded_time, changes, members):
                     self._to_exact(calls)
                 return
+            except GroupRefused as error:
+                # One call must not take the others with it: each is tried alone.
+                log.error("group_refused", error=str(error), calls=len(calls))
+                if len(calls) == 1:
+                    raise
+                for call in calls:
+                    await self._commit_alone(call)
+                return
             else:
                 self._on_committed(changes, members, states, self._loop.time() - started)
                 return
@@ -124,6 +133,12 @@ class GroupCommit:
                 changes, entries, members = self._group(calls)
                 remaining = self._timeout_seconds
             await self._ledger.wait_up(remaining)
+
+    async def _commit_alone(self, call: IncrementCall) -> None:
+        try:
+            await self._commit_group([call])
+        except GroupRefused:
+            self._end.give_up(call, doubtful=False)
 
     def _fail_waiting(self) -> None:
         """Turn away what waits behind a group while Postgres is down, but for what was accepted."""

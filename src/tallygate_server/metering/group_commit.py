@@ -105,14 +105,20 @@ class GroupCommit:
                 pass
             except DuplicateRow:
                 # Either a request id was used before, or our own doubtful attempt did commit.
-                if not doubtful or not await self._recover(recorded_time, changes, members):
+                if not doubtful:
                     self._to_exact(calls)
-                return
+                    return
+                try:
+                    await self._recover(recorded_time, changes, members)
+                except LedgerDown:
+                    pass
+                else:
+                    return
             except GroupRefused as error:
                 # One call must not take the others with it: each is tried alone.
-                log.error("group_refused", error=str(error), calls=len(calls))
                 if len(calls) == 1:
                     raise
+                log.warning("group_refused", error=str(error), calls=len(calls))
                 for call in calls:
                     await self._commit_alone(call)
                 return
@@ -138,6 +144,7 @@ class GroupCommit:
         try:
             await self._commit_group([call])
         except GroupRefused:
+            log.exception("call_refused")
             self._end.give_up(call, doubtful=False)
 
     def _fail_waiting(self) -> None:
@@ -208,22 +215,21 @@ class GroupCommit:
 
     async def _recover(
         self, recorded_time: datetime, changes: list[CounterChange], members: list[list[IncrementCall]]
-    ) -> bool:
-        """After a doubtful commit: if its entries are in the ledger, answer from them. False when they are not."""
-        try:
-            written = await self._ledger.find_entries(
-                recorded_time,
-                [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for calls in members for c in calls],
-            )
-            states = await self._ledger.read_counters([change.key for change in changes])
-        except LedgerDown:
-            return False
-        if not written:
-            return False
-        metrics.fallback("commit_recovered")
+    ) -> None:
+        """Answer calls of which some were met in the ledger after a doubtful commit; what is not there starts anew.
+
+        Raises LedgerDown.
+        """
+        written = await self._ledger.find_entries(
+            recorded_time,
+            [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for calls in members for c in calls],
+        )
+        states = await self._ledger.read_counters([change.key for change in changes])
+        metrics.fallback("commit_recovered", len(written))
         settling = Settling(self._counters, self._clock)
         answers: list[tuple[IncrementCall, IncrementAnswer]] = []
         for change, calls in zip(changes, members, strict=True):
+            # A counter was changed with all of its entries or with none.
             if calls[0].entry_id not in written:
                 self._to_exact(calls)
                 continue
@@ -232,7 +238,6 @@ class GroupCommit:
         settling.send()
         for call, answer in answers:
             self._end.finish(call, answer)
-        return True
 
     def _to_exact(self, calls: Sequence[IncrementCall]) -> None:
         metrics.fallback("exact_commit", len(calls))

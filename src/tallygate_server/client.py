@@ -99,6 +99,8 @@ class CallFailed(Exception):  # noqa: N818 - reads as what happened.
             )
         else:
             what = self.message
+        if incident_id := self.facts.get("incident_id"):
+            what += f" {incident_id}"
         return f"{what} ({self.reason})"
 
     def _sentence_without_reason(self) -> str:

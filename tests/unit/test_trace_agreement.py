@@ -24,7 +24,7 @@ def told(row: int, quantity: int, used: int, *, allowed: bool = True, limit: int
 
 def line(row: int, quantity: int, used: int) -> LedgerLine:
     return LedgerLine(
-        entry_id=f"e{row}", request_id=f"r{row}", quantity=quantity, used_quantity=used, period_end_s=1_000
+        entry_id=f"e{row}", request_id=f"r{row}", quantity=quantity, used_quantity=used, period_start_s=1_000
     )
 
 
@@ -37,7 +37,7 @@ class World:
         self.used = 90
 
     def findings(self, *, committed: bool = True) -> list[str]:
-        side = ServerSide(used_quantity=self.used, period_end_s=1_000, entries=self.entries)
+        side = ServerSide(used_quantity=self.used, period_start_s=1_000, entries=self.entries)
         return find_disagreements({"a": self.told}, {"a": side}, committed=committed)
 
 
@@ -50,7 +50,7 @@ def _lost(world: World) -> None:
 
 
 def _counted_twice(world: World) -> None:
-    world.entries.append(LedgerLine(entry_id="e9", request_id="r2", quantity=30, used_quantity=120, period_end_s=1_000))
+    world.entries.append(LedgerLine(entry_id="e9", request_id="r2", quantity=30, used_quantity=120, period_start_s=1_000))
 
 
 def _counter_off(world: World) -> None:
@@ -83,7 +83,7 @@ def _same_total_twice(world: World) -> None:
 
 
 def _other_period(world: World) -> None:
-    world.entries[0].period_end_s = 2_000
+    world.entries[0].period_start_s = 2_000
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def _other_period(world: World) -> None:
         (_other_quantity, "the client was told 90 units, the ledger has 91"),
         (_beyond_limit, "1 calls were allowed beyond the limit (rows 1)"),
         (_same_total_twice, "the ledger's running totals have a gap or an overlap"),
-        (_other_period, "the client was told 0 units, the ledger has 60"),
+        (_other_period, "calls are in other periods of the ledger than the client was told"),
     ],
 )
 def test_each_disagreement_is_named(break_it: Callable[[World], None], words: str):
@@ -138,13 +138,13 @@ def test_totals_start_again_in_a_new_period():
     answers = [told(1, 60, 60), told(2, 30, 30)]
     answers[1].period_end_s = 2_000
     entries = [line(1, 60, 60), line(2, 30, 30)]
-    entries[1].period_end_s = 2_000
-    side = ServerSide(used_quantity=30, period_end_s=2_000, entries=entries)
+    entries[1].period_start_s = 2_000
+    side = ServerSide(used_quantity=30, period_start_s=2_000, entries=entries)
 
     assert find_disagreements({"a": answers}, {"a": side}, committed=True) == []
 
 
 def test_a_period_that_has_just_begun_counts_nothing():
-    side = ServerSide(used_quantity=0, period_end_s=2_000, entries=[line(1, 60, 60)])
+    side = ServerSide(used_quantity=0, period_start_s=2_000, entries=[line(1, 60, 60)])
 
     assert find_disagreements({"a": [told(1, 60, 60)]}, {"a": side}, committed=True) == []

@@ -23,9 +23,7 @@ from pathlib import Path
 try:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 except ModuleNotFoundError:
-    sys.exit(
-        f"{sys.executable} has no protobuf; run this with the Python of the project's virtual environment"
-    )
+    sys.exit(f"{sys.executable} has no protobuf; run this with the Python of the project's virtual environment")
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"

@@ -16,7 +16,7 @@ import structlog
 from tallygate_server.clock import Clock
 from tallygate_server.counters.counters import Counters, Settlement
 from tallygate_server.domain.call import Check, CheckAnswer
-from tallygate_server.domain.catalog import FailureMode
+from tallygate_server.domain.catalog import FailureMode, Feature
 from tallygate_server.domain.entitlement import Reason, decide
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.usage import threshold_percent_reached, threshold_quantity_crossed
@@ -193,7 +193,7 @@ class AccessChecker:
             elif isinstance(loaded, TallygateError):
                 self._finish(pending, loaded)
             elif loaded.account is None:
-                self._finish(pending, self._denied(pending, Reason.ACCOUNT_NOT_FOUND))
+                self._answer_without_account(pending)
             else:
                 pending.account = loaded.account
                 pending.fresh = loaded.fresh
@@ -258,7 +258,7 @@ class AccessChecker:
                 log.error("load_failed", error=type(loaded).__name__)
                 self._finish(pending, StoreUnavailable("entitlements cannot be read just now"))
             elif loaded.account is None:
-                self._finish(pending, self._denied(pending, Reason.ACCOUNT_NOT_FOUND))
+                self._answer_without_account(pending)
             else:
                 pending.account = loaded.account
                 pending.feature = loaded.account.feature(check.feature_key, now_ms)
@@ -302,8 +302,7 @@ class AccessChecker:
 
     def _answer_blind(self, pending: _Pending) -> None:
         """Nobody knows the counter: the feature's failure mode decides, fail-closed unless its tenant says open."""
-        tenant = self._tenants.last_known(pending.check.tenant_id)
-        feature = tenant.features.get(pending.check.feature_key) if tenant is not None else None
+        feature = self._declared(pending.check)
         if feature is not None and feature.failure_mode is FailureMode.OPEN:
             metrics.fallback("fail_open")
             self._answer(pending, 0, 0)
@@ -325,14 +324,24 @@ class AccessChecker:
                 else RevisionNotReached(wanted=check.min_revision, current=account.revision),
             )
             return
-        known = feature is not None
-        if not known:
-            tenant = self._tenants.last_known(check.tenant_id)
-            known = tenant is not None and check.feature_key in tenant.features
-            if not known and not stale:
-                self._spawn(self._ask_catalog(pending))
-                return
+        known = feature is not None or self._declared(check) is not None
+        if not known and not stale:
+            self._spawn(self._ask_catalog(pending))
+            return
         self._finish(pending, self._decided(pending, used, held, feature_known=known, stale=stale))
+
+    def _answer_without_account(self, pending: _Pending) -> None:
+        pending.account = pending.feature = None
+        if self._declared(pending.check) is None:
+            # An unknown feature is named before an unknown account: the ladder's first rung.
+            self._spawn(self._ask_catalog(pending))
+        else:
+            self._finish(pending, self._decided(pending, 0, 0, feature_known=True, stale=False))
+
+    def _declared(self, check: Check) -> Feature | None:
+        """Return the feature as the tenant's catalog declares it, as far as this process knows."""
+        tenant = self._tenants.last_known(check.tenant_id)
+        return tenant.features.get(check.feature_key) if tenant is not None else None
 
     async def _ask_catalog(self, pending: _Pending) -> None:
         """Ask the catalog about a feature that nobody knows: it may be new."""
@@ -346,11 +355,10 @@ class AccessChecker:
 
     def _decided(self, pending: _Pending, used: int, held: int, *, feature_known: bool, stale: bool) -> CheckAnswer:
         account, feature, check = pending.account, pending.feature, pending.check
-        assert account is not None
-        if feature is None:
+        if feature is None or account is None:
             reason = decide(
                 feature_known=feature_known,
-                account_state=account.sources.state,
+                account_state=account.sources.state if account is not None else None,
                 entitlement=None,
                 quantity=check.quantity,
                 used=0,
@@ -411,11 +419,12 @@ class AccessChecker:
         return longest_ms if ends_ms == NEVER_MS else max(0, min(longest_ms, ends_ms - now_ms))
 
     def _denied(self, pending: _Pending, reason: Reason) -> CheckAnswer:
-        account, feature = pending.account, pending.feature
+        account, declared = pending.account, self._declared(pending.check)
+        kind = pending.feature.entitlement.kind if pending.feature is not None else None
         return CheckAnswer(
             reason=reason,
             revision=account.revision if account is not None else 0,
-            feature_kind=feature.entitlement.kind if feature is not None else None,
+            feature_kind=kind or (declared.kind if declared is not None else None),
             upgrade_url=self._upgrade_link(pending.check),
             cache_ttl_ms=CACHE_TTL_DENIED_MS,
         )

@@ -19,7 +19,7 @@ from tallygate_server.clock import Clock, SystemClock
 from tallygate_server.config import Settings
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
-from tallygate_server.ops_http import OpsServer
+from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.service import HotPathLimits, Service, open_service
 from tallygate_server.storage import migrations
 from tallygate_server.telemetry import metrics
@@ -177,8 +177,9 @@ class App:
                 runner = JobRunner(stores.database_url, jobs(settings, stores, service))
                 await runner.start()
                 stack.push_async_callback(runner.close)
-            ops = OpsServer(host=settings.ops_host, port=settings.ops_port, components=app.components)
-            await stack.enter_async_context(ops)
+            ops = await stack.enter_async_context(
+                OpsServer.start(host=settings.ops_host, port=settings.ops_port, read_components=app.components)
+            )
             app.ops_port = ops.port
             app._publish_levels()
             app.grpc_port = await app.grpc.start(settings.grpc_host, settings.grpc_port)
@@ -189,9 +190,14 @@ class App:
             log.info("serving", address=f"{settings.grpc_host}:{app.grpc_port}", transport=settings.transport)
             yield app
 
-    def components(self) -> dict[str, bool]:
-        """Return which stores answer: without Redis the service is slower, without Postgres it only checks."""
-        return {"postgres": self.service.ledger.up, "redis": self.service.counters.ready}
+    def components(self) -> list[Component]:
+        """Return which stores answer: neither is required, for without Redis the service is slower and without
+        Postgres it still checks.
+        """
+        return [
+            Component(name="postgres", up=self.service.ledger.up, required=False, detail="the ledger"),
+            Component(name="redis", up=self.service.counters.ready, required=False, detail="the counters"),
+        ]
 
     async def _drain(self) -> None:
         log.info("draining")
@@ -199,20 +205,20 @@ class App:
 
     async def _watch_health(self) -> None:
         """Report each change of a store's state once; the server stays SERVING, as it still answers."""
-        before = self.components()
+        before = {component.name: component.up for component in self.components()}
         while True:
             await asyncio.sleep(_HEALTH_INTERVAL_SECONDS)
-            now = self.components()
-            for component, up in now.items():
-                if up != before[component]:
-                    log.warning("component_changed", component=component, state="up" if up else "down")
-            before = now
+            for component in self.components():
+                if component.up != before[component.name]:
+                    before[component.name] = component.up
+                    state = "up" if component.up else "down"
+                    log.warning("component_changed", component=component.name, state=state)
 
     def _publish_levels(self) -> None:
         metrics.commit_queue_depth.read_with(lambda: self.service.meter.waiting)
         metrics.calls_in_flight.read_with(lambda: self.service.meter.in_flight)
         metrics.snapshot_cache_size.read_with(lambda: len(self.service.hot_accounts))
-        metrics.component_up.read_with(lambda: {(name,): int(up) for name, up in self.components().items()})
+        metrics.component_up.read_with(lambda: {(component.name,): int(component.up) for component in self.components()})
         metrics.build_info.read_with(lambda: {(version("tallygate"), self.settings.transport): 1})
 
 

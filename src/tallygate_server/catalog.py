@@ -144,7 +144,7 @@ class Catalogs:
         )
 
     async def get(self, tenant_id: TenantId) -> tuple[Catalog, int]:
-        """Return what the tenant sells now, with plan versions, and the catalog's revision; raise TenantNotFound."""
+        """Return what the tenant sells now, and the catalog's revision; raise TenantNotFound."""
         async with self._database.tenant_transaction(tenant_id) as connection:
             tenant = await _tenant(connection, tenant_id)
             features = await rows.read_features(connection, tenant_id)
@@ -222,7 +222,7 @@ async def _tenant(connection: Connection, tenant_id: TenantId) -> rows.TenantRow
 
 
 async def _look(connection: Connection, given: Catalog, *, lock: bool) -> _Step:
-    """Read what the tenant has now and compare; with `lock` nobody else changes it until the transaction ends."""
+    """Read what the tenant has now and compare; with `lock` nobody else can change it meanwhile."""
     tenant_id = given.settings.tenant_id
     await rows.switch_tenant(connection, tenant_id)
     tenant = await (rows.lock_tenant if lock else rows.read_tenant)(connection, tenant_id)
@@ -282,8 +282,8 @@ def _check_kinds(step: _Step) -> None:
             raise CatalogConflict(
                 step.given.settings.tenant_id,
                 f"features.{feature.key}.kind",
-                f"{feature.key!r} is a {before.kind.value} feature of {step.given.settings.tenant_id!r} and cannot"
-                f" become a {feature.kind.value} one, because plans and usage rely on it: choose another key",
+                f"{feature.key!r} is a {before.kind.value} feature and cannot become a"
+                f" {feature.kind.value} one, because plans and usage rely on its kind: choose another key",
             )
 
 
@@ -326,7 +326,12 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     )
     detail = {"revision": revision, "changes": [change.description for change in step.changes]}
     await add_audit_entry(
-        connection, tenant_id, actor=actor, action="catalog.apply", subject=f"tenant:{tenant_id}", detail=detail
+        connection,
+        tenant_id,
+        actor=actor,
+        action="catalog.apply",
+        subject=f"tenant:{tenant_id}",
+        detail=detail,
     )
     await add_event(connection, tenant_id, event_type="catalog.changed", payload={"revision": revision, "actor": actor})
 

@@ -221,7 +221,7 @@ class _Diff:
     def _plan(self, before: PresentPlan, plan: Plan) -> Iterator[CatalogChange]:
         restricted = set(_restricted(before.plan, plan))
         for path, old, new in _differences(_plan_json(before.plan), _plan_json(plan), ()):
-            element, key, words = CatalogElement.PLAN, plan.key, path
+            element, key, words = CatalogElement.PLAN, str(plan.key), path
             if path[0] == "allowances":
                 element, key, words = CatalogElement.ALLOWANCE, path[1], path[1:]
             elif path[0] == "prices":

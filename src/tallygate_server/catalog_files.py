@@ -86,8 +86,8 @@ E = TypeVar("E", bound=Enum)
 class PlacedViolation(FieldViolation):
     """A violation with its place in the file; lines and columns count from 1."""
 
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
 
 
 def parse_catalog(text: str) -> CatalogSet:
@@ -280,7 +280,7 @@ class _Reader:
         self._refused.add(path)
         line, column = place.line + 1, place.column + 1
         text = f"line {line}, column {column}: {description}"
-        self.violations.append(PlacedViolation(".".join(path) or "catalog", text, line, column))
+        self.violations.append(PlacedViolation(".".join(path) or "catalog", text, line=line, column=column))
 
     def add_breaches(self, breaches: list[Breach]) -> None:
         """Note broken rules, but for those that only follow from what could not be read."""

@@ -47,8 +47,8 @@ METERS_PER_CATALOG_MAX: Final = 500
 METER_DIMENSIONS_MAX: Final = 16
 CONFIG_VALUE_BYTES_MAX: Final = 4_096
 CONFIG_VALUE_DEPTH_MAX: Final = 8
-CONFIG_INTEGER_MAX: Final = 2**53 - 1
-"""Larger integers are not exact in JSON readers that use doubles."""
+CONFIG_NUMBER_MAX: Final = 2**53 - 1
+"""Larger integers are not exact in JSON readers that use doubles, and larger floats come back as integers."""
 METER_AGGREGATIONS: Final = ("sum", "count", "max", "min", "average", "unique", "latest")
 
 _STRIPE_PRICE_ID = re.compile(r"price_[A-Za-z0-9_]{1,120}")
@@ -287,8 +287,8 @@ def _json_problems(value: ConfigValue, depth: int) -> Iterator[str]:
             yield "contains a character that cannot be stored"
     elif isinstance(value, float) and not math.isfinite(value):
         yield "not a finite number"
-    elif isinstance(value, int) and abs(value) > CONFIG_INTEGER_MAX:
-        yield f"integers go up to {CONFIG_INTEGER_MAX}"
+    elif isinstance(value, int | float) and abs(value) > CONFIG_NUMBER_MAX:
+        yield f"numbers go up to {CONFIG_NUMBER_MAX}"
     elif isinstance(value, list | dict) and depth == 0:
         yield f"nested more than {CONFIG_VALUE_DEPTH_MAX} levels deep"
     elif isinstance(value, list):

@@ -140,10 +140,9 @@ class SubscriptionNotFound(TallygateError):
     reason = "SUBSCRIPTION_NOT_FOUND"
 
     def __init__(self, subscription_id: str) -> None:
-        """Name the subscription."""
-        super().__init__(
-            f"subscription_id: there is no subscription {subscription_id!r}", subscription_id=subscription_id
-        )
+        """Name the subscription; empty: the account's live one, which there is not."""
+        what = f"there is no subscription {subscription_id!r}" if subscription_id else "no subscription is live"
+        super().__init__(f"subscription_id: {what}", subscription_id=subscription_id)
 
 
 class SubscriptionExists(TallygateError):

@@ -59,7 +59,9 @@ async def test_readiness_depends_on_required_components_only(up: bool, required:
     assert response.json()["components"]["redis"] == {"up": up, "required": required, "detail": "as told"}
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 404), ("GET", "/nope", 404), ("POST", "/metrics", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 404), ("GET", "/nope", 404), ("POST", "/metrics", 405)]
+)
 async def test_anything_else_is_refused(method: str, path: str, status: int) -> None:
     async with OpsServer.start(host="127.0.0.1", port=0, read_components=all_up) as server:
         response = await get(server, path, method)

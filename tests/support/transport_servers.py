@@ -50,7 +50,8 @@ class Served:
 
     async def call_raw(self, path: str, payload: bytes) -> bytes:
         """Call a unary method with bytes and return the bytes of the response."""
-        response: bytes = await self.channel.unary_unary(path)(payload, timeout=10)
+        method: Any = self.channel.unary_unary(path)
+        response: bytes = await method(payload, timeout=10)
         return response
 
 
@@ -105,9 +106,7 @@ def a_check(**changes: Any) -> CheckAccessRequest:
 
 def an_increment(**changes: Any) -> IncrementRequest:
     """Build a valid increment."""
-    return IncrementRequest(
-        **{"tenant_id": "lekhak", "account_id": "acct-1", "feature_key": "text_rewrite", **changes}
-    )
+    return IncrementRequest(**{"tenant_id": "lekhak", "account_id": "acct-1", "feature_key": "text_rewrite", **changes})
 
 
 @dataclass(slots=True, kw_only=True)

@@ -106,9 +106,7 @@ class FakeChecks(Scripted):
                 outcomes.append(error)
         return outcomes
 
-    async def list_entitlements(
-        self, _tenant_id: TenantId, account_id: AccountId
-    ) -> list[tuple[str, CheckAnswer]]:
+    async def list_entitlements(self, _tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Answer with five features."""
         self.raise_if_scripted(account_id)
         return [(f"feature_{index}", self.answer) for index in range(5)]
@@ -124,9 +122,7 @@ class FakeMetering(Scripted):
         self.increments: list[Increment] = []
         self._tasks: set[asyncio.Future[object]] = set()
 
-    def increment_soon(
-        self, increment: Increment, done: Callable[[IncrementAnswer | TallygateError], None]
-    ) -> None:
+    def increment_soon(self, increment: Increment, done: Callable[[IncrementAnswer | TallygateError], None]) -> None:
         """Count through a task."""
         task: asyncio.Future[object] = asyncio.ensure_future(self.increment(increment))
         self._tasks.add(task)
@@ -169,9 +165,7 @@ class FakeMetering(Scripted):
         return outcomes
 
 
-def a_usage(
-    feature_key: str = "text_rewrite", *, feature_kind: FeatureKind = FeatureKind.COUNTER
-) -> FeatureUsage:
+def a_usage(feature_key: str = "text_rewrite", *, feature_kind: FeatureKind = FeatureKind.COUNTER) -> FeatureUsage:
     """Describe a daily counter, or a gauge."""
     counter = feature_kind is FeatureKind.COUNTER
     return FeatureUsage(

@@ -75,7 +75,11 @@ def test_an_increment_carries_everything() -> None:
 
     increment = convert.from_api_increment(request, lambda: NOW)
 
-    assert (increment.tenant_id, increment.account_id, increment.feature_key) == ("lekhak", "acct-1", "text_rewrite")
+    assert (increment.tenant_id, increment.account_id, increment.feature_key) == (
+        "lekhak",
+        "acct-1",
+        "text_rewrite",
+    )
     assert (increment.quantity, increment.request_id) == (-3, "r-1")
     assert increment.event_time == NOW - timedelta(days=1)
     assert increment.dimensions == {"model": "small"}
@@ -95,7 +99,9 @@ def test_event_times_have_a_window(offset_s: int, accepted: bool) -> None:  # no
     request = an_increment(event_time=NOW + timedelta(seconds=offset_s))
 
     if accepted:
-        assert convert.from_api_increment(request, lambda: NOW).event_time == NOW + timedelta(seconds=offset_s)
+        assert convert.from_api_increment(request, lambda: NOW).event_time == NOW + timedelta(
+            seconds=offset_s
+        )
     else:
         with pytest.raises(InvalidRequest) as caught:
             convert.from_api_increment(request, lambda: NOW)
@@ -108,7 +114,10 @@ def test_a_batch_names_every_item_at_fault() -> None:
 
     with pytest.raises(InvalidRequest) as caught:
         convert.from_api_increments(request, lambda: NOW)
-    assert [v.field for v in caught.value.violations] == ["increments[1].event_time", "increments[3].event_time"]
+    assert [v.field for v in caught.value.violations] == [
+        "increments[1].event_time",
+        "increments[3].event_time",
+    ]
 
 
 def test_an_atomic_batch_is_of_one_tenant_and_one_kind() -> None:
@@ -148,9 +157,7 @@ def test_every_reason_has_a_wire_value_and_a_decision(reason: Reason) -> None:
     response = convert.to_api_check(an_answer(reason=reason))
 
     assert access_pb2.DecisionReason.Name(response.reason) == f"DECISION_REASON_{reason.name}"
-    assert response.decision == (
-        access_pb2.DECISION_ALLOWED if reason.allows else access_pb2.DECISION_DENIED
-    )
+    assert response.decision == (access_pb2.DECISION_ALLOWED if reason.allows else access_pb2.DECISION_DENIED)
 
 
 @given(

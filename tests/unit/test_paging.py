@@ -49,9 +49,7 @@ def test_a_token_of_another_call_is_refused() -> None:
     token = paging.page_token(_request(), "4711", now=NOW)
 
     with pytest.raises(PageTokenInvalid):
-        paging.page_position(
-            ListEntitlementsRequest(tenant_id="lekhak", account_id="a", page_token=token), now=NOW
-        )
+        paging.page_position(ListEntitlementsRequest(tenant_id="lekhak", account_id="a", page_token=token), now=NOW)
 
 
 def test_a_token_lives_for_a_day() -> None:

@@ -18,7 +18,7 @@ def test_a_free_port_is_free_and_stays_free() -> None:
 
 
 def test_a_port_shared_by_servers_of_the_same_kind_is_taken_for_us() -> None:
-    """gRPC listens with SO_REUSEPORT, which would let a second server take half of the calls unnoticed."""
+    """GRPC listens with SO_REUSEPORT, which would let a second server take half of the calls unnoticed."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))

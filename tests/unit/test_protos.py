@@ -280,9 +280,7 @@ def test_a_batch_item_is_either_an_answer_or_an_error() -> None:
 
 
 def test_every_error_of_the_server_has_its_reason_in_the_contract() -> None:
-    known = {
-        name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name
-    }
+    known = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name}
     raised = {
         error.reason
         for error in vars(errors).values()
@@ -306,9 +304,7 @@ def test_quantities_are_int64_and_nothing_is_unsigned() -> None:
         for field in message.fields:
             assert field.type not in unsigned | {FieldDescriptor.TYPE_FLOAT}, field.full_name
             if re.search(r"(^|_)(quantity|bytes|revision|sequence|nanos|micros)$", field.name):
-                assert field.type in (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_STRING), (
-                    field.full_name
-                )
+                assert field.type in (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_STRING), field.full_name
 
 
 def test_times_end_in_time() -> None:
@@ -324,9 +320,7 @@ def test_times_end_in_time() -> None:
 
 def _all_messages() -> Iterator[Descriptor]:
     for path in sorted((GENERATED / "tallygate" / "v1").glob("*_pb2.py")):
-        yield from importlib.import_module(
-            f"tallygate.v1.{path.stem}"
-        ).DESCRIPTOR.message_types_by_name.values()
+        yield from importlib.import_module(f"tallygate.v1.{path.stem}").DESCRIPTOR.message_types_by_name.values()
 
 
 # Documentation
@@ -335,9 +329,7 @@ def _all_messages() -> Iterator[Descriptor]:
 def test_every_element_has_a_comment_of_at_least_a_sentence(our_files: list[FileDescriptorProto]) -> None:
     silent = []
     for file in our_files:
-        comments = {
-            tuple(place.path): place.leading_comments.strip() for place in file.source_code_info.location
-        }
+        comments = {tuple(place.path): place.leading_comments.strip() for place in file.source_code_info.location}
         for path in _documented_paths(file):
             comment = comments.get(path, "")
             if not re.match(r"[A-Z`].*[.:]$", comment, re.DOTALL):
@@ -355,9 +347,7 @@ def _documented_paths(file: FileDescriptorProto) -> Iterator[tuple[int, ...]]:
         yield (4, number)
         yield from ((4, number, 2, field) for field in range(len(message.field)))
         optional = {field.oneof_index for field in message.field if field.proto3_optional}
-        yield from (
-            (4, number, 8, oneof) for oneof in range(len(message.oneof_decl)) if oneof not in optional
-        )
+        yield from ((4, number, 8, oneof) for oneof in range(len(message.oneof_decl)) if oneof not in optional)
         assert all(nested.options.map_entry for nested in message.nested_type), "messages are not nested"
     for number, enum in enumerate(file.enum_type):
         yield (5, number)
@@ -510,9 +500,7 @@ def test_a_message_within_the_rules_is_accepted(message: Message) -> None:
             "int32.gte_lte",
         ),
         (
-            data_lifecycle_service_pb2.OptimizeStorageRequest(
-                tenant_id="t", target_reduction_ratio=float("nan")
-            ),
+            data_lifecycle_service_pb2.OptimizeStorageRequest(tenant_id="t", target_reduction_ratio=float("nan")),
             "target_reduction_ratio",
             "double.gt_lte",
         ),
@@ -523,9 +511,7 @@ def test_a_message_within_the_rules_is_accepted(message: Message) -> None:
         (_increment(event_time={"seconds": 1}), "event_time", "timestamp.gte_lt"),
         (_increment(event_time={"seconds": 4_102_444_800}), "event_time", "timestamp.gte_lt"),
         (
-            usage_service_pb2.ReserveRequest(
-                tenant_id="t", account_id="a", feature_key="f", ttl={"seconds": 86_401}
-            ),
+            usage_service_pb2.ReserveRequest(tenant_id="t", account_id="a", feature_key="f", ttl={"seconds": 86_401}),
             "ttl",
             "duration.gte_lte",
         ),
@@ -542,9 +528,7 @@ def test_a_message_within_the_rules_is_accepted(message: Message) -> None:
             "repeated.max_items",
         ),
         (
-            entitlement_service_pb2.BatchCheckAccessRequest(
-                checks=[_check(), _check(), _check(account_id="")]
-            ),
+            entitlement_service_pb2.BatchCheckAccessRequest(checks=[_check(), _check(), _check(account_id="")]),
             "checks[2].account_id",
             "string.pattern",
         ),
@@ -563,18 +547,14 @@ def test_a_message_within_the_rules_is_accepted(message: Message) -> None:
             "end_time.after_start_time",
         ),
         (
-            catalog_pb2.Price(
-                interval="BILLING_INTERVAL_MONTH", amount={"minor_units": -1, "currency_code": "USD"}
-            ),
+            catalog_pb2.Price(interval="BILLING_INTERVAL_MONTH", amount={"minor_units": -1, "currency_code": "USD"}),
             "",
             "amount.not_negative",
         ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Message) else value or "message",
 )
-def test_a_message_that_breaks_a_rule_is_refused_and_the_field_named(
-    message: Message, path: str, rule: str
-) -> None:
+def test_a_message_that_breaks_a_rule_is_refused_and_the_field_named(message: Message, path: str, rule: str) -> None:
     assert (path, rule) in _violations(message)
 
 
@@ -671,9 +651,7 @@ def test_lint_finds_a_file_that_is_not_formatted(tmp_path: Path) -> None:
     assert "+  int32 b = 1;" in linter.format_differences(folder)
 
 
-def test_a_proto_that_does_not_compile_is_refused_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proto_that_does_not_compile_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.proto").write_text('syntax = "proto3";\nmessage A { nothing b = 1; }\n')
     monkeypatch.setattr(generator, "PROTOS", tmp_path)
 

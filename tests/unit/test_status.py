@@ -60,7 +60,9 @@ def test_the_status_repeats_code_and_message() -> None:
 
 
 def test_violations_become_a_bad_request() -> None:
-    error = InvalidRequest([FieldViolation("a.b", "is wrong", "string.pattern"), FieldViolation("c", "is missing")])
+    error = InvalidRequest(
+        [FieldViolation("a.b", "is wrong", "string.pattern"), FieldViolation("c", "is missing")]
+    )
 
     failure = failure_of(error, method="/a/b")
 
@@ -74,7 +76,9 @@ def test_violations_become_a_bad_request() -> None:
 
 
 def test_many_violations_are_cut_to_what_a_client_takes_in_trailers() -> None:
-    error = InvalidRequest([FieldViolation(f"increments[{i}].account_id", "is wrong " * 20) for i in range(1_000)])
+    error = InvalidRequest(
+        [FieldViolation(f"increments[{i}].account_id", "is wrong " * 20) for i in range(1_000)]
+    )
 
     failure = failure_of(error, method="/a/b")
 
@@ -104,12 +108,6 @@ def test_what_may_be_retried_says_when(error: TallygateError, delay_ms: int) -> 
     retry = error_details_pb2.RetryInfo()
     assert _unpacked(failure).details[1].Unpack(retry)
     assert retry.retry_delay.ToMilliseconds() == delay_ms
-
-
-def test_overload_tells_the_channel_to_wait() -> None:
-    failure = failure_of(errors.Overloaded("busy"), method="/a/b")
-
-    assert ("grpc-retry-pushback-ms", "100") in failure.trailing_metadata
 
 
 def test_an_unexpected_error_shows_nothing_of_itself_and_is_logged_with_its_stack() -> None:

@@ -73,7 +73,7 @@ def choose_account(data_dir: Path) -> Account:
     """Take our own account, or as root that of the existing cluster, or else an unprivileged one."""
     if os.geteuid() != 0:
         return Account(user_id=os.geteuid(), group_id=os.getegid())
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         owner = (data_dir / "postgres").stat()
         if owner.st_uid != 0:
             return Account(user_id=owner.st_uid, group_id=owner.st_gid)

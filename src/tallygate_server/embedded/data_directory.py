@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import asyncpg
 import structlog
@@ -27,6 +27,8 @@ from tallygate_server.embedded.small_files import first_number, write_atomically
 
 POSTGRES_PORT = 5432
 """Names the socket file only; nothing listens on a network."""
+
+REDIS_SOCKET_NAME = "redis.sock"
 
 DATABASE_NAME = "tallygate"
 
@@ -88,7 +90,12 @@ class DataDirectory:
     @property
     def redis_socket(self) -> Path:
         """Valkey's socket."""
-        return self.runtime_dir / "redis.sock"
+        return self.runtime_dir / REDIS_SOCKET_NAME
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the servers answer."""
+        return _addresses(self.runtime_dir, self.password)
 
     def make_server_dir(self, directory: Path) -> None:
         """Make a directory that belongs to the servers' account alone."""
@@ -202,6 +209,53 @@ class DataDirectory:
         shutil.rmtree(self.runtime_dir, ignore_errors=True)
 
 
+class Addresses(NamedTuple):
+    """Where the embedded servers of a data directory answer while they run."""
+
+    database_url: str
+    redis_url: str
+
+
+def addresses(data_dir: Path) -> Addresses:
+    """Return where the servers of a data directory answer; raise EmbeddedError if it never had a database."""
+    file = _password_file(data_dir)
+    try:
+        password = file.read_text().strip()
+    except OSError as error:
+        raise EmbeddedError(
+            f"The password file {file} cannot be read: {error.strerror}.",
+            "Run as the user who owns the data directory, or start Tallygate there once.",
+        ) from error
+    return _addresses(runtime_dir(data_dir), password)
+
+
+def _addresses(sockets: Path, password: str) -> Addresses:
+    return Addresses(
+        database_url=f"postgresql://{DATABASE_ROLE}:{password}@/{DATABASE_NAME}?host={sockets}",
+        redis_url=f"unix://{sockets / REDIS_SOCKET_NAME}",
+    )
+
+
+def lock_holder(data_dir: Path) -> str | None:
+    """Return the pid of the process that uses a data directory, None when nobody does."""
+    try:
+        descriptor = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+
+
 @contextlib.contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold the data directory's lock; the system releases it when the process ends, however it ends."""
@@ -218,7 +272,7 @@ def locked(data_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            holder = _holder(descriptor)
             raise EmbeddedError(
                 f"The data directory {data_dir} is in use by another Tallygate (process {holder}).",
                 f"Stop that one (kill {holder}), or set TALLYGATE_DATA_DIR to another directory.",

@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tallygate_server.embedded.data_directory import DATABASE_NAME, DATABASE_ROLE, POSTGRES_PORT, DataDirectory, locked
+from tallygate_server.embedded.data_directory import POSTGRES_PORT, DataDirectory, locked
 from tallygate_server.embedded.errors import EmbeddedError
 from tallygate_server.embedded.supervision import Recipe, SupervisedServer
 
@@ -72,13 +72,12 @@ class EmbeddedServers:
     @property
     def database_url(self) -> str:
         """Address of the database as its owner, for asyncpg and, with another scheme, SQLAlchemy."""
-        directory = self._directory
-        return f"postgresql://{DATABASE_ROLE}:{directory.password}@/{DATABASE_NAME}?host={directory.runtime_dir}"
+        return self._directory.addresses.database_url
 
     @property
     def redis_url(self) -> str:
         """Address of Valkey."""
-        return f"unix://{self._directory.redis_socket}"
+        return self._directory.addresses.redis_url
 
     @property
     def redis_socket(self) -> Path:

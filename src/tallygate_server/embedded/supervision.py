@@ -93,12 +93,11 @@ class _Keeper:
         process: subprocess.Popen[bytes],
         ended: asyncio.StreamReader,
         transport: asyncio.ReadTransport,
-        server_pid: int,
     ) -> None:
         self._process = process
         self._ended = ended
         self._transport = transport
-        self.server_pid = server_pid
+        self.server_pid = 0
         self.started_s = time.monotonic()
 
     @classmethod
@@ -116,17 +115,28 @@ class _Keeper:
         assert process.stdout is not None
         ended = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ended), process.stdout)
-        line = await ended.readline()
-        if not line:
-            transport.close()
+        try:
+            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ended), process.stdout)
+        except BaseException:
+            # Cancelled within its first moments: it ends as soon as it sees the closed pipe.
             process.stdin.close()
+            process.stdout.close()
             process.wait()
+            raise
+        keeper = cls(process, ended, transport)
+        try:
+            line = await ended.readline()
+        except asyncio.CancelledError:
+            await keeper.stop()
+            raise
+        if not line:
+            await keeper.end()
             raise EmbeddedError(
                 f"The process that keeps {order['title']} ended at once.",
                 f"Look into {order['log_file']} and run tallygate doctor.",
             )
-        return cls(process, ended, transport, int(line))
+        keeper.server_pid = int(line)
+        return keeper
 
     async def end(self) -> int:
         """Wait until the server has ended and return its exit status."""

@@ -221,7 +221,9 @@ class _Verdict:
             requests=rows.requests,
             denials=rows.denials,
         )
-        self.states = {key: CounterState(totals[key], state.version + (key in rows.limits)) for key, state in locked.items()}
+        self.states = {
+            key: CounterState(totals[key], state.version + (key in rows.limits)) for key, state in locked.items()
+        }
 
     def _answer(
         self,

@@ -409,9 +409,7 @@ class Meter:
 
     def _proceed(self, call: IncrementCall) -> None:
         """Go on with a validated call that takes no hold."""
-        account, feature = call.account, call.feature
-        assert account is not None
-        increment = call.increment
+        feature, increment = call.feature, call.increment
         if call.period is not None:
             self._to_postgres(call)
             return
@@ -422,7 +420,11 @@ class Meter:
         if feature is not None:
             self._deny_by_ladder(call, feature_known=True)
             return
-        # No source mentions the feature: only the catalog knows whether it exists at all.
+        self._proceed_undeclared(call)
+
+    def _proceed_undeclared(self, call: IncrementCall) -> None:
+        """Go on with a call whose feature no source mentions: only the catalog knows whether it exists at all."""
+        increment = call.increment
         tenant = self._tenants.last_known(increment.tenant_id)
         if tenant is not None and increment.feature_key in tenant.features:
             self._proceed_unmentioned(call, tenant.features[increment.feature_key].kind)
@@ -448,10 +450,9 @@ class Meter:
             self._fail(call, FeatureNotMetered(call.increment.feature_key, kind.value))
 
     def _deny_by_ladder(self, call: IncrementCall, *, feature_known: bool) -> None:
-        assert call.account is not None
         reason = decide(
             feature_known=feature_known,
-            account_state=call.account.sources.state,
+            account_state=call.account.sources.state if call.account is not None else None,
             entitlement=call.feature.entitlement if call.feature is not None else None,
             quantity=call.increment.quantity,
             used=0,
@@ -461,7 +462,7 @@ class Meter:
 
     def _deny_without_account(self, call: IncrementCall) -> None:
         call.account = call.feature = call.period = None
-        self._deny(call, Reason.ACCOUNT_NOT_FOUND, used=0, held=0)
+        self._proceed_undeclared(call)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

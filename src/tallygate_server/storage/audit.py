@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from tallygate_server.domain.identifier import TenantId
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.tables import audit_entries
 
 
 async def add_audit_entry(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: TenantId,
     *,
     actor: str,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from tallygate_server.domain.catalog import FailureMode, Feature, FeatureKind, Meter, Plan, TenantSettings
 from tallygate_server.domain.identifier import FeatureKey, PlanKey, TenantId
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.mapping import (
     Json,
     allowance_from_json,
@@ -60,12 +60,12 @@ class MeterRow:
     retired: bool
 
 
-async def switch_tenant(connection: AsyncConnection, tenant_id: TenantId) -> None:
+async def switch_tenant(connection: Connection, tenant_id: TenantId) -> None:
     """Let the rest of the transaction see and write this tenant's rows, and no others."""
     await connection.execute(text("SELECT set_config('tallygate.tenant_id', :id, true)"), {"id": tenant_id})
 
 
-async def lock_tenant(connection: AsyncConnection, tenant_id: TenantId) -> TenantRow:
+async def lock_tenant(connection: Connection, tenant_id: TenantId) -> TenantRow:
     """Lock the tenant's row until the transaction ends, making it (at revision 0) where there is none."""
     await connection.execute(
         insert(tenants).values(tenant_id=tenant_id).on_conflict_do_nothing(index_elements=["tenant_id"])
@@ -74,7 +74,7 @@ async def lock_tenant(connection: AsyncConnection, tenant_id: TenantId) -> Tenan
     return _tenant(rows.one())
 
 
-async def read_tenant(connection: AsyncConnection, tenant_id: TenantId) -> TenantRow | None:
+async def read_tenant(connection: Connection, tenant_id: TenantId) -> TenantRow | None:
     """Return the tenant, or None where there is none or no catalog was ever applied."""
     rows = await connection.execute(
         select(tenants).where(tenants.c.tenant_id == tenant_id, tenants.c.catalog_revision > 0)
@@ -83,7 +83,7 @@ async def read_tenant(connection: AsyncConnection, tenant_id: TenantId) -> Tenan
     return _tenant(row) if row is not None else None
 
 
-async def write_tenant(connection: AsyncConnection, settings: TenantSettings, *, catalog_revision: int) -> None:
+async def write_tenant(connection: Connection, settings: TenantSettings, *, catalog_revision: int) -> None:
     """Store the settings and the new revision of a tenant that exists."""
     await connection.execute(
         update(tenants)
@@ -100,7 +100,7 @@ async def write_tenant(connection: AsyncConnection, settings: TenantSettings, *,
     )
 
 
-async def read_features(connection: AsyncConnection, tenant_id: TenantId) -> list[FeatureRow]:
+async def read_features(connection: Connection, tenant_id: TenantId) -> list[FeatureRow]:
     """Return every feature, retired ones too, in the catalog's order."""
     rows = await connection.execute(
         select(features).where(features.c.tenant_id == tenant_id).order_by(features.c.position, features.c.feature_key)
@@ -122,7 +122,7 @@ async def read_features(connection: AsyncConnection, tenant_id: TenantId) -> lis
     ]
 
 
-async def write_feature(connection: AsyncConnection, tenant_id: TenantId, feature: Feature, *, position: int) -> None:
+async def write_feature(connection: Connection, tenant_id: TenantId, feature: Feature, *, position: int) -> None:
     """Add the feature, or change what may change of it; a retired one is in the catalog again."""
     described = {
         "name": feature.name,
@@ -139,7 +139,7 @@ async def write_feature(connection: AsyncConnection, tenant_id: TenantId, featur
     )
 
 
-async def move_feature(connection: AsyncConnection, tenant_id: TenantId, feature_key: str, *, position: int) -> None:
+async def move_feature(connection: Connection, tenant_id: TenantId, feature_key: str, *, position: int) -> None:
     """Store where in the catalog the feature stands."""
     await connection.execute(
         update(features)
@@ -148,7 +148,7 @@ async def move_feature(connection: AsyncConnection, tenant_id: TenantId, feature
     )
 
 
-async def retire_features(connection: AsyncConnection, tenant_id: TenantId, keys: Sequence[str]) -> None:
+async def retire_features(connection: Connection, tenant_id: TenantId, keys: Sequence[str]) -> None:
     """Take the features out of the catalog; plan versions that mention them keep working."""
     await connection.execute(
         update(features)
@@ -158,7 +158,7 @@ async def retire_features(connection: AsyncConnection, tenant_id: TenantId, keys
 
 
 async def read_plans(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: TenantId,
     *,
     plan_key: str | None = None,
@@ -170,7 +170,7 @@ async def read_plans(
         statement = statement.where(plans.c.plan_key == plan_key)
     statement = statement.order_by(plans.c.plan_key, plans.c.version.desc())
     if not all_versions:
-        statement = statement.distinct(plans.c.plan_key)
+        statement = statement.ext(distinct_on(plans.c.plan_key))
     found = [_plan(row) for row in await connection.execute(statement)]
     ranks: dict[str, int] = {}
     for row in found:
@@ -180,7 +180,7 @@ async def read_plans(
 
 
 async def read_plan(
-    connection: AsyncConnection, tenant_id: TenantId, plan_key: str, *, version: int | None = None
+    connection: Connection, tenant_id: TenantId, plan_key: str, *, version: int | None = None
 ) -> PlanRow | None:
     """Return one version of the plan (None: the newest, also if it is retired)."""
     statement = select(plans).where(plans.c.tenant_id == tenant_id, plans.c.plan_key == plan_key)
@@ -190,7 +190,7 @@ async def read_plan(
     return _plan(row) if row is not None else None
 
 
-async def add_plan_version(connection: AsyncConnection, tenant_id: TenantId, plan: Plan, digest: str) -> None:
+async def add_plan_version(connection: Connection, tenant_id: TenantId, plan: Plan, digest: str) -> None:
     """Add a version; versions are never changed afterwards."""
     await connection.execute(
         plans.insert().values(
@@ -209,7 +209,7 @@ async def add_plan_version(connection: AsyncConnection, tenant_id: TenantId, pla
     )
 
 
-async def retire_plans(connection: AsyncConnection, tenant_id: TenantId, keys: Sequence[str]) -> None:
+async def retire_plans(connection: Connection, tenant_id: TenantId, keys: Sequence[str]) -> None:
     """Take the plans off sale, every version; subscriptions keep theirs."""
     await connection.execute(
         update(plans)
@@ -218,7 +218,7 @@ async def retire_plans(connection: AsyncConnection, tenant_id: TenantId, keys: S
     )
 
 
-async def restore_plan(connection: AsyncConnection, tenant_id: TenantId, plan_key: str, version: int) -> None:
+async def restore_plan(connection: Connection, tenant_id: TenantId, plan_key: str, version: int) -> None:
     """Put a retired version on sale again."""
     await connection.execute(
         update(plans)
@@ -227,13 +227,13 @@ async def restore_plan(connection: AsyncConnection, tenant_id: TenantId, plan_ke
     )
 
 
-async def read_meters(connection: AsyncConnection, tenant_id: TenantId) -> list[MeterRow]:
+async def read_meters(connection: Connection, tenant_id: TenantId) -> list[MeterRow]:
     """Return every meter by key, retired ones too."""
     rows = await connection.execute(select(meters).where(meters.c.tenant_id == tenant_id).order_by(meters.c.meter_key))
     return [MeterRow(meter=_meter(row.meter_key, row.definition), retired=row.retire_time is not None) for row in rows]
 
 
-async def write_meter(connection: AsyncConnection, tenant_id: TenantId, meter: Meter) -> None:
+async def write_meter(connection: Connection, tenant_id: TenantId, meter: Meter) -> None:
     """Add or change the meter; a retired one is in the catalog again."""
     values = {"definition": meter_to_json(meter), "retire_time": None}
     await connection.execute(
@@ -243,7 +243,7 @@ async def write_meter(connection: AsyncConnection, tenant_id: TenantId, meter: M
     )
 
 
-async def retire_meters(connection: AsyncConnection, tenant_id: TenantId, keys: Sequence[str]) -> None:
+async def retire_meters(connection: Connection, tenant_id: TenantId, keys: Sequence[str]) -> None:
     """Take the meters out of the catalog; what they measured stays."""
     await connection.execute(
         update(meters)
@@ -253,7 +253,7 @@ async def retire_meters(connection: AsyncConnection, tenant_id: TenantId, keys: 
 
 
 async def add_catalog_revision(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: TenantId,
     *,
     revision: int,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from tallygate_server.domain.identifier import TenantId
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.tables import outbox_events
 
 
 async def add_event(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: TenantId,
     *,
     event_type: str,
@@ -23,6 +22,10 @@ async def add_event(
     """Write an event to be published once the transaction is committed."""
     await connection.execute(
         outbox_events.insert().values(
-            tenant_id=tenant_id, type=event_type, account_id=account_id, revision=revision, payload=dict(payload)
+            tenant_id=tenant_id,
+            type=event_type,
+            account_id=account_id,
+            revision=revision,
+            payload=dict(payload),
         )
     )

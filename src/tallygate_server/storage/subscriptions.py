@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, case, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tallygate_server.domain.catalog import BillingInterval
 from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
 from tallygate_server.domain.subscription import LIVE_STATES, BillingProvider, Subscription, SubscriptionState
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.mapping import Json
 from tallygate_server.storage.tables import subscription_history, subscriptions
 
@@ -59,7 +59,7 @@ class LiveCount:
 
 
 async def read_subscription(
-    connection: AsyncConnection, tenant_id: TenantId, subscription_id: str
+    connection: Connection, tenant_id: TenantId, subscription_id: str
 ) -> SubscriptionRow | None:
     """Return the subscription, or None."""
     rows = await connection.execute(
@@ -72,7 +72,7 @@ async def read_subscription(
 
 
 async def live_subscriptions(
-    connection: AsyncConnection, tenant_id: TenantId, account_id: AccountId
+    connection: Connection, tenant_id: TenantId, account_id: AccountId
 ) -> list[SubscriptionRow]:
     """Return the account's subscriptions whose stored state is not final, oldest first."""
     rows = await connection.execute(
@@ -88,7 +88,7 @@ async def live_subscriptions(
 
 
 async def read_created_by(
-    connection: AsyncConnection, tenant_id: TenantId, account_id: AccountId, request_id: str
+    connection: Connection, tenant_id: TenantId, account_id: AccountId, request_id: str
 ) -> SubscriptionRow | None:
     """Return the subscription that the request created, or None."""
     rows = await connection.execute(
@@ -103,7 +103,7 @@ async def read_created_by(
 
 
 async def page_of_subscriptions(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: TenantId,
     *,
     at: datetime,
@@ -131,7 +131,7 @@ async def page_of_subscriptions(
     return [_row(row) for row in await connection.execute(statement)]
 
 
-async def add_subscription(connection: AsyncConnection, tenant_id: TenantId, row: SubscriptionRow) -> None:
+async def add_subscription(connection: Connection, tenant_id: TenantId, row: SubscriptionRow) -> None:
     """Add a subscription."""
     await connection.execute(
         subscriptions.insert().values(
@@ -152,7 +152,7 @@ async def add_subscription(connection: AsyncConnection, tenant_id: TenantId, row
 
 
 async def write_subscription(
-    connection: AsyncConnection, tenant_id: TenantId, subscription: Subscription, *, at: datetime
+    connection: Connection, tenant_id: TenantId, subscription: Subscription, *, at: datetime
 ) -> None:
     """Store the subscription as it now is."""
     await connection.execute(
@@ -166,7 +166,7 @@ async def write_subscription(
 
 
 async def add_history(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: TenantId,
     *,
     account_id: AccountId,
@@ -198,7 +198,7 @@ async def add_history(
 
 
 async def read_history(
-    connection: AsyncConnection, tenant_id: TenantId, account_id: AccountId, *, subscription_id: str = ""
+    connection: Connection, tenant_id: TenantId, account_id: AccountId, *, subscription_id: str = ""
 ) -> list[HistoryRow]:
     """Return the account's history (or one subscription's), oldest step first."""
     statement = select(subscription_history).where(
@@ -211,7 +211,7 @@ async def read_history(
 
 
 async def read_step_of_request(
-    connection: AsyncConnection, tenant_id: TenantId, account_id: AccountId, request_id: str
+    connection: Connection, tenant_id: TenantId, account_id: AccountId, request_id: str
 ) -> HistoryRow | None:
     """Return the step that the request made, or None."""
     rows = await connection.execute(
@@ -228,7 +228,7 @@ async def read_step_of_request(
     return _history(row) if row is not None else None
 
 
-async def live_counts(connection: AsyncConnection, tenant_id: TenantId, plan_keys: Sequence[str]) -> list[LiveCount]:
+async def live_counts(connection: Connection, tenant_id: TenantId, plan_keys: Sequence[str]) -> list[LiveCount]:
     """Return how many live subscriptions each version of the plans has; versions without any are left out."""
     rows = await connection.execute(
         select(subscriptions.c.plan_key, subscriptions.c.plan_version, func.count().label("live"))
@@ -240,7 +240,7 @@ async def live_counts(connection: AsyncConnection, tenant_id: TenantId, plan_key
 
 
 async def live_account_counts(
-    connection: AsyncConnection, tenant_id: TenantId, plan_keys: Sequence[str]
+    connection: Connection, tenant_id: TenantId, plan_keys: Sequence[str]
 ) -> tuple[dict[str, int], int]:
     """Return how many accounts have a live subscription to each of the plans, and to any of them."""
     distinct = func.count(subscriptions.c.account_id.distinct()).label("accounts")

@@ -53,10 +53,7 @@ def accepts_increment(request: usage_service_pb2.IncrementRequest) -> bool:
         return False
     if request.HasField("event_time"):
         event_time = request.event_time
-        if (
-            not EVENT_SECONDS_MIN <= event_time.seconds <= EVENT_SECONDS_MAX
-            or not 0 <= event_time.nanos <= NANOS_MAX
-        ):
+        if not EVENT_SECONDS_MIN <= event_time.seconds <= EVENT_SECONDS_MAX or not 0 <= event_time.nanos <= NANOS_MAX:
             return False
     dimensions = request.dimensions
     if dimensions and not _dimensions_accepted(dict(dimensions)):

@@ -48,7 +48,7 @@ _Wire = TypeVar("_Wire", bound=int)
 
 
 def api_enum(members: type[_Member], wire: type[_Wire], prefix: str) -> dict[_Member, _Wire]:
-    """Pair each member of a domain enum with the wire value of the same name; KeyError if one has none."""
+    """Pair the members of a domain enum with the wire values of the same names; KeyError if one has none."""
     numbers = dict(cast("Any", wire).items())
     return {member: numbers[f"{prefix}_{member.name}"] for member in members}
 
@@ -82,13 +82,13 @@ def to_api_time(instant: datetime | None) -> Timestamp | None:
 
 
 def to_api_instant(instant: datetime) -> Timestamp:
-    """Convert an instant of which there is only one, such as the time of an entry; exact to the microsecond."""
+    """Convert an instant that is unlike all others, such as the time of an entry."""
     elapsed = instant - _EPOCH
     return Timestamp(seconds=elapsed.days * 86_400 + elapsed.seconds, nanos=elapsed.microseconds * 1_000)
 
 
 def from_api_time(time: Timestamp, field: str) -> datetime:
-    """Convert a timestamp, cut to microseconds; one that is no real instant is an InvalidRequest of the field."""
+    """Convert a timestamp, cut to microseconds; raise InvalidRequest of the field if it is no instant."""
     if not 0 <= time.nanos < _NANOS_PER_SECOND or not _SECONDS_MIN <= time.seconds <= _SECONDS_MAX:
         raise InvalidRequest.of(field, "is not an instant between the years 1 and 9999")
     return _EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1_000)
@@ -150,7 +150,7 @@ def from_api_optional_time(request: Message, field: str) -> datetime | None:
 
 
 def demand_revision(wanted: int, current: int) -> None:
-    """Return if the answer has reached the revision that the caller demands; else raise RevisionNotReached."""
+    """Return if the answer has reached the wanted revision; else raise RevisionNotReached."""
     if current < wanted:
         raise RevisionNotReached(wanted=wanted, current=current)
 
@@ -301,7 +301,7 @@ def to_api_entitlement(feature_key: str, answer: CheckAnswer) -> entitlement_pb2
 
 
 def from_api_increment(request: usage_service_pb2.IncrementRequest, now: Now, *, path: str = "") -> Increment:
-    """Convert a valid increment; an event time outside its window is an InvalidRequest of `path` + event_time."""
+    """Convert a valid increment; raise InvalidRequest of `path` + event_time if that is out of its window."""
     event_time: datetime | None = None
     if request.HasField("event_time"):
         event_time = _from_api_event_time(request.event_time, now(), f"{path}event_time")
@@ -424,9 +424,7 @@ def _unlike_items(increments: Sequence[Increment]) -> list[FieldViolation]:
     for index, increment in enumerate(increments):
         if increment.tenant_id != first.tenant_id:
             violations.append(
-                FieldViolation(
-                    f"increments[{index}].tenant_id", "differs from the first item's in an atomic batch"
-                )
+                FieldViolation(f"increments[{index}].tenant_id", "differs from the first item's in an atomic batch")
             )
         if increment.accepted != first.accepted:
             violations.append(
@@ -481,6 +479,4 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
 
 
 def _period(usage: FeatureUsage) -> period_pb2.Period:
-    return period_pb2.Period(
-        start_time=to_api_time(usage.period_start), end_time=to_api_time(usage.period_end)
-    )
+    return period_pb2.Period(start_time=to_api_time(usage.period_start), end_time=to_api_time(usage.period_end))

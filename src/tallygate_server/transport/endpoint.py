@@ -106,7 +106,7 @@ class Endpoint:
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
         timeouts_ms: Mapping[str, int] | None = None,
     ) -> None:
-        """Enforce the rules, count into `in_flight`, report to `observe`; `timeouts_ms` goes by method path."""
+        """Enforce the rules, count into `in_flight`, report to `observe`; `timeouts_ms` is by method path."""
         self._rules = rules
         self._in_flight = in_flight
         self._observe = observe
@@ -203,6 +203,17 @@ class Endpoint:
 
         return handle
 
+    def _open(
+        self,
+        method: Method,
+        function: Callable[..., AsyncGenerator[Message]] | None,
+        payload: bytes | None,
+        context: aio.ServicerContext[Any, Any],
+    ) -> aclosing[AsyncGenerator[Message]]:
+        if function is None:
+            raise NotBuilt(method.path[1:])
+        return aclosing(function(self.decode(method, payload), context))
+
     def _stream(
         self,
         method: Method,
@@ -211,9 +222,7 @@ class Endpoint:
     ) -> Callable[[bytes | None, aio.ServicerContext[Any, Any]], AsyncIterator[bytes]]:
         observe, path = self._observe, method.path
 
-        async def handle(
-            payload: bytes | None, context: aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[bytes]:
+        async def handle(payload: bytes | None, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
             started = time.perf_counter()
             code = _CANCELLED
             entered = False
@@ -222,9 +231,7 @@ class Endpoint:
                 if in_flight is not None:
                     in_flight.enter()
                     entered = True
-                if function is None:
-                    raise NotBuilt(path[1:])
-                async with aclosing(function(self.decode(method, payload), context)) as responses:
+                async with self._open(method, function, payload, context) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
                 code = _OK

@@ -66,9 +66,7 @@ class EntitlementServicer:
         self, request: entitlement_service_pb2.ListEntitlementsRequest, _context: _Context
     ) -> entitlement_service_pb2.ListEntitlementsResponse:
         """List what the account is entitled to, by feature key."""
-        everything = await self._checks.list_entitlements(
-            TenantId(request.tenant_id), AccountId(request.account_id)
-        )
+        everything = await self._checks.list_entitlements(TenantId(request.tenant_id), AccountId(request.account_id))
         revision = max((answer.revision for _key, answer in everything), default=0)
         convert.demand_revision(request.min_revision, revision)
         wanted = convert.wanted_entitlements(request, everything)

@@ -1,4 +1,4 @@
-"""grpc.health.v1 as probes and meshes expect it, with List, and with watches that end when the server drains."""
+"""grpc.health.v1 as probes and meshes expect it, with List, and with watches that end in a drain."""
 
 from __future__ import annotations
 
@@ -40,12 +40,17 @@ class HealthServicer:
         self._ended = False
 
     @property
+    def draining(self) -> bool:
+        """Whether the server has begun to drain."""
+        return self._draining
+
+    @property
     def watcher_count(self) -> int:
         """Watches that are open."""
         return self._watcher_count
 
     def set_serving(self, serving: bool, *, services: Iterable[str] | None = None) -> None:  # noqa: FBT001
-        """Report these services (None: the server and all of them) as serving or not; no effect in a drain."""
+        """Report these services (None: the server and all) as serving or not; no effect in a drain."""
         if not self._draining:
             self._set(_Status.SERVING if serving else _Status.NOT_SERVING, services)
 
@@ -59,18 +64,14 @@ class HealthServicer:
         self._ended = True
         self._announce()
 
-    async def Check(
-        self, request: health_pb2.HealthCheckRequest, _context: _Context
-    ) -> health_pb2.HealthCheckResponse:
+    async def Check(self, request: health_pb2.HealthCheckRequest, _context: _Context) -> health_pb2.HealthCheckResponse:
         """Return the status of one service."""
         status = self._statuses.get(request.service)
         if status is None:
             raise ServiceNotServed(request.service)
         return _Status(status=status)
 
-    async def List(
-        self, _request: health_pb2.HealthListRequest, _context: _Context
-    ) -> health_pb2.HealthListResponse:
+    async def List(self, _request: health_pb2.HealthListRequest, _context: _Context) -> health_pb2.HealthListResponse:
         """Return the status of every service."""
         statuses = {name: _Status(status=status) for name, status in self._statuses.items()}
         return health_pb2.HealthListResponse(statuses=statuses)
@@ -78,7 +79,7 @@ class HealthServicer:
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, _context: _Context
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Send the status of one service now and whenever it changes; SERVICE_UNKNOWN while it is not known."""
+        """Send the status of one service now and at every change; SERVICE_UNKNOWN if it is not known."""
         if self._watcher_count >= self._watchers_max:
             raise Overloaded(f"more than {self._watchers_max} health watches are open", **{"class": "watch"})
         self._watcher_count += 1

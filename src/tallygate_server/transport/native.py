@@ -79,9 +79,7 @@ class NativeServer(native_aio.Server):
         self._lanes = {lane.path: lane for lane in lanes} if lanes_supported() else {}
         if lanes and not self._lanes:
             version = importlib.metadata.version("pygrpc-native")
-            _LOG.warning(
-                "fast_lanes_off", pygrpc_native=version, effect="hot calls are slower, answers are equal"
-            )
+            _LOG.warning("fast_lanes_off", pygrpc_native=version, effect="hot calls are slower, answers are equal")
         self._in_flight = in_flight
         self._observe = observe
         self._timeout_ms = timeout_ms

@@ -68,7 +68,7 @@ def page_position(request: PagedRequest, *, now: datetime) -> str:
 
 
 def page_of(keys: Sequence[str], request: PagedRequest, *, now: datetime) -> tuple[slice, str]:
-    """Cut the page that the request asks for out of sorted keys in memory: its slice, and the next token or ""."""
+    """Cut the wanted page out of sorted keys in memory: its slice, and the next page's token or ""."""
     size = page_size_of(request.page_size)
     position = page_position(request, now=now)
     start = 0

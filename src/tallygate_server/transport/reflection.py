@@ -37,9 +37,7 @@ def register_reflection(registry: HandlerRegistry, services: Iterable[str]) -> N
     _add_v1(pool)
     answers = _Answers(pool, sorted({*services, V1, V1ALPHA}))
     for name in (V1, V1ALPHA):
-        handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-            cast("Any", answers.serve)
-        )
+        handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(cast("Any", answers.serve))
         registry.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})
 
 
@@ -62,9 +60,7 @@ class _Answers:
                 await context.abort(failure.code, failure.message, failure.trailing_metadata)
             yield self._answer(request).SerializeToString()
 
-    def _answer(
-        self, request: reflection_pb2.ServerReflectionRequest
-    ) -> reflection_pb2.ServerReflectionResponse:
+    def _answer(self, request: reflection_pb2.ServerReflectionRequest) -> reflection_pb2.ServerReflectionResponse:
         response = reflection_pb2.ServerReflectionResponse(valid_host=request.host, original_request=request)
         kind = request.WhichOneof("message_request")
         try:

@@ -36,7 +36,7 @@ MESSAGE_BYTES_MAX: Final = 4 * 1_048_576
 METADATA_BYTES_MAX: Final = 16 * 1_024
 STREAMS_NATIVE: Final = 256
 STREAMS_GRPCIO: Final = 100
-"""Calls at a time on one connection. grpc.aio needs the low one: a rapid reset of one client disturbs others."""
+"""Calls at a time on one connection. grpc.aio needs the low one: else rapid resets disturb others."""
 KEEPALIVE_MS: Final = 300_000
 KEEPALIVE_TIMEOUT_MS: Final = 20_000
 PING_INTERVAL_MS_MIN: Final = 10_000
@@ -56,9 +56,7 @@ class AddressTaken(OSError):
 
     def __init__(self, address: str) -> None:
         """Name the address, and the way out."""
-        super().__init__(
-            errno.EADDRINUSE, f"{address} is in use by another program; stop it or choose another port"
-        )
+        super().__init__(errno.EADDRINUSE, f"{address} is in use by another program; stop it or choose another port")
 
 
 class AddressRefused(OSError):
@@ -67,9 +65,7 @@ class AddressRefused(OSError):
     def __init__(self, address: str, error: OSError | None) -> None:
         """Name the address and the system's reason."""
         why = "the transport gave no reason" if error is None else (error.strerror or str(error))
-        super().__init__(
-            errno.EADDRNOTAVAIL if error is None else error.errno, f"cannot listen on {address}: {why}"
-        )
+        super().__init__(errno.EADDRNOTAVAIL if error is None else error.errno, f"cannot listen on {address}: {why}")
 
 
 class Servicer(Protocol):
@@ -150,7 +146,7 @@ class GrpcServer:
         return bound
 
     async def drain(self, *, drain_delay_ms: int, grace_ms: int) -> None:
-        """Stop without failing calls: say NOT_SERVING, keep serving for the delay, then finish what is under way.
+        """Stop without failing calls: say NOT_SERVING, serve on for the delay, then finish what is under way.
 
         The delay gives load balancers time to look elsewhere. What is not finished after the grace is ended.
         """
@@ -158,6 +154,11 @@ class GrpcServer:
         await asyncio.sleep(drain_delay_ms / 1_000)
         self.health.end_watches()
         await self._server.stop(grace_ms / 1_000)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server has begun to drain."""
+        return self.health.draining
 
     async def wait_for_termination(self) -> None:
         """Return when the server has stopped."""
@@ -195,12 +196,7 @@ def build_server(
     server: aio.Server
     registry: HandlerRegistry
     if kind == "native":
-        lanes = [
-            lane
-            for servicer in servicers
-            if isinstance(servicer, HotServicer)
-            for lane in servicer.fast_lanes()
-        ]
+        lanes = [lane for servicer in servicers if isinstance(servicer, HotServicer) for lane in servicer.fast_lanes()]
         server = NativeServer(
             lanes=lanes if fast_lanes else (),
             in_flight=in_flight,
@@ -245,6 +241,8 @@ def _options(kind: TransportKind, limits: ServerLimits, *, reuse_port: bool) -> 
         ("grpc.so_reuseport", int(reuse_port)),
         ("grpc.max_receive_message_length", limits.message_bytes_max),
         ("grpc.max_concurrent_streams", streams_max),
+        # Or else grpc.aio resets the calls that a client sends before it has read the limit, as UNAVAILABLE.
+        ("grpc.http.overload_protection", 0),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes_max),
         ("grpc.max_metadata_size", limits.metadata_bytes_max // 2),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),

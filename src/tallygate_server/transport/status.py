@@ -37,12 +37,9 @@ DETAILS_BYTES_MAX: Final = 4_096
 FACT_LENGTH_MAX: Final = 256
 """Characters of one metadata value."""
 
-INTERNAL_MESSAGE: Final = (
-    "the server met an unexpected condition; its log has the details under the incident id"
-)
+INTERNAL_MESSAGE: Final = "the server met an unexpected condition; its log has the details under the incident id"
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
-_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
 class ServerDeadlineExceeded(TallygateError):
@@ -125,11 +122,7 @@ class Failure:
 def failure_of(error: BaseException, *, method: str) -> Failure:
     """Return what the caller of the method is told about the error; unexpected errors are logged here."""
     code, status = _status_of(error, method=method)
-    trailing: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
-    if isinstance(error, errors.Overloaded):
-        # Unlike RetryInfo, this is obeyed by the retry logic inside the client's channel.
-        trailing.append((_PUSHBACK_KEY, str(error.retry_delay_ms)))
-    return Failure(code, status.message, tuple(trailing))
+    return Failure(code, status.message, ((_DETAILS_KEY, status.SerializeToString()),))
 
 
 def status_message_of(error: BaseException, *, method: str) -> status_pb2.Status:
@@ -168,12 +161,8 @@ def _code_of(error: BaseException) -> grpc.StatusCode | None:
 def _incident(error: BaseException, method: str) -> status_pb2.Status:
     incident_id = secrets.token_hex(8)
     _LOG.error("call_failed_unexpectedly", method=method, incident_id=incident_id, exc_info=error)
-    info = error_details_pb2.ErrorInfo(
-        reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"incident_id": incident_id}
-    )
-    return status_pb2.Status(
-        code=_code_number(_Code.INTERNAL), message=INTERNAL_MESSAGE, details=[_packed(info)]
-    )
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"incident_id": incident_id})
+    return status_pb2.Status(code=_code_number(_Code.INTERNAL), message=INTERNAL_MESSAGE, details=[_packed(info)])
 
 
 def _bad_request(error: InvalidRequest, bytes_max: int) -> error_details_pb2.BadRequest:

@@ -62,9 +62,7 @@ class UsageServicer:
         increments = convert.from_api_increments(request, self._now)
         outcomes = await self._metering.increment_many(increments, atomic=request.atomic)
         return usage_service_pb2.BatchIncrementResponse(
-            results=[
-                convert.to_api_increment_result(outcome, method=_BATCH_INCREMENT) for outcome in outcomes
-            ]
+            results=[convert.to_api_increment_result(outcome, method=_BATCH_INCREMENT) for outcome in outcomes]
         )
 
     async def GetUsage(

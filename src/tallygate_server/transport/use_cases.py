@@ -27,18 +27,14 @@ class AccessChecks(Protocol):
     async def check_many(self, checks: Sequence[Check]) -> list[CheckAnswer | TallygateError]:
         """Answer many, in order."""
 
-    async def list_entitlements(
-        self, tenant_id: TenantId, account_id: AccountId
-    ) -> list[tuple[str, CheckAnswer]]:
+    async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Return the answer of every feature of the account, sorted by feature key."""
 
 
 class Metering(Protocol):
     """Counts."""
 
-    def increment_soon(
-        self, increment: Increment, done: Callable[[IncrementAnswer | TallygateError], None]
-    ) -> None:
+    def increment_soon(self, increment: Increment, done: Callable[[IncrementAnswer | TallygateError], None]) -> None:
         """Count and answer through `done`, on the loop, at once or later; never raises."""
 
     async def increment(self, increment: Increment) -> IncrementAnswer:

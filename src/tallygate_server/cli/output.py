@@ -1,0 +1,88 @@
+"""How answers are shown: tables and short lists for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+PIPE_WIDTH: Final = 160
+"""Columns of a table that no terminal limits."""
+
+NEVER: Final = "never"
+UNLIMITED: Final = -1
+
+
+def console(*, err: bool = False) -> Console:
+    """Return a console on standard output, or standard error, as it is now."""
+    stream = sys.stderr if err else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def message_as_json(message: Message) -> Any:
+    """Return a message as proto3 JSON under the names of the .proto files; 64-bit integers are strings there."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def print_message(message: Message) -> None:
+    """Print a message as JSON."""
+    print_json(message_as_json(message))
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Print named values under each other; those without a value are left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        if value not in ("", None):
+            grid.add_row(f"  {name}", str(value))
+    console().print(grid)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", numeric: Sequence[str] = ()
+) -> None:
+    """Print a table; numeric columns stand to the right."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console().print(table)
+
+
+def limit_text(limit: int) -> str:
+    """Return a limit in words."""
+    return "unlimited" if limit == UNLIMITED else f"{limit:,}"
+
+
+def usage_text(used: int, limit: int, remaining: int) -> str:
+    """Return where a counter stands."""
+    if limit == UNLIMITED:
+        return f"{used:,} used, unlimited"
+    return f"{used:,} of {limit:,} used, {remaining:,} left"
+
+
+def time_text(time: Timestamp | None) -> str:
+    """Return an instant in UTC, to the second; empty for none."""
+    if time is None or not time.seconds:
+        return ""
+    return datetime.fromtimestamp(time.seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,90 @@
+"""The root command: its groups, its version, and the one place where errors become sentences."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from tallygate_server.cli import bench_command, client_commands, replay_command, server_commands
+from tallygate_server.cli.explanations import EXIT_ERROR, speak
+from tallygate_server.cli.options import JSON_KEY
+
+PROGRAM: Final = "tallygate"
+
+
+class SpeakingGroup(TyperGroup):
+    """A group that tells errors as sentences: never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; turn what it raises into words and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
+            failure: BaseException = error
+        except Exception as error:  # the outermost edge of a command
+            if _belongs_to_typer(error):
+                raise
+            failure = error
+        raise typer.Exit(speak(failure, as_json=bool(ctx.meta.get(JSON_KEY))))
+
+
+def _belongs_to_typer(error: Exception) -> bool:
+    """Whether the library itself will show the error: a wrong option, or an exit."""
+    return type(error).__module__.split(".")[0] in {"typer", "click"} or hasattr(error, "exit_code")
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=SpeakingGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Entitlements and metering over gRPC: may this account do this, and how much is left?\n\n"
+        "Exit codes: 0 for success, 1 when the answer is no, 2 when something is wrong."
+    ),
+)
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - the shape of a callback.
+    if value:
+        try:
+            number = version("tallygate")
+        except PackageNotFoundError:
+            number = "of a source tree that is not installed"
+        typer.echo(f"{PROGRAM} {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+server_commands.add_to(app)
+client_commands.add_to(app)
+replay_command.add_to(app)
+bench_command.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name=PROGRAM)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_ERROR
+    except KeyboardInterrupt as error:
+        return speak(error, as_json="--json" in sys.argv)
+    return 0

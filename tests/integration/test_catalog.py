@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tallygate_server.catalog import CatalogSource
+from tallygate_server.catalog_diff import CatalogElement, ChangeKind
+from tallygate_server.catalog_files import parse_catalog
+from tallygate_server.domain.catalog import Catalog, FeatureKind
+from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
+from tallygate_server.domain.subscription import BillingProvider
+from tallygate_server.errors import CatalogConflict, CatalogInvalid, CatalogRevisionMismatch, TenantNotFound
+from tallygate_server.subscriptions import NewSubscription
+from tests.support.catalogs import catalogs as catalog_values
+from tests.support.use_cases import EXAMPLE_NAMES, LEKHAK, UseCases, example, use_cases
+
+ANNA = AccountId("anna")
+
+
+@pytest.fixture
+async def world(fresh_database: str) -> AsyncIterator[UseCases]:
+    async with use_cases(fresh_database) as running:
+        yield running
+
+
+def edited(before: str, after: str) -> CatalogSource:
+    text = example("lekhak").text
+    assert text.count(before) == 1
+    return CatalogSource(text.replace(before, after))
+
+
+def unversioned(catalog: Catalog) -> Catalog:
+    return replace(catalog, plans=tuple(replace(plan, version=0) for plan in catalog.plans))
+
+
+@pytest.mark.parametrize("name", EXAMPLE_NAMES)
+async def test_an_applied_example_reads_back_as_its_file(world: UseCases, name: str) -> None:
+    wanted = parse_catalog(example(name).text)
+
+    applied = await world.catalogs.apply(example(name), actor="ops")
+
+    assert applied.applied
+    assert [tenant.revision for tenant in applied.tenants] == [1] * len(wanted.catalogs)
+    for catalog in wanted.catalogs:
+        stored, revision = await world.catalogs.get(catalog.settings.tenant_id)
+        assert unversioned(stored) == catalog
+        assert revision == 1
+        assert all(plan.version == 1 for plan in stored.plans)
+
+
+@pytest.mark.parametrize("name", EXAMPLE_NAMES)
+async def test_applying_the_same_file_twice_changes_nothing(world: UseCases, name: str) -> None:
+    await world.catalogs.apply(example(name))
+    everything = "SELECT * FROM plans ORDER BY plan_key, version"
+    before = await world.fetch(everything, tenant_id=name)
+
+    again = await world.catalogs.apply(example(name))
+
+    assert not again.applied
+    assert again.changes == []
+    assert again.revision == 1
+    assert before
+    assert await world.fetch(everything, tenant_id=name) == before
+    revisions = await world.fetch("SELECT revision FROM catalog_revisions", tenant_id=name)
+    assert revisions == [{"revision": 1}]
+
+
+async def test_a_changed_plan_gets_a_new_version_and_live_subscriptions_keep_theirs(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    created = await world.subscriptions.create(
+        LEKHAK, ANNA, NewSubscription(plan_key=PlanKey("pro"), provider=BillingProvider.MANUAL)
+    )
+
+    applied = await world.catalogs.apply(edited("limit: 1000,", "limit: 2000,"))
+
+    (change,) = applied.changes
+    assert change.kind is ChangeKind.CHANGED
+    assert change.element is CatalogElement.ALLOWANCE
+    assert change.subject == "plan pro"
+    assert change.path == "plans.pro.allowances.text_rewrite.limit"
+    assert (change.before, change.after) == (1000, 2000)
+    assert change.description == (
+        "plan pro: text_rewrite limit 1000 -> 2000; new subscriptions only, as version 2; "
+        "1 live subscription keeps version 1"
+    )
+    assert not change.restrictive
+    assert (applied.revision, applied.affected_accounts, applied.affected_subscriptions) == (2, 1, 1)
+    versions = await world.catalogs.plan_rows(LEKHAK, plan_key="pro", all_versions=True)
+    assert [row.plan.version for row in versions] == [2, 1]
+    kept = await world.subscriptions.get(LEKHAK, created.subscription.subscription_id)
+    assert kept.subscription.plan_version == 1
+
+
+async def test_validate_only_shows_the_same_differences_and_writes_nothing(world: UseCases) -> None:
+    source = edited("limit: 1000,", "limit: 500,")
+    dry_new = await world.catalogs.apply(example("lekhak"), validate_only=True)
+    assert await world.fetch("SELECT * FROM tenants") == []
+    assert not dry_new.applied
+    assert dry_new.revision == 0
+    await world.catalogs.apply(example("lekhak"))
+
+    dry = await world.catalogs.apply(source, validate_only=True)
+
+    assert not dry.applied
+    assert dry.revision == 1
+    assert dry.changes[0].restrictive
+    assert (await world.catalogs.get(LEKHAK))[1] == 1
+    assert dry.changes == (await world.catalogs.apply(source)).changes
+
+
+async def test_the_first_dry_run_differs_as_the_first_application(world: UseCases) -> None:
+    dry = await world.catalogs.apply(example("booktalks-buddy"), validate_only=True)
+
+    applied = await world.catalogs.apply(example("booktalks-buddy"))
+
+    assert dry.changes == applied.changes
+    assert {change.tenant_id for change in applied.changes} == {
+        "booktalks-buddy",
+        "booktalks-downtown",
+        "booktalks-harbour",
+    }
+
+
+async def test_what_leaves_the_catalog_is_retired_and_comes_back(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    small = CatalogSource(
+        "tenant: lekhak\ndefault_plan: free\nfeatures: {text_rewrite: counter}\n"
+        "plans: {free: {allowances: {text_rewrite: {limit: 10, period: day}}}}\n"
+    )
+
+    removed = await world.catalogs.apply(small)
+    retired = (await world.tenants.get(LEKHAK)).retired_features
+
+    assert {change.key for change in removed.changes if change.kind is ChangeKind.REMOVED} >= {"pro", "api_access"}
+    assert [plan.key for plan in await world.catalogs.plans(LEKHAK)] == ["free"]
+    assert [plan.key for plan in await world.catalogs.plans(LEKHAK, include_retired=True)] == [
+        "free",
+        "pro",
+        "unlimited",
+    ]
+    assert retired["api_access"].kind is FeatureKind.BOOLEAN
+
+    restored = await world.catalogs.apply(example("lekhak"))
+
+    assert "plan pro: on sale again, as version 1" in {change.description for change in restored.changes}
+    assert "feature api_access: in the catalog again" in {change.description for change in restored.changes}
+    stored, revision = await world.catalogs.get(LEKHAK)
+    assert {plan.key: plan.version for plan in stored.plans} == {"free": 3, "pro": 1, "unlimited": 1}
+    assert revision == 3
+
+
+async def test_a_feature_in_use_is_retired_and_pinned_versions_still_give_it(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    await world.subscriptions.create(
+        LEKHAK, ANNA, NewSubscription(plan_key=PlanKey("pro"), provider=BillingProvider.MANUAL)
+    )
+
+    await world.catalogs.apply(CatalogSource("tenant: lekhak\n"))
+
+    (pinned,) = await world.fetch("SELECT allowances FROM plans WHERE plan_key = 'pro' AND version = 1")
+    assert "grammar_check" in pinned["allowances"]
+    assert await world.fetch("SELECT count(*) FROM features WHERE feature_key = 'grammar_check'") == [{"count": 1}]
+
+
+@pytest.mark.parametrize("retire_first", [False, True])
+async def test_the_kind_of_a_feature_never_changes(world: UseCases, *, retire_first: bool) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    if retire_first:
+        await world.catalogs.apply(CatalogSource("tenant: lekhak\n"))
+
+    with pytest.raises(CatalogConflict, match="choose another key") as caught:
+        await world.catalogs.apply(CatalogSource("tenant: lekhak\nfeatures: {api_access: gauge}\n"))
+
+    assert caught.value.facts["path"] == "features.api_access.kind"
+
+
+async def test_a_product_and_its_stores_change_all_or_none(world: UseCases) -> None:
+    await world.catalogs.apply(example("booktalks-buddy"))
+    text = example("booktalks-buddy").text
+    # Sound by itself, but refused for the last store; the product's own change must not stay.
+    bad = text.replace("name: BookTalks Buddy", "name: Renamed").replace(
+        "  - tenant: booktalks-harbour\n", "  - tenant: lekhak\n"
+    )
+    await world.catalogs.apply(example("lekhak"))
+
+    with pytest.raises(CatalogConflict, match="never changes"):
+        await world.catalogs.apply(CatalogSource(bad))
+
+    assert (await world.catalogs.get(TenantId("booktalks-buddy")))[0].settings.name == "BookTalks Buddy"
+
+
+async def test_a_store_can_be_applied_alone_once_its_product_is_there(world: UseCases) -> None:
+    store = CatalogSource("tenant: corner-shop\nparent: booktalks-buddy\n")
+
+    with pytest.raises(CatalogConflict, match="apply its catalog first"):
+        await world.catalogs.apply(store)
+    await world.catalogs.apply(example("booktalks-buddy"))
+    await world.catalogs.apply(store)
+
+    assert (await world.tenants.get(TenantId("corner-shop"))).settings.parent_tenant_id == "booktalks-buddy"
+    with pytest.raises(CatalogConflict, match="no stores of its own"):
+        await world.catalogs.apply(CatalogSource("tenant: kiosk\nparent: corner-shop\n"))
+
+
+async def test_a_bad_file_changes_nothing_and_says_where(world: UseCases) -> None:
+    with pytest.raises(CatalogInvalid) as caught:
+        await world.catalogs.apply(edited("limit: 1000, period: month", "limit: 1000, period: moon"))
+
+    (violation,) = caught.value.violations
+    assert violation.field == "plans.pro.allowances.text_rewrite.period"
+    assert violation.description.startswith("line 39, column 43: ")
+    assert await world.fetch("SELECT * FROM tenants") == []
+
+
+async def test_a_catalog_value_obeys_the_same_rules_as_a_file(world: UseCases) -> None:
+    catalog = parse_catalog(example("lekhak").text).root
+    broken = replace(catalog, settings=replace(catalog.settings, default_plan_key=PlanKey("fre")))
+
+    with pytest.raises(CatalogInvalid, match="did you mean 'free'"):
+        await world.catalogs.apply(broken)
+    applied = await world.catalogs.apply(catalog)
+
+    assert applied.applied
+
+
+async def test_an_editor_who_looked_at_an_older_revision_is_refused(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"), expected_revision=0)
+
+    with pytest.raises(CatalogRevisionMismatch):
+        await world.catalogs.apply(edited("limit: 1000,", "limit: 2000,"), expected_revision=0)
+
+
+async def test_a_catalog_about_another_tenant_is_refused(world: UseCases) -> None:
+    with pytest.raises(CatalogInvalid, match="about 'lekhak', not about 'other'"):
+        await world.catalogs.apply(example("lekhak"), tenant_id="other")
+
+
+async def test_the_order_of_a_file_is_no_change_of_the_catalog_but_is_kept(world: UseCases) -> None:
+    catalog = parse_catalog(example("lekhak").text).root
+    await world.catalogs.apply(catalog)
+    turned = replace(catalog, features=catalog.features[::-1])
+
+    applied = await world.catalogs.apply(turned)
+
+    assert not applied.applied
+    assert unversioned((await world.catalogs.get(LEKHAK))[0]) == turned
+
+
+async def test_concurrent_applications_of_one_file_make_one_revision(world: UseCases) -> None:
+    outcomes = await asyncio.gather(*(world.catalogs.apply(example("booktalks-buddy")) for _ in range(4)))
+
+    assert sorted(outcome.applied for outcome in outcomes) == [False, False, False, True]
+    assert {outcome.revision for outcome in outcomes} == {1}
+
+
+async def test_every_effective_application_leaves_source_actor_audit_and_event(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"), actor="ops@example")
+    await world.catalogs.apply(edited("limit: 1000,", "limit: 2000,"), actor="ops@example")
+
+    revisions = await world.fetch("SELECT revision, source, actor FROM catalog_revisions ORDER BY revision")
+    assert [row["revision"] for row in revisions] == [1, 2]
+    assert revisions[0]["source"] == example("lekhak").text
+    assert revisions[1]["actor"] == "ops@example"
+    audit = await world.fetch("SELECT action, subject, actor FROM audit_entries")
+    assert audit == [{"action": "catalog.apply", "subject": "tenant:lekhak", "actor": "ops@example"}] * 2
+    events = await world.fetch("SELECT type FROM outbox_events")
+    assert events == [{"type": "catalog.changed"}] * 2
+
+
+async def test_unknown_tenants_are_named(world: UseCases) -> None:
+    with pytest.raises(TenantNotFound, match="'nobody'"):
+        await world.catalogs.get(TenantId("nobody"))
+    with pytest.raises(TenantNotFound):
+        await world.catalogs.plans(TenantId("nobody"))
+    with pytest.raises(TenantNotFound):
+        await world.tenants.get(TenantId("nobody"))
+
+
+async def test_the_directory_sees_an_application_of_its_own_server_at_once(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    await world.tenants.get(LEKHAK)
+    await world.catalogs.apply(edited("name: Lekhak AI", "name: Lekhak"))
+
+    assert world.tenants.cached(LEKHAK) is None
+    assert (await world.tenants.get(LEKHAK)).settings.name == "Lekhak"
+
+
+async def test_the_directory_asks_again_after_five_seconds(world: UseCases, fresh_database: str) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    async with use_cases(fresh_database, world.clock) as other:
+        await other.tenants.get(LEKHAK)
+        await world.catalogs.apply(edited("name: Lekhak AI", "name: Lekhak"))
+
+        cached = other.tenants.cached(LEKHAK)
+        assert cached is not None
+        assert cached.settings.name == "Lekhak AI"
+        world.clock.advance(dt.timedelta(seconds=5))
+        assert other.tenants.cached(LEKHAK) is None
+        last = other.tenants.last_known(LEKHAK)
+        assert last is not None
+        assert last.settings.name == "Lekhak AI"
+        assert (await other.tenants.get(LEKHAK)).settings.name == "Lekhak"
+
+
+async def test_many_who_ask_at_once_share_one_read(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"))
+
+    found = await asyncio.gather(*(world.tenants.get(LEKHAK) for _ in range(20)))
+
+    assert len({id(tenant) for tenant in found}) == 1
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+async def test_whatever_is_applied_reads_back_and_applies_twice_without_effect(
+    world: UseCases, data: st.DataObject
+) -> None:
+    catalog = data.draw(catalog_values())
+    tenant_id = catalog.settings.tenant_id
+    try:
+        await world.catalogs.apply(catalog)
+    except CatalogConflict:
+        # An earlier example made a feature of this key with another kind, or another parent.
+        return
+
+    stored, revision = await world.catalogs.get(tenant_id)
+    again = await world.catalogs.apply(catalog)
+
+    assert not again.applied
+    assert again.revision == revision
+    ordered = sorted(catalog.plans, key=lambda plan: (plan.rank, plan.key))
+    assert unversioned(stored).plans == tuple(ordered)
+    assert stored.features == catalog.features
+    assert set(stored.meters) == set(catalog.meters)

@@ -26,6 +26,7 @@ from tallygate_server.storage.ledger import (
     CounterState,
     DuplicateRow,
     EntryRow,
+    GroupRefused,
     Ledger,
     LedgerDown,
     LedgerLost,
@@ -104,8 +105,22 @@ class GroupCommit:
                 pass
             except DuplicateRow:
                 # Either a request id was used before, or our own doubtful attempt did commit.
-                if not doubtful or not await self._recover(recorded_time, changes, members):
+                if not doubtful:
                     self._to_exact(calls)
+                    return
+                try:
+                    await self._recover(recorded_time, changes, members)
+                except LedgerDown:
+                    pass
+                else:
+                    return
+            except GroupRefused as error:
+                # One call must not take the others with it: each is tried alone.
+                if len(calls) == 1:
+                    raise
+                log.warning("group_refused", error=str(error), calls=len(calls))
+                for call in calls:
+                    await self._commit_alone(call)
                 return
             else:
                 self._on_committed(changes, members, states, self._loop.time() - started)
@@ -115,25 +130,32 @@ class GroupCommit:
             self._fail_waiting()
             remaining = deadline - self._loop.time()
             if remaining <= 0:
-                for call in calls:
-                    if not call.answered:
-                        self._end.give_up(call, doubtful=doubtful)
-                calls = [call for call in calls if not call.finished]
+                calls = self._keep_accepted(calls, doubtful=doubtful)
                 if not calls:
                     return
                 changes, entries, members = self._group(calls)
                 remaining = self._timeout_seconds
             await self._ledger.wait_up(remaining)
 
+    async def _commit_alone(self, call: IncrementCall) -> None:
+        try:
+            await self._commit_group([call])
+        except GroupRefused:
+            log.exception("call_refused")
+            self._end.give_up(call, doubtful=False)
+
+    def _keep_accepted(self, calls: list[IncrementCall], *, doubtful: bool) -> list[IncrementCall]:
+        """Give up on calls that were promised nothing; return the others."""
+        for call in calls:
+            if not call.answered:
+                self._end.give_up(call, doubtful=doubtful)
+        return [call for call in calls if not call.finished]
+
     def _fail_waiting(self) -> None:
         """Turn away what waits behind a group while Postgres is down, but for what was accepted."""
         waiting = list(self._waiting)
         self._waiting.clear()
-        for call in waiting:
-            if call.answered:
-                self._waiting.append(call)
-            else:
-                self._end.give_up(call, doubtful=False)
+        self._waiting.extend(self._keep_accepted(waiting, doubtful=False))
 
     def _group(
         self, calls: list[IncrementCall]
@@ -193,22 +215,21 @@ class GroupCommit:
 
     async def _recover(
         self, recorded_time: datetime, changes: list[CounterChange], members: list[list[IncrementCall]]
-    ) -> bool:
-        """After a doubtful commit: if its entries are in the ledger, answer from them. False when they are not."""
-        try:
-            written = await self._ledger.find_entries(
-                recorded_time,
-                [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for calls in members for c in calls],
-            )
-            states = await self._ledger.read_counters([change.key for change in changes])
-        except LedgerDown:
-            return False
-        if not written:
-            return False
-        metrics.fallback("commit_recovered")
+    ) -> None:
+        """Answer calls of which some were met in the ledger after a doubtful commit; what is not there starts anew.
+
+        Raises LedgerDown.
+        """
+        written = await self._ledger.find_entries(
+            recorded_time,
+            [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for calls in members for c in calls],
+        )
+        states = await self._ledger.read_counters([change.key for change in changes])
+        metrics.fallback("commit_recovered", len(written))
         settling = Settling(self._counters, self._clock)
         answers: list[tuple[IncrementCall, IncrementAnswer]] = []
         for change, calls in zip(changes, members, strict=True):
+            # A counter was changed with all of its entries or with none.
             if calls[0].entry_id not in written:
                 self._to_exact(calls)
                 continue
@@ -217,7 +238,6 @@ class GroupCommit:
         settling.send()
         for call, answer in answers:
             self._end.finish(call, answer)
-        return True
 
     def _to_exact(self, calls: Sequence[IncrementCall]) -> None:
         metrics.fallback("exact_commit", len(calls))

@@ -141,6 +141,10 @@ class DuplicateRow(Exception):
     """An entry or a request id of the group is in the ledger already: nothing of the group was written."""
 
 
+class GroupRefused(Exception):
+    """Postgres refused the group for what is in it, or for a deadlock: nothing of it was written."""
+
+
 class LedgerLost(Exception):
     """The connection broke; whether the transaction was committed is not known."""
 
@@ -389,7 +393,7 @@ class Ledger:
 
         Counters must be sorted by key. Entries of a refused counter are not written.
 
-        Raises DuplicateRow, LedgerDown (nothing written) or LedgerLost (not known).
+        Raises DuplicateRow, GroupRefused, LedgerDown (nothing written) or LedgerLost (not known).
         """
         connection = self._committer
         if connection is None or not self._up.is_set():
@@ -426,6 +430,8 @@ class Ledger:
         except CONNECTION_ERRORS as error:
             self._note_lost()
             raise LedgerLost(str(error)) from error
+        except asyncpg.PostgresError as error:
+            raise GroupRefused(type(error).__name__) from error
         states: list[CounterState | None] = [None] * len(counters)
         for ordinal, used, version in rows:
             states[ordinal - 1] = CounterState(used, version)

@@ -55,6 +55,7 @@ from tallygate_server.errors import CatalogInvalid, FieldViolation
 
 VIOLATIONS_MAX: Final = 100
 DEPTH_MAX: Final = 20
+PATH_PART_LENGTH_MAX: Final = 80
 
 _PERIODS: Final = {kind.name.lower(): kind for kind in PeriodKind}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,30}")
@@ -233,7 +234,7 @@ class _Composer:
         if depth > DEPTH_MAX:
             self._refuse(event, f"nested more than {DEPTH_MAX} levels deep")
         if isinstance(event, ScalarEvent):
-            return _Scalar(place, event.value, not event.style)
+            return _Scalar(place, _joined(event.value), not event.style)
         if isinstance(event, SequenceStartEvent):
             items = []
             while not isinstance(event := next(self._events), SequenceEndEvent):
@@ -264,6 +265,15 @@ def _place(event: Event) -> _Place:
     return _Place(mark.line, mark.column)
 
 
+def _joined(text: str) -> str:
+    """Join the halves of characters that JSON escapes in two (`\\ud83d\\ude00`), which YAML does not do."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        # A half without its other half is refused by the rules, with its place.
+        return text
+
+
 # --- Nodes to catalogs -----------------------------------------------------------------------------------
 
 
@@ -279,8 +289,9 @@ class _Reader:
         """Note a violation."""
         self._refused.add(path)
         line, column = place.line + 1, place.column + 1
-        text = f"line {line}, column {column}: {description}"
-        self.violations.append(PlacedViolation(".".join(path) or "catalog", text, line=line, column=column))
+        field = _sendable(".".join(part[:PATH_PART_LENGTH_MAX] for part in path)) or "catalog"
+        text = _sendable(f"line {line}, column {column}: {description}")
+        self.violations.append(PlacedViolation(field, text, line=line, column=column))
 
     def add_breaches(self, breaches: list[Breach]) -> None:
         """Note broken rules, but for those that only follow from what could not be read."""
@@ -689,6 +700,11 @@ class _Reader:
             # Something to go on with, so that amounts are still looked at.
             return "USD"
         return code or None
+
+
+def _sendable(text: str) -> str:
+    """Write what cannot be encoded (half a character) as an escape, so that the answer can be."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_nothing(node: _Node) -> bool:

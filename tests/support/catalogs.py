@@ -37,7 +37,7 @@ config_scalars = st.one_of(
     st.integers(-(2**53) + 1, 2**53 - 1),
     st.floats(-1e15, 1e15, allow_nan=False),
     texts,
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=10),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x7f"), max_size=10),
 )
 config_values = st.recursive(
     config_scalars,

@@ -504,6 +504,17 @@ def test_names_with_control_characters_are_refused() -> None:
     assert "control character" in mistakes('tenant: a\nname: "x\\ny"')[0]
 
 
+def test_half_a_character_is_refused_in_words_that_can_be_sent() -> None:
+    found = mistakes('tenant: a\nname: "\\ud83d"\nfeatures: {"\\ud83d": boolean}')
+
+    assert len(found) == 2
+    assert all(mistake.encode() for mistake in found)
+
+
+def test_an_escaped_pair_is_one_character() -> None:
+    assert parse_catalog('{"tenant": "a", "name": "\\ud83d\\ude00"}').root.settings.name == "\U0001f600"
+
+
 # --- Properties -------------------------------------------------------------------------------------------
 
 
@@ -513,7 +524,7 @@ def test_what_is_written_reads_back_to_the_same_value(catalogs: CatalogSet) -> N
     assert catalog_set_breaches(catalogs) == []
 
     assert parse_catalog(catalog_to_yaml(catalogs)) == catalogs
-    assert parse_catalog(json.dumps(catalog_to_json(catalogs), ensure_ascii=False)) == catalogs
+    assert parse_catalog(json.dumps(catalog_to_json(catalogs))) == catalogs
 
 
 @pytest.mark.parametrize("name", EXAMPLE_NAMES)

@@ -130,10 +130,7 @@ class GroupCommit:
             self._fail_waiting()
             remaining = deadline - self._loop.time()
             if remaining <= 0:
-                for call in calls:
-                    if not call.answered:
-                        self._end.give_up(call, doubtful=doubtful)
-                calls = [call for call in calls if not call.finished]
+                calls = self._keep_accepted(calls, doubtful=doubtful)
                 if not calls:
                     return
                 changes, entries, members = self._group(calls)
@@ -147,15 +144,18 @@ class GroupCommit:
             log.exception("call_refused")
             self._end.give_up(call, doubtful=False)
 
+    def _keep_accepted(self, calls: list[IncrementCall], *, doubtful: bool) -> list[IncrementCall]:
+        """Give up on calls that were promised nothing; return the others."""
+        for call in calls:
+            if not call.answered:
+                self._end.give_up(call, doubtful=doubtful)
+        return [call for call in calls if not call.finished]
+
     def _fail_waiting(self) -> None:
         """Turn away what waits behind a group while Postgres is down, but for what was accepted."""
         waiting = list(self._waiting)
         self._waiting.clear()
-        for call in waiting:
-            if call.answered:
-                self._waiting.append(call)
-            else:
-                self._end.give_up(call, doubtful=False)
+        self._waiting.extend(self._keep_accepted(waiting, doubtful=False))
 
     def _group(
         self, calls: list[IncrementCall]

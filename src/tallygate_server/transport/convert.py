@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -27,10 +27,13 @@ from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.limits import EVENT_AGE_SECONDS_MAX, EVENT_AHEAD_SECONDS_MAX
 from tallygate_server.domain.period import PeriodKind
-from tallygate_server.errors import FieldViolation, InvalidRequest, RevisionNotReached, TallygateError
+from tallygate_server.errors import FieldViolation, InvalidRequest, NotBuilt, RevisionNotReached, TallygateError
 from tallygate_server.transport.status import status_message_of
 from tallygate_server.transport.use_cases import Now
 from tallygate_server.usage_queries import FeatureUsage, UsageEntry
+
+ACTOR_DEFAULT: Final = "api"
+"""Who did it, while callers are not authenticated and do not say."""
 
 _CACHED_MAX: Final = 8_192
 _NANOS_PER_SECOND: Final = 1_000_000_000
@@ -79,6 +82,11 @@ def _cached_timestamp(instant: datetime) -> Timestamp:
 def to_api_time(instant: datetime | None) -> Timestamp | None:
     """Convert an instant that many answers share, such as a reset; the message must not be changed."""
     return None if instant is None else _cached_timestamp(instant)
+
+
+def to_api_optional_instant(instant: datetime | None) -> Timestamp | None:
+    """Convert an instant that may be absent."""
+    return None if instant is None else to_api_instant(instant)
 
 
 def to_api_instant(instant: datetime) -> Timestamp:
@@ -149,6 +157,26 @@ def from_api_optional_time(request: Message, field: str) -> datetime | None:
     return from_api_time(getattr(request, field), field) if request.HasField(field) else None
 
 
+def optional(request: Message, field: str) -> Any:
+    """Return the value of the optional field of this name, None if absent."""
+    return getattr(request, field) if request.HasField(field) else None
+
+
+class _WithActor(Protocol):
+    actor: str
+
+
+def actor_of(request: _WithActor) -> str:
+    """Return who the audit log shall name."""
+    return request.actor or ACTOR_DEFAULT
+
+
+def refuse_unless(built: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+    """Return if what is asked is built; else raise NotBuilt naming it."""
+    if not built:
+        raise NotBuilt(what)
+
+
 def demand_revision(wanted: int, current: int) -> None:
     """Return if the answer has reached the wanted revision; else raise RevisionNotReached."""
     if current < wanted:
@@ -192,6 +220,7 @@ def to_api_check(answer: CheckAnswer) -> entitlement_service_pb2.CheckAccessResp
         revision=answer.revision,
         cache_ttl=_duration(answer.cache_ttl_ms),
         stale=answer.stale,
+        threshold_quantity=answer.threshold_quantity,
     )
 
 
@@ -210,6 +239,8 @@ def encode_check(answer: CheckAnswer) -> bytes:
         own.held_quantity = answer.held_quantity
     if answer.threshold_percent:
         own.threshold_percent = answer.threshold_percent
+    if answer.threshold_quantity:
+        own.threshold_quantity = answer.threshold_quantity
     return (
         _CHECK_DECISIONS[answer.feature_kind][answer.reason]
         + own.SerializeToString()
@@ -283,6 +314,7 @@ def to_api_entitlement(feature_key: str, answer: CheckAnswer) -> entitlement_pb2
         remaining_quantity=answer.remaining_quantity,
         reset_time=to_api_time(answer.reset_time),
         threshold_percent=answer.threshold_percent,
+        threshold_quantity=answer.threshold_quantity,
         plan_key=answer.plan_key,
         grace_end_time=to_api_time(answer.grace_end_time),
     )
@@ -356,6 +388,7 @@ def to_api_increment(answer: IncrementAnswer) -> usage_service_pb2.IncrementResp
         upgrade_url=answer.upgrade_url,
         plan_key=answer.plan_key,
         grace_end_time=None if grace_end_time is None else _cached_timestamp(grace_end_time),
+        threshold_quantity=answer.threshold_quantity,
     )
 
 
@@ -370,6 +403,8 @@ def encode_increment(answer: IncrementAnswer) -> bytes:
         own.held_quantity = answer.held_quantity
     if answer.threshold_percent:
         own.threshold_percent = answer.threshold_percent
+    if answer.threshold_quantity:
+        own.threshold_quantity = answer.threshold_quantity
     if answer.replayed:
         own.replayed = True
     if answer.entry_id:
@@ -434,6 +469,16 @@ def _unlike_items(increments: Sequence[Increment]) -> list[FieldViolation]:
 
 
 # Usage
+
+
+def entry_id_of(position: str) -> int | None:
+    """Return the ledger entry at which the page before ended; None for the first page."""
+    return int(position) if position else None
+
+
+def lists_increments(kind: int) -> bool:
+    """Tell whether entries of increments pass the filter; in this release there are no others."""
+    return kind in (usage_pb2.USAGE_ENTRY_KIND_UNSPECIFIED, usage_pb2.USAGE_ENTRY_KIND_INCREMENT)
 
 
 def to_api_quota(usage: FeatureUsage) -> usage_pb2.Quota:

@@ -94,6 +94,11 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.BillingProviderRequired: _Code.FAILED_PRECONDITION,
     errors.BillingProviderNotConfigured: _Code.FAILED_PRECONDITION,
     errors.RevisionNotReached: _Code.FAILED_PRECONDITION,
+    errors.PriceNotFound: _Code.NOT_FOUND,
+    errors.AccountDeleted: _Code.FAILED_PRECONDITION,
+    errors.CatalogConflict: _Code.FAILED_PRECONDITION,
+    errors.CatalogRevisionMismatch: _Code.FAILED_PRECONDITION,
+    errors.RequestInProgress: _Code.ABORTED,
     errors.Unavailable: _Code.UNAVAILABLE,
     errors.StoreUnavailable: _Code.UNAVAILABLE,
     errors.OutcomeUnknown: _Code.UNAVAILABLE,
@@ -143,7 +148,7 @@ def _status_of(error: BaseException, *, method: str) -> tuple[grpc.StatusCode, s
     if isinstance(error, InvalidRequest):
         info.metadata["violations"] = str(len(error.violations))
     status.details.append(_packed(info))
-    if isinstance(error, errors.Unavailable | errors.Overloaded):
+    if isinstance(error, errors.Unavailable | errors.Overloaded | errors.RequestInProgress):
         retry = error_details_pb2.RetryInfo(retry_delay=Duration())
         retry.retry_delay.FromMilliseconds(error.retry_delay_ms)
         status.details.append(_packed(retry))

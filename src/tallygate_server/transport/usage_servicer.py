@@ -13,7 +13,7 @@ from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.transport import convert, paging
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import Metering, Now, UsageQueries
+from tallygate_server.transport.use_cases import Metering, Now, TenantUse, UsageQueries
 
 SERVICE: Final[ServiceDescriptor] = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
 
@@ -26,10 +26,11 @@ class UsageServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, metering: Metering, queries: UsageQueries, now: Now) -> None:
+    def __init__(self, metering: Metering, queries: UsageQueries, now: Now, *, tenants: TenantUse) -> None:
         self._metering = metering
         self._queries = queries
         self._now = now
+        self._tenants = tenants
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -82,6 +83,7 @@ class UsageServicer:
         usages = await self._queries.quota(TenantId(request.tenant_id), AccountId(request.account_id))
         revision = max((usage.revision for usage in usages), default=0)
         convert.demand_revision(request.min_revision, revision)
+        tenant = await self._tenants.get(TenantId(request.tenant_id))
         return usage_service_pb2.GetQuotaResponse(
             quotas=[convert.to_api_quota(usage) for usage in usages],
             plan_key=next((usage.plan_key for usage in usages if usage.plan_key), ""),
@@ -89,12 +91,14 @@ class UsageServicer:
                 min((usage.period_end for usage in usages if usage.period_end is not None), default=None)
             ),
             revision=revision,
+            upgrade_url=tenant.settings.upgrade_link(request.account_id, ""),
         )
 
     async def ListUsageEntries(
         self, request: usage_service_pb2.ListUsageEntriesRequest, _context: _Context
     ) -> usage_service_pb2.ListUsageEntriesResponse:
         """List lines of an account's ledger."""
+        convert.refuse_unless(not request.request_id, "ListUsageEntries by request id")
         now = self._now()
         size = paging.page_size_of(request.page_size)
         entries = await self._queries.entries(
@@ -103,7 +107,7 @@ class UsageServicer:
             feature_key=request.feature_key,
             start=convert.from_api_optional_time(request, "start_time"),
             end=convert.from_api_optional_time(request, "end_time"),
-            after_entry_id=int(paging.page_position(request, now=now) or 0),
+            before_entry_id=convert.entry_id_of(paging.page_position(request, now=now)),
             limit=size + 1,
         )
         page, more = entries[:size], len(entries) > size

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from tallygate_server.accounts import Account, AccountUpdate, Identity
+from tallygate_server.catalog import CatalogApplied, CatalogSource
+from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
-from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
+from tallygate_server.domain.catalog import BillingInterval, Catalog
+from tallygate_server.domain.entitlement import AccountState
+from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
+from tallygate_server.subscriptions import ChangeTiming, NewSubscription, SubscriptionView
+from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import FeatureUsage, UsageEntry
 
 Now = Callable[[], datetime]
@@ -65,7 +74,150 @@ class UsageQueries(Protocol):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
-        after_entry_id: int,
+        before_entry_id: int | None,
         limit: int,
     ) -> Sequence[UsageEntry]:
-        """Return lines of the ledger, in id order, those after `after_entry_id`."""
+        """Return lines of the ledger, newest first, those before an entry."""
+
+
+class TenantUse(Protocol):
+    """Knows tenants."""
+
+    async def get(self, tenant_id: TenantId) -> Tenant:
+        """Return a tenant."""
+
+
+class CatalogUse(Protocol):
+    """Applies and shows catalogs."""
+
+    async def apply(
+        self,
+        source: CatalogSource | Catalog | CatalogSet,
+        *,
+        validate_only: bool,
+        actor: str,
+        tenant_id: str,
+        expected_revision: int | None,
+    ) -> CatalogApplied:
+        """Make catalogs what the source says."""
+
+    async def get(self, tenant_id: TenantId) -> tuple[Catalog, int]:
+        """Return a catalog and its revision."""
+
+    async def plan_rows(
+        self, tenant_id: TenantId, *, plan_key: str, all_versions: bool = ..., include_retired: bool
+    ) -> list[PlanRow]:
+        """Return plans."""
+
+    async def feature_rows(self, tenant_id: TenantId, *, include_retired: bool) -> list[FeatureRow]:
+        """Return features."""
+
+    async def meter_rows(self, tenant_id: TenantId, *, include_retired: bool) -> list[MeterRow]:
+        """Return meters."""
+
+
+class AccountUse(Protocol):
+    """Finds, creates and changes accounts."""
+
+    async def identify(
+        self,
+        tenant_id: TenantId,
+        identities: Sequence[Identity],
+        *,
+        account_id: str,
+        email: str,
+        display_name: str,
+        time_zone: str,
+        preferences: Mapping[str, Any] | None,
+        metadata: Mapping[str, str] | None,
+        actor: str,
+    ) -> tuple[Account, bool]:
+        """Find or create an account; tell whether it is new."""
+
+    async def get(self, tenant_id: TenantId, account_id: AccountId) -> Account:
+        """Return an account by id."""
+
+    async def find(self, tenant_id: TenantId, identity: Identity) -> Account:
+        """Return an account by identity."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        *,
+        state: AccountState | None,
+        plan_key: str,
+        account_id_prefix: str,
+        after_account_id: str,
+        limit: int,
+    ) -> Sequence[Account]:
+        """Return accounts by id."""
+
+    async def update(
+        self, tenant_id: TenantId, account_id: AccountId, update: AccountUpdate, *, actor: str
+    ) -> Account:
+        """Change an account."""
+
+    async def suspend(
+        self, tenant_id: TenantId, account_id: AccountId, *, suspend: bool, reason: str, actor: str
+    ) -> Account:
+        """Suspend an account, or lift its suspension."""
+
+
+class SubscriptionUse(Protocol):
+    """Changes and shows subscriptions."""
+
+    async def create(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        wanted: NewSubscription,
+        *,
+        request_id: str,
+        actor: str,
+    ) -> SubscriptionView:
+        """Create a subscription."""
+
+    async def change_plan(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        plan_key: PlanKey,
+        subscription_id: str,
+        interval: BillingInterval | None,
+        quantity: int | None,
+        provider: BillingProvider | None,
+        timing: ChangeTiming | None,
+        request_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Move a subscription."""
+
+    async def cancel(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        timing: ChangeTiming | None,
+        request_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Cancel a subscription."""
+
+    async def get(self, tenant_id: TenantId, subscription_id: str) -> SubscriptionView:
+        """Return one subscription."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        plan_key: str = ...,
+        states: Sequence[SubscriptionState],
+        before_subscription_id: str = ...,
+        limit: int,
+    ) -> Sequence[SubscriptionView]:
+        """Return subscriptions, newest first."""

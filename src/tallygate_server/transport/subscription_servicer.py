@@ -1,0 +1,116 @@
+"""SubscriptionService: converts, calls, converts."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc import aio
+
+from tallygate.v1 import subscription_service_pb2
+from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
+from tallygate_server.transport import convert, paging, subscription_convert
+from tallygate_server.transport.use_cases import Now, SubscriptionUse
+
+SERVICE: Final[ServiceDescriptor] = subscription_service_pb2.DESCRIPTOR.services_by_name["SubscriptionService"]
+
+_Context = aio.ServicerContext[Any, Any]
+
+
+class SubscriptionServicer:
+    """Manages what accounts have bought."""
+
+    SERVICE: ClassVar[ServiceDescriptor] = SERVICE
+
+    def __init__(self, subscriptions: SubscriptionUse, now: Now) -> None:
+        self._subscriptions = subscriptions
+        self._now = now
+
+    async def CreateSubscription(
+        self, request: subscription_service_pb2.CreateSubscriptionRequest, _context: _Context
+    ) -> subscription_service_pb2.CreateSubscriptionResponse:
+        """Subscribe an account to a plan."""
+        view = await self._subscriptions.create(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            subscription_convert.from_api_new_subscription(request),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+        )
+        return subscription_service_pb2.CreateSubscriptionResponse(
+            subscription=subscription_convert.to_api_subscription(view),
+            revision=view.revision,
+            replayed=view.replayed,
+        )
+
+    async def GetSubscription(
+        self, request: subscription_service_pb2.GetSubscriptionRequest, _context: _Context
+    ) -> subscription_service_pb2.GetSubscriptionResponse:
+        """Return one subscription."""
+        view = await self._subscriptions.get(TenantId(request.tenant_id), request.subscription_id)
+        return subscription_service_pb2.GetSubscriptionResponse(
+            subscription=subscription_convert.to_api_subscription(view)
+        )
+
+    async def ListSubscriptions(
+        self, request: subscription_service_pb2.ListSubscriptionsRequest, _context: _Context
+    ) -> subscription_service_pb2.ListSubscriptionsResponse:
+        """List subscriptions, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        views = await self._subscriptions.list(
+            TenantId(request.tenant_id),
+            account_id=request.account_id,
+            plan_key=request.plan_key,
+            states=subscription_convert.from_api_states(request),
+            before_subscription_id=paging.page_position(request, now=now),
+            limit=size + 1,
+        )
+        page, more = views[:size], len(views) > size
+        last = page[-1].subscription.subscription_id if more else ""
+        return subscription_service_pb2.ListSubscriptionsResponse(
+            subscriptions=[subscription_convert.to_api_subscription(view) for view in page],
+            next_page_token=paging.page_token(request, last, now=now) if more else "",
+        )
+
+    async def ChangePlan(
+        self, request: subscription_service_pb2.ChangePlanRequest, _context: _Context
+    ) -> subscription_service_pb2.ChangePlanResponse:
+        """Move a subscription to another plan, interval or number of seats."""
+        view = await self._subscriptions.change_plan(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            plan_key=PlanKey(request.plan_key),
+            subscription_id=request.subscription_id,
+            interval=subscription_convert.from_api_interval(request.interval),
+            quantity=convert.optional(request, "quantity"),
+            provider=subscription_convert.from_api_provider(request.billing_provider),
+            timing=subscription_convert.from_api_timing(request.timing),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+            reason=request.reason_text,
+        )
+        return subscription_service_pb2.ChangePlanResponse(
+            subscription=subscription_convert.to_api_subscription(view),
+            revision=view.revision,
+            replayed=view.replayed,
+        )
+
+    async def CancelSubscription(
+        self, request: subscription_service_pb2.CancelSubscriptionRequest, _context: _Context
+    ) -> subscription_service_pb2.CancelSubscriptionResponse:
+        """Cancel a subscription."""
+        view = await self._subscriptions.cancel(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            subscription_id=request.subscription_id,
+            timing=subscription_convert.from_api_timing(request.timing),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+            reason=request.reason_text,
+        )
+        return subscription_service_pb2.CancelSubscriptionResponse(
+            subscription=subscription_convert.to_api_subscription(view),
+            revision=view.revision,
+            replayed=view.replayed,
+        )

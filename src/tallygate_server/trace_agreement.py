@@ -104,9 +104,7 @@ def _sums(allowed: Sequence[Told], server: ServerSide) -> Iterable[str]:
     ledger_sum = sum(entry.quantity for entry in server.entries)
     if client_sum != ledger_sum:
         yield f"the client was told {client_sum:,} units, the ledger has {ledger_sum:,}"
-    present_sum = sum(
-        entry.quantity for entry in server.entries if entry.period_start_s == server.period_start_s
-    )
+    present_sum = sum(entry.quantity for entry in server.entries if entry.period_start_s == server.period_start_s)
     if server.used_quantity != present_sum:
         yield f"the counter says {server.used_quantity:,} units, the ledger has {present_sum:,}"
 
@@ -114,9 +112,7 @@ def _sums(allowed: Sequence[Told], server: ServerSide) -> Iterable[str]:
 def _periods(allowed: Sequence[Told], entries: Sequence[LedgerLine]) -> Iterable[str]:
     """Check that calls which were told one period are in one period of the ledger, and the other way round."""
     starts = {entry.request_id: entry.period_start_s for entry in entries}
-    pairs = {
-        (answer.period_end_s, starts[answer.request_id]) for answer in allowed if answer.request_id in starts
-    }
+    pairs = {(answer.period_end_s, starts[answer.request_id]) for answer in allowed if answer.request_id in starts}
     ends = {end for end, _ in pairs}
     if len(pairs) != len(ends) or len(pairs) != len({start for _, start in pairs}):
         yield "calls are in other periods of the ledger than the client was told"
@@ -137,9 +133,7 @@ def _entries(
     missing = [answer for answer in allowed if answer.request_id not in by_request]
     if missing:
         yield f"{len(missing)} allowed calls are not in the ledger ({_rows(missing)})"
-    counted_though_denied = [
-        answer for answer in told if not answer.allowed and answer.request_id in by_request
-    ]
+    counted_though_denied = [answer for answer in told if not answer.allowed and answer.request_id in by_request]
     if counted_though_denied:
         yield f"{len(counted_though_denied)} denied calls are in the ledger ({_rows(counted_though_denied)})"
     unknown = by_request.keys() - {answer.request_id for answer in told}
@@ -148,8 +142,7 @@ def _entries(
     different = [
         answer
         for answer in allowed
-        if answer.request_id in by_request
-        and not _same(answer, by_request[answer.request_id][0], committed=committed)
+        if answer.request_id in by_request and not _same(answer, by_request[answer.request_id][0], committed=committed)
     ]
     if different:
         yield f"{len(different)} calls were told something else than the ledger says ({_rows(different)})"

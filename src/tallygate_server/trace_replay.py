@@ -268,11 +268,7 @@ class TraceReplay:
     async def make_calls(self) -> None:
         """Make every call that has no answer yet; raise GaveUp or CallFailed."""
         began_s = time.monotonic()
-        rows = (
-            row
-            for row, quantity in enumerate(self.trace.quantities, start=1)
-            if quantity and row not in self.told
-        )
+        rows = (row for row, quantity in enumerate(self.trace.quantities, start=1) if quantity and row not in self.told)
         first_row = next(rows, None)
         if first_row is None:
             return
@@ -337,9 +333,7 @@ class TraceReplay:
             request_id=run.request_id(row),
             ack=self._request_ack,
         )
-        response = await self._persistently(
-            self._client.usage.Increment, request, latencies_s=self.session.latencies_s
-        )
+        response = await self._persistently(self._client.usage.Increment, request, latencies_s=self.session.latencies_s)
         return Told(
             row=row,
             quantity=quantity,

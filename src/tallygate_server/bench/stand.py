@@ -96,9 +96,7 @@ class Stand:
 
     async def ledger_rows(self, tenant_id: str) -> int:
         """Count the tenant's lines in the ledger, in the database itself."""
-        connection = await connect(
-            self.stores.database_url, DatabaseRole.READER, **{"tallygate.tenant_id": tenant_id}
-        )
+        connection = await connect(self.stores.database_url, DatabaseRole.READER, **{"tallygate.tenant_id": tenant_id})
         try:
             # A tenant of its own: the whole table is read once, at the end.
             count: int = await connection.fetchval("SELECT count(*) FROM usage_entries", timeout=60)

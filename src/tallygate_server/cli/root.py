@@ -52,7 +52,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(value: bool) -> None:  # noqa: FBT001 - the shape of a callback.
+def _print_version(value: bool) -> None:
     if value:
         try:
             number = version("tallygate")

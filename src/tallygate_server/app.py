@@ -97,7 +97,7 @@ def servicers(service: Service) -> list[Servicer]:
     now = service.clock.now
     return [
         EntitlementServicer(service.checker, now),
-        UsageServicer(service.meter, service.usage, now),
+        UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
         SubscriptionServicer(service.subscriptions, now),
         CatalogServicer(service.catalogs, now),
         AccountServicer(

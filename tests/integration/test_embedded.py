@@ -407,6 +407,13 @@ async def test_a_lost_password_file_is_said_so(data_dir: Path) -> None:
     assert "password file" in (await refusal(data_dir)).message
 
 
+async def test_a_database_that_lies_elsewhere_and_is_gone_is_said_so(data_dir: Path) -> None:
+    data_dir.mkdir(mode=0o711)
+    (data_dir / "postgres").symlink_to("/nonexistent/home/postgres")
+
+    assert "/nonexistent/home, which is gone" in (await refusal(data_dir)).message
+
+
 async def test_a_wrong_password_file_is_said_so(data_dir: Path) -> None:
     async with EmbeddedServers.start(data_dir=data_dir, with_redis=False):
         pass

@@ -32,8 +32,8 @@ MAIL = Identity("email", "anna@example.com")
 
 
 @pytest.fixture
-async def world(fresh_database: str) -> AsyncIterator[UseCases]:
-    async with use_cases(fresh_database) as running:
+async def world(database_without_tenants: str) -> AsyncIterator[UseCases]:
+    async with use_cases(database_without_tenants) as running:
         await running.catalogs.apply(example("lekhak"))
         await running.catalogs.apply(example("technically-fit"))
         yield running
@@ -84,8 +84,8 @@ async def test_an_account_of_a_tenant_without_provisioning_is_known_once_it_exis
     assert await world.accounts.provision(FITNESS, ANNA)
 
 
-async def test_two_servers_that_provision_one_account_make_one(world: UseCases, fresh_database: str) -> None:
-    async with use_cases(fresh_database) as other:
+async def test_two_servers_that_provision_one_account_make_one(world: UseCases, database_without_tenants: str) -> None:
+    async with use_cases(database_without_tenants) as other:
         outcomes = await asyncio.gather(
             *(side.accounts.provision(LEKHAK, ANNA) for side in (world, other) for _ in range(5))
         )
@@ -158,9 +158,9 @@ async def test_identities_of_different_accounts_are_refused_and_change_nothing(w
 
 
 async def test_concurrent_identifications_of_one_identity_make_one_account(
-    world: UseCases, fresh_database: str
+    world: UseCases, database_without_tenants: str
 ) -> None:
-    async with use_cases(fresh_database) as other:
+    async with use_cases(database_without_tenants) as other:
         found = await asyncio.gather(
             *(side.accounts.identify(LEKHAK, [INSTALLATION, MAIL]) for side in (world, other) for _ in range(5))
         )

@@ -45,8 +45,8 @@ DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture
-async def world(fresh_database: str) -> AsyncIterator[UseCases]:
-    async with use_cases(fresh_database) as running:
+async def world(database_without_tenants: str) -> AsyncIterator[UseCases]:
+    async with use_cases(database_without_tenants) as running:
         await running.catalogs.apply(example("lekhak"))
         await running.catalogs.apply(example("technically-fit"))
         await running.accounts.identify(FITNESS, [], account_id=ANNA)
@@ -208,9 +208,9 @@ async def test_one_live_subscription_per_plan_and_interval(world: UseCases) -> N
     assert caught.value.facts["subscription_id"] == first.subscription.subscription_id
 
 
-async def test_racing_creations_make_one_subscription(world: UseCases, fresh_database: str) -> None:
+async def test_racing_creations_make_one_subscription(world: UseCases, database_without_tenants: str) -> None:
     await world.accounts.provision(LEKHAK, ANNA)
-    async with use_cases(fresh_database) as other:
+    async with use_cases(database_without_tenants) as other:
         outcomes = await asyncio.gather(
             *(subscribe(side) for side in (world, other) for _ in range(4)), return_exceptions=True
         )
@@ -249,9 +249,9 @@ async def test_the_same_request_gets_the_first_answer_again(world: UseCases) -> 
     assert await world.fetch("SELECT count(*) FROM subscriptions WHERE plan_key <> 'free'") == [{"count": 1}]
 
 
-async def test_racing_retries_create_once(world: UseCases, fresh_database: str) -> None:
+async def test_racing_retries_create_once(world: UseCases, database_without_tenants: str) -> None:
     new = NewSubscription(plan_key=PRO, provider=MANUAL)
-    async with use_cases(fresh_database) as other:
+    async with use_cases(database_without_tenants) as other:
         views = await asyncio.gather(
             *(
                 side.subscriptions.create(LEKHAK, ANNA, new, request_id="r1")

@@ -97,10 +97,17 @@ def servicers(service: Service) -> list[Servicer]:
     now = service.clock.now
     return [
         EntitlementServicer(service.checker, now),
-        UsageServicer(service.meter, service.usage, now),
+        UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
         SubscriptionServicer(service.subscriptions, now),
         CatalogServicer(service.catalogs, now),
-        AccountServicer(service.accounts, service.usage, service.tenants, now),
+        AccountServicer(
+            service.accounts,
+            service.usage,
+            service.tenants,
+            now,
+            checks=service.checker,
+            subscriptions=service.subscriptions,
+        ),
         EventServicer(),
         DataLifecycleServicer(),
         AdminServicer(),

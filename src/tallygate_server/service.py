@@ -87,7 +87,8 @@ async def open_service(
             await ledger.start()
             pool = await asyncpg.create_pool(
                 database_url,
-                min_size=1,
+                # Without a floor asyncpg does not reconnect by itself, with a traceback for each failed try.
+                min_size=0,
                 max_size=LOAD_POOL_SIZE,
                 timeout=5,
                 command_timeout=10,

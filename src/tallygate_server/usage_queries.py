@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from tallygate_server.access import AccessChecker
 from tallygate_server.clock import Clock
@@ -27,8 +28,11 @@ from tallygate_server.errors import (
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.ledger import CONNECTION_ERRORS, CounterKey, CounterState, Ledger, LedgerDown
-from tallygate_server.storage.tables import usage_entries
+from tallygate_server.storage.tables import usage_counters, usage_entries
 from tallygate_server.tenants import TenantDirectory
+
+
+_COUNTER_KEY: Final = ("tenant_id", "account_id", "feature_key", "period_kind", "period_start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,8 @@ class UsageEntry:
     limit_quantity: int
     period_kind: PeriodKind
     period_start: datetime
+    period_end: datetime | None
+    """None for a lifetime."""
     event_time: datetime
     recorded_time: datetime
     request_id: str
@@ -145,7 +151,13 @@ class UsageQueries:
         """
         t = usage_entries.c
         query = (
-            select(usage_entries)
+            select(usage_entries, usage_counters.c.period_end)
+            .join_from(
+                usage_entries,
+                usage_counters,
+                # An entry and its counter are written in one transaction: the counter is always there.
+                and_(*(usage_entries.c[column] == usage_counters.c[column] for column in _COUNTER_KEY)),
+            )
             .where(t.tenant_id == tenant_id, t.account_id == account_id)
             .order_by(t.entry_id.desc())
             .limit(limit)
@@ -173,6 +185,7 @@ class UsageQueries:
                 limit_quantity=row.limit_quantity,
                 period_kind=PeriodKind(row.period_kind),
                 period_start=row.period_start,
+                period_end=row.period_end,
                 event_time=row.event_time,
                 recorded_time=row.recorded_time,
                 request_id=row.request_id or "",

@@ -61,9 +61,7 @@ async def test_all_services_are_listed(served: Served, version: str) -> None:
     ]
 
 
-async def test_a_client_can_build_every_listed_service_from_what_it_is_told(
-    served: Served, version: str
-) -> None:
+async def test_a_client_can_build_every_listed_service_from_what_it_is_told(served: Served, version: str) -> None:
     (listed,) = await ask(served, version, Request(list_services=""))
     names = [service.name for service in listed.list_services_response.service]
     responses = await ask(served, version, *(Request(file_containing_symbol=name) for name in names))
@@ -116,9 +114,7 @@ async def test_files_are_found_by_name_symbol_and_extension(served: Served, vers
         Request(all_extension_numbers_of_type="no.such.Type"),
     ],
 )
-async def test_what_is_not_there_is_answered_in_the_stream(
-    served: Served, version: str, request_: Request
-) -> None:
+async def test_what_is_not_there_is_answered_in_the_stream(served: Served, version: str, request_: Request) -> None:
     missing, listed = await ask(served, version, request_, Request(list_services=""))
 
     assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]

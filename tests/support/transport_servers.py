@@ -19,7 +19,7 @@ from tallygate.v1.usage_service_pb2_grpc import UsageServiceStub
 from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.server import GrpcServer, ServerLimits, TransportKind, build_server
 from tallygate_server.transport.usage_servicer import UsageServicer
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeUsageQueries
+from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeTenants, FakeUsageQueries
 
 Flavour = Literal["native", "native_without_lanes", "grpcio"]
 FLAVOURS: tuple[Flavour, ...] = ("native", "native_without_lanes", "grpcio")
@@ -70,7 +70,10 @@ async def serving(
     kind: TransportKind = "grpcio" if flavour == "grpcio" else "native"
     server = build_server(
         kind,
-        [EntitlementServicer(checks, lambda: NOW), UsageServicer(metering, queries, lambda: NOW)],
+        [
+            EntitlementServicer(checks, lambda: NOW),
+            UsageServicer(metering, queries, lambda: NOW, tenants=FakeTenants()),
+        ],
         observe=lambda method, code, _seconds: observed.append((method, code)),
         limits=limits,
         fast_lanes=flavour == "native",

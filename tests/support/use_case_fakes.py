@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
-from tallygate_server.domain.catalog import FeatureKind
+from tallygate_server.domain.catalog import FeatureKind, TenantSettings
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import PeriodKind
 from tallygate_server.errors import TallygateError
+from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import FeatureUsage, UsageEntry
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -175,6 +176,7 @@ def a_usage(feature_key: str = "text_rewrite", *, feature_kind: FeatureKind = Fe
         used_quantity=3,
         held_quantity=1,
         period_kind=PeriodKind.DAY if counter else PeriodKind.LIFETIME,
+        period_end=None,
         period_start=datetime(2026, 11, 20, tzinfo=UTC),
         period_end=MIDNIGHT if counter else None,
         threshold_percent=0,
@@ -193,6 +195,7 @@ def an_entry(entry_id: int) -> UsageEntry:
         used_after=entry_id,
         limit_quantity=10,
         period_kind=PeriodKind.DAY,
+        period_end=None,
         period_start=datetime(2026, 11, 20, tzinfo=UTC),
         event_time=NOW,
         recorded_time=NOW,
@@ -201,13 +204,22 @@ def an_entry(entry_id: int) -> UsageEntry:
     )
 
 
+class FakeTenants:
+    """TenantUse in memory: every tenant exists and has a page to buy at."""
+
+    async def get(self, tenant_id: TenantId) -> Tenant:
+        """Return the tenant."""
+        settings = TenantSettings(tenant_id=tenant_id, upgrade_url="https://example.test/buy?a={account_id}")
+        return Tenant(settings=settings, features={}, retired_features={}, catalog_revision=1)
+
+
 class FakeUsageQueries(Scripted):
     """UsageQueries in memory."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: tuple[str, datetime | None, datetime | None] | None = None
-        self.all_entries = [an_entry(entry_id) for entry_id in range(1, 26)]
+        self.all_entries = [an_entry(entry_id) for entry_id in range(25, 0, -1)]
 
     async def usage(
         self, _tenant_id: TenantId, account_id: AccountId, feature_key: FeatureKey, _at: datetime | None
@@ -229,10 +241,10 @@ class FakeUsageQueries(Scripted):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
-        after_entry_id: int,
+        before_entry_id: int | None,
         limit: int,
     ) -> list[UsageEntry]:
-        """Page through the entries, in id order."""
+        """Page through the entries, newest first."""
         self.raise_if_scripted(account_id)
         self.asked = (feature_key, start, end)
-        return [entry for entry in self.all_entries if entry.entry_id > after_entry_id][:limit]
+        return [e for e in self.all_entries if before_entry_id is None or e.entry_id < before_entry_id][:limit]

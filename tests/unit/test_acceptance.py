@@ -27,13 +27,9 @@ def _near(*values: int) -> st.SearchStrategy[int]:
 def _text(allowed: str, longest: int) -> st.SearchStrategy[str]:
     return st.one_of(
         st.text(alphabet=allowed, max_size=8),
-        st.builds(
-            lambda c, n: c * n, st.sampled_from(allowed), st.sampled_from([longest - 1, longest, longest + 1])
-        ),
+        st.builds(lambda c, n: c * n, st.sampled_from(allowed), st.sampled_from([longest - 1, longest, longest + 1])),
         st.text(alphabet=st.characters(codec="utf-8"), max_size=4),
-        st.builds(
-            lambda a, b: a + b, st.text(alphabet=allowed, max_size=4), st.sampled_from("\n\r\0 {}é\x7f")
-        ),
+        st.builds(lambda a, b: a + b, st.text(alphabet=allowed, max_size=4), st.sampled_from("\n\r\0 {}é\x7f")),
     )
 
 

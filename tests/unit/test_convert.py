@@ -99,9 +99,7 @@ def test_event_times_have_a_window(offset_s: int, accepted: bool) -> None:  # no
     request = an_increment(event_time=NOW + timedelta(seconds=offset_s))
 
     if accepted:
-        assert convert.from_api_increment(request, lambda: NOW).event_time == NOW + timedelta(
-            seconds=offset_s
-        )
+        assert convert.from_api_increment(request, lambda: NOW).event_time == NOW + timedelta(seconds=offset_s)
     else:
         with pytest.raises(InvalidRequest) as caught:
             convert.from_api_increment(request, lambda: NOW)

@@ -60,9 +60,7 @@ def test_the_status_repeats_code_and_message() -> None:
 
 
 def test_violations_become_a_bad_request() -> None:
-    error = InvalidRequest(
-        [FieldViolation("a.b", "is wrong", "string.pattern"), FieldViolation("c", "is missing")]
-    )
+    error = InvalidRequest([FieldViolation("a.b", "is wrong", "string.pattern"), FieldViolation("c", "is missing")])
 
     failure = failure_of(error, method="/a/b")
 
@@ -76,9 +74,7 @@ def test_violations_become_a_bad_request() -> None:
 
 
 def test_many_violations_are_cut_to_what_a_client_takes_in_trailers() -> None:
-    error = InvalidRequest(
-        [FieldViolation(f"increments[{i}].account_id", "is wrong " * 20) for i in range(1_000)]
-    )
+    error = InvalidRequest([FieldViolation(f"increments[{i}].account_id", "is wrong " * 20) for i in range(1_000)])
 
     failure = failure_of(error, method="/a/b")
 

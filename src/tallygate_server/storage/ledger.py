@@ -352,7 +352,8 @@ class Ledger:
             await self._connect()
             self._pool = await asyncpg.create_pool(
                 self._url,
-                min_size=1,
+                # Without a floor asyncpg does not reconnect by itself, with a traceback for each failed try.
+                min_size=0,
                 max_size=_POOL_SIZE,
                 timeout=5,
                 command_timeout=10,

@@ -76,6 +76,4 @@ def to_api_account(account: Account) -> account_pb2.Account:
 
 def leading(views: Sequence[SubscriptionView]) -> SubscriptionView | None:
     """Return the subscription that speaks for the account: the dearest of the live ones, then the newest."""
-    return max(
-        views, key=lambda view: (view.price.amount_minor if view.price else 0, view.create_time), default=None
-    )
+    return max(views, key=lambda view: (view.price.amount_minor if view.price else 0, view.create_time), default=None)

@@ -66,10 +66,9 @@ _API_ANCHOR: Final = api_enum(PeriodAnchor, period_pb2.PeriodAnchor, "PERIOD_ANC
 _API_ENFORCEMENT: Final = api_enum(LimitMode, catalog_pb2.Enforcement, "ENFORCEMENT")
 _API_CHANGE: Final = api_enum(ChangeKind, catalog_service_pb2.CatalogChangeKind, "CATALOG_CHANGE_KIND")
 _API_ELEMENT: Final = api_enum(CatalogElement, catalog_service_pb2.CatalogElement, "CATALOG_ELEMENT")
-_AGGREGATIONS: Final = {
+_AGGREGATIONS: Final[dict[int, str]] = {
     catalog_pb2.MeterAggregation.Value(f"METER_AGGREGATION_{name.upper()}"): name for name in METER_AGGREGATIONS
 }
-_API_AGGREGATION: Final = {name: number for number, name in _AGGREGATIONS.items()}
 
 
 # From the wire
@@ -128,9 +127,7 @@ class _Reader:
                 self._plan(plan, f"{path}.plans[{index}]", kinds, grace_days, tenant.default_currency_code)
                 for index, plan in enumerate(message.plans)
             ),
-            meters=tuple(
-                self._meter(meter, f"{path}.meters[{index}]") for index, meter in enumerate(message.meters)
-            ),
+            meters=tuple(self._meter(meter, f"{path}.meters[{index}]") for index, meter in enumerate(message.meters)),
         )
 
     def _feature(self, message: catalog_pb2.Feature, path: str, failure_mode: FailureMode) -> Feature:
@@ -340,7 +337,7 @@ def to_api_meter(meter: Meter, *, retired: bool = False) -> catalog_pb2.Meter:
     return catalog_pb2.Meter(
         key=meter.key,
         event_type=meter.event_type,
-        aggregation=_API_AGGREGATION[meter.aggregation],
+        aggregation=f"METER_AGGREGATION_{meter.aggregation.upper()}",
         value_property=meter.value_property,
         group_by={name: name for name in meter.group_by},
         retired=retired,
@@ -379,9 +376,7 @@ def _to_api_allowance(allowance: Allowance) -> catalog_pb2.Allowance:
     if not allowance.enabled or allowance.kind is FeatureKind.BOOLEAN:
         return catalog_pb2.Allowance(feature_key=allowance.feature_key, enabled=allowance.enabled)
     if allowance.kind is FeatureKind.CONFIG:
-        return catalog_pb2.Allowance(
-            feature_key=allowance.feature_key, config_value=to_api_value(allowance.value)
-        )
+        return catalog_pb2.Allowance(feature_key=allowance.feature_key, config_value=to_api_value(allowance.value))
     counter = allowance.kind is FeatureKind.COUNTER
     thresholds = [catalog_pb2.Threshold(percent=percent) for percent in allowance.thresholds_percent]
     thresholds += [catalog_pb2.Threshold(quantity=quantity) for quantity in allowance.thresholds_absolute]

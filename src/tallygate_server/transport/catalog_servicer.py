@@ -74,12 +74,8 @@ class CatalogServicer:
         tenant_id = TenantId(request.tenant_id)
         features = await self._catalogs.feature_rows(tenant_id, include_retired=request.include_retired)
         plans = await self._catalogs.plan_rows(tenant_id, plan_key=request.plan_key, include_retired=True)
-        rows = sorted(
-            catalog_convert.wanted_features(request, features, plans), key=catalog_convert.feature_position
-        )
-        page, token = paging.page_of(
-            list(map(catalog_convert.feature_position, rows)), request, now=self._now()
-        )
+        rows = sorted(catalog_convert.wanted_features(request, features, plans), key=catalog_convert.feature_position)
+        page, token = paging.page_of(list(map(catalog_convert.feature_position, rows)), request, now=self._now())
         return catalog_service_pb2.ListFeaturesResponse(
             features=[catalog_convert.to_api_feature(row.feature, retired=row.retired) for row in rows[page]],
             next_page_token=token,
@@ -89,9 +85,7 @@ class CatalogServicer:
         self, request: catalog_service_pb2.ListMetersRequest, _context: _Context
     ) -> catalog_service_pb2.ListMetersResponse:
         """List meters by key."""
-        rows = await self._catalogs.meter_rows(
-            TenantId(request.tenant_id), include_retired=request.include_retired
-        )
+        rows = await self._catalogs.meter_rows(TenantId(request.tenant_id), include_retired=request.include_retired)
         rows = sorted(rows, key=catalog_convert.meter_position)
         page, token = paging.page_of(list(map(catalog_convert.meter_position, rows)), request, now=self._now())
         return catalog_service_pb2.ListMetersResponse(

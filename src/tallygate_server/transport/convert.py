@@ -517,7 +517,7 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
         period=(
             None
             if entry.period_kind is PeriodKind.LIFETIME
-            else period_pb2.Period(start_time=to_api_time(entry.period_start))
+            else period_pb2.Period(start_time=to_api_time(entry.period_start), end_time=to_api_time(entry.period_end))
         ),
         dimensions=entry.dimensions,
     )

@@ -90,9 +90,7 @@ def to_api_subscription(view: SubscriptionView) -> subscription_pb2.Subscription
         plan_key=held.plan_key,
         plan_version=held.plan_version,
         state=API_STATE[held.state],
-        interval=(
-            catalog_pb2.BILLING_INTERVAL_UNSPECIFIED if held.interval is None else API_INTERVAL[held.interval]
-        ),
+        interval=(catalog_pb2.BILLING_INTERVAL_UNSPECIFIED if held.interval is None else API_INTERVAL[held.interval]),
         interval_count=0 if held.interval is None else 1,
         price=None if view.price is None else to_api_money(view.price),
         quantity=held.quantity,

@@ -152,9 +152,7 @@ class AccountUse(Protocol):
     ) -> Sequence[Account]:
         """Return accounts by id."""
 
-    async def update(
-        self, tenant_id: TenantId, account_id: AccountId, update: AccountUpdate, *, actor: str
-    ) -> Account:
+    async def update(self, tenant_id: TenantId, account_id: AccountId, update: AccountUpdate, *, actor: str) -> Account:
         """Change an account."""
 
     async def suspend(

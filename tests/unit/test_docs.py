@@ -31,7 +31,7 @@ PAGES = sorted(
     if ".venv" not in page.parts
 )
 
-NOT_SETTINGS = {"TALLYGATE_ADDRESS"}
+NOT_SETTINGS = {"TALLYGATE_TARGET"}
 """Variables that only the command line reads."""
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

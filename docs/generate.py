@@ -49,8 +49,6 @@ LATER: Final[Mapping[str, str]] = {
     "EntitlementService": USAGE,
     "UsageService": USAGE,
     "SubscriptionService": SUBSCRIPTIONS,
-    "CatalogService": "this release",
-    "AccountService": "this release",
     "EventService": USAGE,
     "DataLifecycleService": LIFECYCLE,
     "AdminService": RUNNING,

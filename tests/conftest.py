@@ -110,3 +110,13 @@ async def fresh_redis(servers: EmbeddedServers) -> str:
     """Empty the shared Valkey and return its address."""
     await servers.flush_redis()
     return servers.redis_url
+
+
+@pytest.fixture
+async def acme_database(fresh_database: str) -> AsyncIterator[str]:
+    """Make a database with the tenant `acme` (see tests/support/acme.py); its books must balance after the test."""
+    from tests.support import acme  # noqa: PLC0415 - as above.
+
+    await acme.apply_catalog(fresh_database)
+    yield fresh_database
+    await acme.assert_books_balance(fresh_database)

@@ -6,7 +6,6 @@
 A part stands between two comments of a page, `<!-- generated: NAME -->` and `<!-- end: NAME -->`; the rest of the page
 is written by hand. Works from any directory.
 """
-# ruff: noqa: INP001 - a command line script, not a package.
 
 from __future__ import annotations
 

@@ -320,9 +320,7 @@ async def test_the_same_atomic_batch_raced_by_two_servers_is_counted_once(
 ) -> None:
     batch = [an_increment("words", 2, request_id="a"), an_increment("ten", request_id="b")]
 
-    results = await asyncio.gather(
-        *(pair[i % 2].meter.increment_many(batch, atomic=True) for i in range(20))
-    )
+    results = await asyncio.gather(*(pair[i % 2].meter.increment_many(batch, atomic=True) for i in range(20)))
 
     outcomes = [outcome for result in results for outcome in result]
     assert all(isinstance(each, IncrementAnswer | RequestInProgress) for each in outcomes)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ from tallygate_server.config import Settings
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
 from tallygate_server.ops_http import Component, OpsServer
+from tallygate_server.release import release_version
 from tallygate_server.service import HotPathLimits, Service, open_service
 from tallygate_server.storage import migrations
 from tallygate_server.telemetry import metrics
@@ -198,8 +198,9 @@ class App:
             yield app
 
     def components(self) -> list[Component]:
-        """Return which stores answer: neither is required, for without Redis the service is slower and without
-        Postgres it still checks.
+        """Return which stores answer.
+
+        Neither is required: without Redis the service is slower, without Postgres it still checks.
         """
         return [
             Component(name="postgres", up=self.service.ledger.up, required=False, detail="the ledger"),
@@ -225,8 +226,10 @@ class App:
         metrics.commit_queue_depth.read_with(lambda: self.service.meter.waiting)
         metrics.calls_in_flight.read_with(lambda: self.service.meter.in_flight)
         metrics.snapshot_cache_size.read_with(lambda: len(self.service.hot_accounts))
-        metrics.component_up.read_with(lambda: {(component.name,): int(component.up) for component in self.components()})
-        metrics.build_info.read_with(lambda: {(version("tallygate"), self.settings.transport): 1})
+        metrics.component_up.read_with(
+            lambda: {(component.name,): int(component.up) for component in self.components()}
+        )
+        metrics.build_info.read_with(lambda: {(release_version(), self.settings.transport): 1})
 
 
 async def _load_catalogs(service: Service, directory: Path) -> None:

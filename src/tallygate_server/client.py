@@ -34,9 +34,7 @@ _RETRYABLE: Final = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-_BROKEN_CONNECTION: Final = frozenset(
-    {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
-)
+_BROKEN_CONNECTION: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
 """What a client library reports, besides UNAVAILABLE, when a server dies in the middle of an answer."""
 
 _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
@@ -64,7 +62,7 @@ class Violation:
 
 
 @dataclass(slots=True, kw_only=True)
-class CallFailed(Exception):  # noqa: N818 - reads as what happened.
+class CallFailed(Exception):
     """A call that ended without an answer."""
 
     method: str
@@ -99,6 +97,8 @@ class CallFailed(Exception):  # noqa: N818 - reads as what happened.
             )
         else:
             what = self.message
+        if incident_id := self.facts.get("incident_id"):
+            what += f" {incident_id}"
         return f"{what} ({self.reason})"
 
     def _sentence_without_reason(self) -> str:

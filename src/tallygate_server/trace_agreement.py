@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-NO_END: Final = 0
-"""Stands for the end of a period that has none."""
+NO_PERIOD: Final = 0
+"""Stands for the start or the end of a period that has none: it lasts for ever."""
 
 UNLIMITED: Final = -1
 
@@ -40,7 +40,7 @@ class LedgerLine:
     request_id: str
     quantity: int
     used_quantity: int
-    period_end_s: int
+    period_start_s: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,8 +48,8 @@ class ServerSide:
     """What the server says about one account."""
 
     used_quantity: int
-    """The counter, in the period that ends as follows."""
-    period_end_s: int
+    """The counter, in the period that starts as follows."""
+    period_start_s: int
     entries: Sequence[LedgerLine]
 
 
@@ -77,9 +77,16 @@ def _account_findings(told: Sequence[Told], server: ServerSide, *, committed: bo
     allowed = [answer for answer in told if answer.allowed]
     yield from _sums(allowed, server)
     yield from _entries(allowed, told, server.entries, committed=committed)
-    yield from _gaps("the ledger's running totals", server.entries)
+    yield from _periods(allowed, server.entries)
+    yield from _gaps(
+        "the ledger's running totals",
+        ((entry.period_start_s, entry.used_quantity, entry.quantity, entry.request_id) for entry in server.entries),
+    )
     if committed:
-        yield from _gaps("the totals that the client was told", allowed)
+        yield from _gaps(
+            "the totals that the client was told",
+            ((answer.period_end_s, answer.used_quantity, answer.quantity, answer.request_id) for answer in allowed),
+        )
     beyond = [
         answer
         for answer in allowed
@@ -92,23 +99,23 @@ def _account_findings(told: Sequence[Told], server: ServerSide, *, committed: bo
 
 
 def _sums(allowed: Sequence[Told], server: ServerSide) -> Iterable[str]:
-    """Compare client, ledger and counter, period by period."""
-    by_client = _sum_by_period(allowed)
-    by_ledger = _sum_by_period(server.entries)
-    for period_end_s in sorted(by_client.keys() | by_ledger.keys()):
-        client_sum, ledger_sum = by_client[period_end_s], by_ledger[period_end_s]
-        if client_sum != ledger_sum:
-            yield f"the client was told {client_sum:,} units, the ledger has {ledger_sum:,}"
-    ledger_sum = by_ledger[server.period_end_s]
-    if server.used_quantity != ledger_sum:
-        yield f"the counter says {server.used_quantity:,} units, the ledger has {ledger_sum:,}"
+    """Compare client and ledger over all periods, and ledger and counter in the present one."""
+    client_sum = sum(answer.quantity for answer in allowed)
+    ledger_sum = sum(entry.quantity for entry in server.entries)
+    if client_sum != ledger_sum:
+        yield f"the client was told {client_sum:,} units, the ledger has {ledger_sum:,}"
+    present_sum = sum(entry.quantity for entry in server.entries if entry.period_start_s == server.period_start_s)
+    if server.used_quantity != present_sum:
+        yield f"the counter says {server.used_quantity:,} units, the ledger has {present_sum:,}"
 
 
-def _sum_by_period(items: Iterable[Told | LedgerLine]) -> defaultdict[int, int]:
-    sums: defaultdict[int, int] = defaultdict(int)
-    for item in items:
-        sums[item.period_end_s] += item.quantity
-    return sums
+def _periods(allowed: Sequence[Told], entries: Sequence[LedgerLine]) -> Iterable[str]:
+    """Check that calls which were told one period are in one period of the ledger, and the other way round."""
+    starts = {entry.request_id: entry.period_start_s for entry in entries}
+    pairs = {(answer.period_end_s, starts[answer.request_id]) for answer in allowed if answer.request_id in starts}
+    ends = {end for end, _ in pairs}
+    if len(pairs) != len(ends) or len(pairs) != len({start for _, start in pairs}):
+        yield "calls are in other periods of the ledger than the client was told"
 
 
 def _entries(
@@ -126,9 +133,7 @@ def _entries(
     missing = [answer for answer in allowed if answer.request_id not in by_request]
     if missing:
         yield f"{len(missing)} allowed calls are not in the ledger ({_rows(missing)})"
-    counted_though_denied = [
-        answer for answer in told if not answer.allowed and answer.request_id in by_request
-    ]
+    counted_though_denied = [answer for answer in told if not answer.allowed and answer.request_id in by_request]
     if counted_though_denied:
         yield f"{len(counted_though_denied)} denied calls are in the ledger ({_rows(counted_though_denied)})"
     unknown = by_request.keys() - {answer.request_id for answer in told}
@@ -137,8 +142,7 @@ def _entries(
     different = [
         answer
         for answer in allowed
-        if answer.request_id in by_request
-        and not _same(answer, by_request[answer.request_id][0], committed=committed)
+        if answer.request_id in by_request and not _same(answer, by_request[answer.request_id][0], committed=committed)
     ]
     if different:
         yield f"{len(different)} calls were told something else than the ledger says ({_rows(different)})"
@@ -151,22 +155,20 @@ def _same(answer: Told, entry: LedgerLine, *, committed: bool) -> bool:
     return not committed or (answer.entry_id, answer.used_quantity) == (entry.entry_id, entry.used_quantity)
 
 
-def _gaps(what: str, items: Sequence[Told | LedgerLine]) -> Iterable[str]:
-    """Check that every total is the one before plus its own quantity, from zero, in each period."""
-    by_period: defaultdict[int, list[Told | LedgerLine]] = defaultdict(list)
-    for item in items:
-        by_period[item.period_end_s].append(item)
-    for period_items in by_period.values():
-        period_items.sort(key=lambda item: item.used_quantity)
-        total = 0
-        for item in period_items:
-            if item.used_quantity != total + item.quantity:
-                yield (
-                    f"{what} have a gap or an overlap: {total:,} is followed by {item.used_quantity:,}"
-                    f" with a quantity of {item.quantity:,} (request {item.request_id})"
-                )
-                break
-            total = item.used_quantity
+def _gaps(what: str, items: Iterable[tuple[int, int, int, str]]) -> Iterable[str]:
+    """Check that every total is the one before plus its own quantity, from zero, in each period.
+
+    Items are period, total, quantity and request id.
+    """
+    before: defaultdict[int, int] = defaultdict(int)
+    for period, total, quantity, request_id in sorted(items):
+        if total != before[period] + quantity:
+            yield (
+                f"{what} have a gap or an overlap: {before[period]:,} is followed by {total:,}"
+                f" with a quantity of {quantity:,} (request {request_id})"
+            )
+            return
+        before[period] = total
 
 
 def _rows(answers: Sequence[Told]) -> str:

@@ -68,9 +68,7 @@ class _Columns:
     generated: int
 
 
-def read_trace(
-    path: Path, *, time_column: str = "", context_column: str = "", generated_column: str = ""
-) -> Trace:
+def read_trace(path: Path, *, time_column: str = "", context_column: str = "", generated_column: str = "") -> Trace:
     """Read a trace; raise TraceError for the first thing that is wrong.
 
     Columns that are not named here are looked for by their usual names.
@@ -107,9 +105,9 @@ def _parse(path: Path, rows: Iterable[list[str]], digest: str, wanted: Mapping[s
             if len(quantities) == ROWS_MAX:
                 raise TraceError(path, line, f"a trace has at most {ROWS_MAX:,} rows")
             times_s.append(_time_s(path, line, _cell(path, line, cells, columns.time, "time")))
-            quantity = _tokens(
-                path, line, _cell(path, line, cells, columns.context, "context tokens")
-            ) + _tokens(path, line, _cell(path, line, cells, columns.generated, "generated tokens"))
+            quantity = _tokens(path, line, _cell(path, line, cells, columns.context, "context tokens")) + _tokens(
+                path, line, _cell(path, line, cells, columns.generated, "generated tokens")
+            )
             if quantity > QUANTITY_MAX:
                 raise TraceError(path, line, f"{quantity:,} tokens are more than one call may count")
             quantities.append(quantity)
@@ -131,9 +129,7 @@ def _find_columns(path: Path, line: int, header: list[str], wanted: Mapping[str,
         name = next((name for name in accepted if name in names), None)
         if name is None:
             looked_for = repr(wanted[role]) if wanted[role] else " or ".join(usual)
-            raise TraceError(
-                path, line, f"no column {looked_for} among {', '.join(map(repr, header))} in the header"
-            )
+            raise TraceError(path, line, f"no column {looked_for} among {', '.join(map(repr, header))} in the header")
         if names.count(name) > 1:
             raise TraceError(path, line, f"the header has the column {name!r} twice")
         found[role] = names.index(name)
@@ -157,9 +153,7 @@ def _time_s(path: Path, line: int, text: str) -> float:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise TraceError(
-            path, line, f"time: {text!r} is neither a date with a time nor a number of seconds"
-        ) from None
+        raise TraceError(path, line, f"time: {text!r} is neither a date with a time nor a number of seconds") from None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 

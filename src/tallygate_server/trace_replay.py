@@ -23,12 +23,11 @@ from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TextIO, TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from tallygate.v1 import access_pb2, catalog_service_pb2, usage_service_pb2
+from tallygate.v1 import access_pb2, catalog_service_pb2, usage_pb2, usage_service_pb2
 from tallygate_server.client import CallFailed, Client
 from tallygate_server.domain.limits import LIMIT_MAX, PAGE_SIZE_MAX
-from tallygate_server.trace_agreement import NO_END, LedgerLine, ServerSide, Told, find_disagreements
+from tallygate_server.trace_agreement import NO_PERIOD, LedgerLine, ServerSide, Told, find_disagreements
 from tallygate_server.trace_file import Trace
 
 OWN_TENANT: Final = "replay"
@@ -269,11 +268,7 @@ class TraceReplay:
     async def make_calls(self) -> None:
         """Make every call that has no answer yet; raise GaveUp or CallFailed."""
         began_s = time.monotonic()
-        rows = (
-            row
-            for row, quantity in enumerate(self.trace.quantities, start=1)
-            if quantity and row not in self.told
-        )
+        rows = (row for row, quantity in enumerate(self.trace.quantities, start=1) if quantity and row not in self.told)
         first_row = next(rows, None)
         if first_row is None:
             return
@@ -338,9 +333,7 @@ class TraceReplay:
             request_id=run.request_id(row),
             ack=self._request_ack,
         )
-        response = await self._persistently(
-            self._client.usage.Increment, request, latencies_s=self.session.latencies_s
-        )
+        response = await self._persistently(self._client.usage.Increment, request, latencies_s=self.session.latencies_s)
         return Told(
             row=row,
             quantity=quantity,
@@ -349,7 +342,7 @@ class TraceReplay:
             reason=access_pb2.DecisionReason.Name(response.reason).removeprefix("DECISION_REASON_"),
             used_quantity=response.used_quantity,
             limit_quantity=response.limit_quantity,
-            period_end_s=_end_s(response.reset_time if response.HasField("reset_time") else None),
+            period_end_s=response.reset_time.seconds if response.HasField("reset_time") else NO_PERIOD,
             entry_id=response.entry_id,
             replayed=response.replayed,
         )
@@ -411,7 +404,7 @@ class TraceReplay:
                         request_id=entry.request_id,
                         quantity=entry.quantity,
                         used_quantity=entry.used_quantity,
-                        period_end_s=_end_s(entry.period.end_time if entry.period.HasField("end_time") else None),
+                        period_start_s=_start_s(entry),
                     )
                     for entry in page.entries
                 )
@@ -428,13 +421,9 @@ class TraceReplay:
             # A tenant that makes no accounts by itself denied all of its calls: nothing was counted.
             if failure.reason != "ACCOUNT_NOT_FOUND":
                 raise
-            return ServerSide(used_quantity=0, period_end_s=NO_END, entries=entries)
+            return ServerSide(used_quantity=0, period_start_s=NO_PERIOD, entries=entries)
         quota = usage.quota
-        return ServerSide(
-            used_quantity=quota.used_quantity,
-            period_end_s=_end_s(quota.reset_time if quota.HasField("reset_time") else None),
-            entries=entries,
-        )
+        return ServerSide(used_quantity=quota.used_quantity, period_start_s=_start_s(quota), entries=entries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -514,8 +503,11 @@ def _percentile(ascending: Sequence[float], percent: int) -> float:
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
 
 
-def _end_s(end: Timestamp | None) -> int:
-    return NO_END if end is None else end.seconds
+def _start_s(item: usage_pb2.Quota | usage_pb2.UsageEntry) -> int:
+    """Return when the item's period began; a period that never ends needs no name."""
+    if isinstance(item, usage_pb2.Quota) and not item.HasField("reset_time"):
+        return NO_PERIOD
+    return item.period.start_time.seconds if item.HasField("period") else NO_PERIOD
 
 
 def _chain(first: int, rest: Iterator[int]) -> Iterator[int]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tallygate_server.trace_file import TraceError, read_trace
 
+Write = Callable[[str | bytes], Path]
+
 
 @pytest.fixture
-def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+def write(tmp_path: Path) -> Write:
     def write(text: str | bytes) -> Path:
         path = tmp_path / "trace.csv"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -20,7 +23,7 @@ def write(tmp_path: Path):  # type: ignore[no-untyped-def]
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
 
-def test_tokens_of_a_row_are_context_and_generated_together(write):
+def test_tokens_of_a_row_are_context_and_generated_together(write: Write) -> None:
     trace = read_trace(write(HEADER + "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n"))
 
     assert list(trace.quantities) == [418, 505]
@@ -38,7 +41,7 @@ def test_tokens_of_a_row_are_context_and_generated_together(write):
         "model,TIMESTAMP,ContextTokens,region,GeneratedTokens",
     ],
 )
-def test_columns_are_found_by_name_whatever_case_order_and_company(write, header):
+def test_columns_are_found_by_name_whatever_case_order_and_company(write: Write, header: str) -> None:
     cells = {"context": "7", "input": "7", "generated": "5", "output": "5", "time": "12.5"}
     row = ",".join(
         next((value for name, value in cells.items() if name in column.lower()), "x") for column in header.split(",")
@@ -50,7 +53,7 @@ def test_columns_are_found_by_name_whatever_case_order_and_company(write, header
     assert list(trace.times_s) == [12.5]
 
 
-def test_named_columns_win_over_usual_names(write):
+def test_named_columns_win_over_usual_names(write: Write) -> None:
     text = "when,timestamp,size,contexttokens,generatedtokens\n3,1,10,20,1\n"
 
     trace = read_trace(write(text), time_column="When", context_column="size")
@@ -72,7 +75,7 @@ def test_named_columns_win_over_usual_names(write):
         ("nan,1,2\n", 2, "time: 'nan'"),
     ],
 )
-def test_a_bad_row_is_named_by_its_line(write, rows, line, words):
+def test_a_bad_row_is_named_by_its_line(write: Write, rows: str, line: int, words: str) -> None:
     with pytest.raises(TraceError) as caught:
         read_trace(write(HEADER + rows))
 
@@ -92,23 +95,23 @@ def test_a_bad_row_is_named_by_its_line(write, rows, line, words):
         (HEADER + "1,2," + "3" * 200_000, "is not CSV"),
     ],
 )
-def test_a_file_that_is_no_trace_is_refused(write, content, words):
+def test_a_file_that_is_no_trace_is_refused(write: Write, content: str | bytes, words: str) -> None:
     with pytest.raises(TraceError, match=words):
         read_trace(write(content))
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"nowhere\.csv: cannot be read: No such file"):
         read_trace(tmp_path / "nowhere.csv")
 
 
-def test_rows_without_tokens_are_rows(write):
+def test_rows_without_tokens_are_rows(write: Write) -> None:
     trace = read_trace(write(HEADER + "1,0,0\n2,0,3\n"))
 
     assert list(trace.quantities) == [0, 3]
 
 
-def test_time_zones_are_honoured(write):
+def test_time_zones_are_honoured(write: Write) -> None:
     trace = read_trace(write(HEADER + "2023-11-16T18:00:00Z,1,1\n2023-11-16T20:00:00.0000001+02:00,1,1\n"))
 
     assert trace.times_s[0] == trace.times_s[1]

@@ -30,7 +30,7 @@ def told(row: int) -> Told:
     )  # fmt: skip
 
 
-def test_rows_are_spread_over_all_accounts_and_always_alike():
+def test_rows_are_spread_over_all_accounts_and_always_alike() -> None:
     spread = Counter(RUN.account_id(row) for row in range(1, 801))
 
     assert len(spread) == 8
@@ -39,7 +39,7 @@ def test_rows_are_spread_over_all_accounts_and_always_alike():
     assert any(RUN.account_id(row)[-1] != replace(RUN, seed=2).account_id(row)[-1] for row in range(1, 20))
 
 
-def test_two_runs_share_no_account_and_no_request():
+def test_two_runs_share_no_account_and_no_request() -> None:
     other = replace(RUN, run_id="r2")
 
     assert not {RUN.account_id(row) for row in range(99)} & {other.account_id(row) for row in range(99)}
@@ -48,18 +48,18 @@ def test_two_runs_share_no_account_and_no_request():
 
 
 @pytest.mark.parametrize("limit", [500, -1])
-def test_the_catalog_of_a_run_is_valid(limit):
+def test_the_catalog_of_a_run_is_valid(limit: int) -> None:
     catalogs = parse_catalog(replace(RUN, limit=limit).catalog_yaml())
 
     assert [feature.key for feature in catalogs.root.features] == ["llm_tokens"]
 
 
-def test_the_chosen_limit_denies_some_calls_of_the_mean_account():
+def test_the_chosen_limit_denies_some_calls_of_the_mean_account() -> None:
     assert limit_for(trace([100] * 10), 2) == 400
     assert limit_for(trace([1]), 50) == 1
 
 
-def test_a_state_file_gives_back_what_was_told(tmp_path):
+def test_a_state_file_gives_back_what_was_told(tmp_path: Path) -> None:
     path = tmp_path / "state"
     with StateFile.create(path, RUN) as state:
         state.record(told(2))
@@ -76,7 +76,7 @@ def test_a_state_file_gives_back_what_was_told(tmp_path):
         assert sorted(answers) == [1, 2, 3]
 
 
-def test_a_line_cut_off_by_a_crash_is_forgotten(tmp_path):
+def test_a_line_cut_off_by_a_crash_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "state"
     with StateFile.create(path, RUN) as state:
         state.record(told(1))
@@ -101,7 +101,7 @@ def test_a_line_cut_off_by_a_crash_is_forgotten(tmp_path):
         ('{"run_id": "x"}\n', "its first line is no run"),
     ],
 )
-def test_other_files_are_no_state(tmp_path, content, words):
+def test_other_files_are_no_state(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "state"
     path.write_text(content)
 
@@ -109,7 +109,7 @@ def test_other_files_are_no_state(tmp_path, content, words):
         StateFile.resume(path, trace([5]))
 
 
-def test_a_damaged_answer_is_named_by_its_line(tmp_path):
+def test_a_damaged_answer_is_named_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "state"
     with StateFile.create(path, RUN):
         pass
@@ -120,7 +120,7 @@ def test_a_damaged_answer_is_named_by_its_line(tmp_path):
         StateFile.resume(path, trace([5]))
 
 
-def test_a_state_belongs_to_its_trace(tmp_path):
+def test_a_state_belongs_to_its_trace(tmp_path: Path) -> None:
     path = tmp_path / "state"
     with StateFile.create(path, replace(RUN, trace_digest="other")):
         pass
@@ -129,7 +129,7 @@ def test_a_state_belongs_to_its_trace(tmp_path):
         StateFile.resume(path, trace([5]))
 
 
-def test_a_state_file_is_never_overwritten(tmp_path):
+def test_a_state_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_text("mine")
 

@@ -24,7 +24,7 @@ class EmptyServicer:
     """Does nothing."""
 
     async def Increment(  # noqa: N802 - an RPC's name.
-        self, request: usage_service_pb2.IncrementRequest, context: grpc.aio.ServicerContext[object, object]
+        self, _request: usage_service_pb2.IncrementRequest, _context: grpc.aio.ServicerContext[object, object]
     ) -> Empty:
         """Answer."""
         return _EMPTY

@@ -96,9 +96,7 @@ class Stand:
 
     async def ledger_rows(self, tenant_id: str) -> int:
         """Count the tenant's lines in the ledger, in the database itself."""
-        connection = await connect(
-            self.stores.database_url, DatabaseRole.READER, **{"tallygate.tenant_id": tenant_id}
-        )
+        connection = await connect(self.stores.database_url, DatabaseRole.READER, **{"tallygate.tenant_id": tenant_id})
         try:
             # A tenant of its own: the whole table is read once, at the end.
             count: int = await connection.fetchval("SELECT count(*) FROM usage_entries", timeout=60)
@@ -189,10 +187,17 @@ async def _announcement(process: asyncio.subprocess.Process, log_file: Path) -> 
     except TimeoutError:
         line = b""
     if not line:
-        words = [line for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
-        raise StandError(f"the server did not start: {' | '.join(words[-LAST_WORDS:]) or 'it said nothing'}")
+        raise StandError(f"the server did not start: {_last_words(log_file)}")
     announced: dict[str, str] = json.loads(line)
     return announced
+
+
+def _last_words(log_file: Path) -> str:
+    """Return the reason that the server gave, or else the end of its log."""
+    lines = [line for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
+    with contextlib.suppress(IndexError, ValueError, KeyError, TypeError):
+        return str(json.loads(lines[-1])["error"]["message"])
+    return " | ".join(lines[-LAST_WORDS:]) or "it said nothing"
 
 
 async def stop_process(process: asyncio.subprocess.Process) -> None:

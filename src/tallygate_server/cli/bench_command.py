@@ -35,9 +35,13 @@ def bench(
     ] = None,
     directory: Annotated[
         Path | None,
-        typer.Option(help="Where the database goes while it runs: this disk is measured.", exists=True, file_okay=False),
+        typer.Option(
+            help="Where the database goes while it runs: this disk is measured.", exists=True, file_okay=False
+        ),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")
+    ] = None,
     assert_floors: Annotated[
         bool, typer.Option("--assert", help="Exit code 1 when a promised ratio is missed.")
     ] = False,

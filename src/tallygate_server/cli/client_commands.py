@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -24,7 +24,13 @@ from tallygate_server.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from tallygate.v1 import catalog_service_pb2, entitlement_service_pb2, subscription_pb2, usage_pb2, usage_service_pb2
+    from tallygate.v1 import (
+        catalog_service_pb2,
+        entitlement_service_pb2,
+        subscription_pb2,
+        usage_pb2,
+        usage_service_pb2,
+    )
     from tallygate_server.client import Client
 
 CATALOG_BYTES_MAX: Final = 1_048_576
@@ -32,7 +38,7 @@ ENTRIES_DEFAULT: Final = 20
 ACTOR: Final = "tallygate command line"
 
 
-class Ack(str, Enum):
+class Ack(StrEnum):
     """When an increment is answered."""
 
     COMMITTED = "committed"
@@ -181,9 +187,7 @@ def _literal(text: str) -> str:
 # ---------------------------------------------------------------- accounts
 
 
-def account_show(
-    tenant: Tenant, account: Account, *, target: Target = TARGET_DEFAULT, as_json: Json = False
-) -> None:
+def account_show(tenant: Tenant, account: Account, *, target: Target = TARGET_DEFAULT, as_json: Json = False) -> None:
     """Show an account, its subscriptions and where it stands with everything that is counted."""
     from tallygate.v1 import account_pb2, account_service_pb2, subscription_service_pb2, usage_service_pb2
 

@@ -116,8 +116,10 @@ def speak(error: BaseException, *, as_json: bool) -> int:
             err=True,
         )
     else:
+        # Some sentences end with a full stop, others do not; two of them need one between.
         sentence = explanation.sentence.rstrip(".")
-        typer.echo(f"tallygate: {sentence}{'; ' if explanation.way_out else ''}{explanation.way_out}", err=True)
+        way_out = explanation.way_out[:1].upper() + explanation.way_out[1:]
+        typer.echo(f"tallygate: {sentence}{f'. {way_out}' if way_out else ''}", err=True)
         for point in explanation.points:
             typer.echo(f"  - {point}", err=True)
     if _shows_stack():

@@ -16,7 +16,7 @@ JSON_KEY: Final = "tallygate.json"
 Result = TypeVar("Result")
 
 
-def _note_json(context: typer.Context, value: bool) -> bool:  # noqa: FBT001 - the shape of a callback.
+def _note_json(context: typer.Context, value: bool) -> bool:
     # Errors are told in the same form as answers, also by the group, which does not see this option.
     context.meta[JSON_KEY] = value
     return value

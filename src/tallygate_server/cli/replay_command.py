@@ -73,7 +73,9 @@ def replay(
     run_id: Annotated[
         str, typer.Option("--run-id", help="Name of the run. The same name again counts nothing twice.")
     ] = "",
-    state: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what the client is told to this file.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what the client is told to this file.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Go on with the run whose --state file this is.")
     ] = None,
@@ -93,6 +95,7 @@ def replay(
     with --resume and the state file, or start again with the same --run-id.
     """
     from tallygate_server.trace_file import read_trace
+    from tallygate_server.trace_replay import StateFile as File
 
     pace = _Pace(concurrency=concurrency, speed=_speed(speed), give_up_after_s=give_up_after)
     trace = read_trace(
@@ -101,8 +104,6 @@ def replay(
     with contextlib.ExitStack() as stack:
         told: dict[int, Told] = {}
         file: StateFile | None = None
-        from tallygate_server.trace_replay import StateFile as File
-
         if resume is not None:
             if state is not None:
                 raise CommandError("--resume goes on writing to its own file; leave --state out")
@@ -117,7 +118,7 @@ def replay(
             stack.enter_context(file)
         if not as_json:
             _print_start(trace, run, target, resumed=len(told))
-        report = asyncio.run(_replay(target, trace, run, pace, told, file, quiet=as_json))
+        report = asyncio.run(_replay(target, trace, run, pace, told=told, file=file, quiet=as_json))
     if as_json:
         print_json(report.as_json())
     else:
@@ -165,10 +166,9 @@ def _new_run(
     makes_tenant = tenant == OWN_TENANT
     if not makes_tenant and limit is not None:
         raise CommandError(f"--limit: the plans of tenant {tenant} set the limit; leave --limit or --tenant out")
+    chosen = 0
     if makes_tenant:
         chosen = limit_for(trace, accounts) if limit is None else limit
-    else:
-        chosen = 0
     return Run(
         run_id=run_id or new_run_id(),
         trace_digest=trace.digest,
@@ -187,9 +187,9 @@ async def _replay(
     trace: Trace,
     run: Run,
     pace: _Pace,
+    *,
     told: dict[int, Told],
     file: StateFile | None,
-    *,
     quiet: bool,
 ) -> Report:
     from tallygate_server.client import Client
@@ -221,7 +221,14 @@ async def _replay(
 @contextlib.contextmanager
 def _progress_bar(total: int, done: int, *, quiet: bool) -> Iterator[Any]:
     """Show how far the calls are, with the share that is denied; give the function that notes an answer."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     with Progress(
         TextColumn("calls"),

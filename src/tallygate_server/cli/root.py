@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,6 +12,7 @@ from typer.core import TyperGroup
 from tallygate_server.cli import bench_command, client_commands, replay_command, server_commands
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
 from tallygate_server.cli.options import JSON_KEY
+from tallygate_server.release import release_version
 
 PROGRAM: Final = "tallygate"
 
@@ -52,13 +52,9 @@ app = typer.Typer(
 )
 
 
-def _print_version(value: bool) -> None:  # noqa: FBT001 - the shape of a callback.
+def _print_version(value: bool) -> None:
     if value:
-        try:
-            number = version("tallygate")
-        except PackageNotFoundError:
-            number = "of a source tree that is not installed"
-        typer.echo(f"{PROGRAM} {number}")
+        typer.echo(f"{PROGRAM} {release_version()}")
         raise typer.Exit
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,6 +18,8 @@ from tallygate_server.cli.options import Json
 from tallygate_server.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
+    from grpc import aio
+
     from tallygate_server.app import App
     from tallygate_server.config import Settings
 
@@ -65,22 +67,22 @@ def serve(
 
     Without TALLYGATE_DATABASE_URL and TALLYGATE_REDIS_URL a private PostgreSQL and Valkey are started too.
     """
-    settings = _settings(
-        grpc_host=host, grpc_port=port, ops_port=ops_port, transport=transport, data_dir=data_dir
-    )
+    settings = _settings(grpc_host=host, grpc_port=port, ops_port=ops_port, transport=transport, data_dir=data_dir)
     if no_catalogs:
         catalogs = None
     elif catalogs is None and settings.database_url is None:
         catalogs = example_catalogs_dir()
-    _run(_serve(settings, catalogs=catalogs, as_json=as_json, empty_call=empty_call))
+    _run(_serve(settings, catalogs=catalogs, as_json=as_json, with_empty_call=empty_call))
 
 
-async def _serve(settings: Settings, *, catalogs: Path | None, as_json: bool, empty_call: bool) -> None:
+async def _serve(settings: Settings, *, catalogs: Path | None, as_json: bool, with_empty_call: bool) -> None:
     from tallygate_server.app import App
 
-    register_plain = None
-    if empty_call:
-        from tallygate_server.bench.empty_call import register_plain
+    register_plain: Callable[[aio.Server], None] | None = None
+    if with_empty_call:
+        from tallygate_server.bench import empty_call
+
+        register_plain = empty_call.register_plain
     async with _stop_signals() as stop:
         serving = False
 
@@ -189,7 +191,10 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
 def doctor(*, as_json: Json = False) -> None:
     """Look for what is wrong with this set-up; changes nothing. Exit code 1 when something is."""
     from tallygate_server.doctor import examine
+    from tallygate_server.telemetry import configure_logging
 
+    # Starting servers for the look is no news.
+    configure_logging(level="error", log_format="console")
     findings = asyncio.run(examine())
     if as_json:
         print_json([asdict(finding) for finding in findings])

@@ -327,10 +327,12 @@ def _decide(members: list[IncrementCall], totals: dict[CounterKey, int]) -> list
 
 
 def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int) -> ExactEntry:
-    increment, feature = call.increment, call.feature
+    increment, feature, period = call.increment, call.feature, call.period
     assert feature is not None
+    assert period is not None
     return ExactEntry(
         key=key,
+        period_end=period.end,
         entry_id=call.entry_id,
         recorded_time=_recorded_time(call),
         quantity=increment.quantity,

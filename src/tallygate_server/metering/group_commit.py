@@ -229,6 +229,7 @@ def _entry_row(call: IncrementCall, counter: int, prefix: int) -> EntryRow:
         entry_id=call.entry_id,
         quantity=increment.quantity,
         prefix=prefix,
+        limit=feature.limit,
         event_time=increment.event_time,
         request_id=increment.request_id or None,
         fingerprint=call.fingerprint,

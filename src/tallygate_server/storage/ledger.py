@@ -76,6 +76,8 @@ class EntryRow:
     quantity: int
     prefix: int
     """Sum of the group's quantities of this counter up to and including this entry."""
+    limit: int
+    """What the caller is told: a soft limit too, and one's own where calls of a group saw different ones."""
     event_time: datetime | None
     request_id: str | None
     fingerprint: int
@@ -129,6 +131,7 @@ class ExactEntry:
     """One ledger entry whose place is known, as the exact commit writes it."""
 
     key: CounterKey
+    period_end: datetime | None
     entry_id: int
     recorded_time: datetime
     quantity: int
@@ -186,11 +189,18 @@ counted AS MATERIALIZED (
     JOIN changed USING (tenant_id, account_id, feature_key, period_kind, period_start)
 )"""
 
-_ENTRIES: Final = """
+# An increment counts in the period of the moment when it was placed; recorded a little later, perhaps beyond the
+# period's end (or, where the clock stepped back, before its start), it still happened within.
+_WITHIN_PERIOD: Final = (
+    "GREATEST(LEAST({1}, {0}.period_end - interval '1 microsecond'), {0}.period_start)"
+)
+
+_ENTRIES: Final = f"""
 entry AS MATERIALIZED (
     SELECT * FROM unnest(
-        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::timestamptz[], $15::text[], $16::text[]
-    ) AS t(ordinal, entry_id, quantity, prefix, event_time, request_id, dimensions)
+        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::timestamptz[], $15::text[], $16::text[],
+        $17::bigint[]
+    ) AS t(ordinal, entry_id, quantity, prefix, event_time, request_id, dimensions, limit_quantity)
 ),
 written AS (
     INSERT INTO usage_entries (
@@ -199,8 +209,8 @@ written AS (
     )
     SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
         counted.period_kind, counted.period_start, entry.quantity,
-        counted.used_quantity - counted.total + entry.prefix, counted.limit_quantity,
-        COALESCE(entry.event_time, $1::timestamptz), entry.request_id, entry.dimensions::jsonb
+        counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity,
+        COALESCE(entry.event_time, {_WITHIN_PERIOD.format("counted", "$1::timestamptz")}), entry.request_id, entry.dimensions::jsonb
     FROM entry
     JOIN counted USING (ordinal)
 )"""
@@ -212,11 +222,11 @@ requested AS (
         limit_quantity, thresholds, reset_time, plan_key, revision, recorded_time
     )
     SELECT counted.tenant_id, counted.account_id, entry.request_id, more.fingerprint, more.reason, entry.entry_id,
-        entry.quantity, counted.used_quantity - counted.total + entry.prefix, counted.limit_quantity,
+        entry.quantity, counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity,
         more.thresholds, counted.period_end, more.plan_key, more.revision, $1::timestamptz
     FROM entry
     JOIN counted USING (ordinal)
-    JOIN unnest($11::bigint[], $17::bigint[], $18::smallint[], $19::text[], $20::text[], $21::bigint[])
+    JOIN unnest($11::bigint[], $18::bigint[], $19::smallint[], $20::text[], $21::text[], $22::bigint[])
         AS more(entry_id, fingerprint, reason, thresholds, plan_key, revision) USING (entry_id)
     WHERE entry.request_id IS NOT NULL
 )"""
@@ -270,20 +280,20 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[])
 JOIN usage_entries AS e USING (tenant_id, account_id, entry_id, recorded_time)
 """
 
-_INSERT_ENTRIES: Final = """
+_INSERT_ENTRIES: Final = f"""
 INSERT INTO usage_entries (
     tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
     limit_quantity, event_time, request_id, dimensions, recorded_time
 )
 SELECT k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start, k.entry_id, k.quantity,
-    k.used_after, k.limit_quantity, COALESCE(k.event_time, k.recorded_time), k.request_id, k.dimensions::jsonb,
-    k.recorded_time
+    k.used_after, k.limit_quantity, COALESCE(k.event_time, {_WITHIN_PERIOD.format("k", "k.recorded_time")}),
+    k.request_id, k.dimensions::jsonb, k.recorded_time
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[]
+    $9::bigint[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[]
 ) AS k(
     tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
-    limit_quantity, event_time, request_id, dimensions, recorded_time
+    limit_quantity, event_time, request_id, dimensions, recorded_time, period_end
 )
 """
 
@@ -411,6 +421,7 @@ class Ledger:
             [entry.event_time for entry in entries],
             [entry.request_id for entry in entries],
             [entry.dimensions for entry in entries],
+            [entry.limit for entry in entries],
         ]
         if with_requests:
             arguments += [
@@ -595,6 +606,7 @@ class ExactTransaction:
                     "request_id",
                     "dimensions",
                     "recorded_time",
+                    "period_end",
                 ),
             )
         if requests:

@@ -21,6 +21,8 @@ class FaultyProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.swallows_replies = False
         """The server hears and acts, the client hears nothing."""
+        self.swallows_after = b""
+        """As soon as a request contains these bytes, replies are swallowed."""
         self.refuses = False
         """New connections are closed at once."""
         self.flows = asyncio.Event()
@@ -34,7 +36,9 @@ class FaultyProxy:
         return len(self._pairs)
 
     def cut(self) -> None:
-        """Break every connection, both ends at once."""
+        """Break every connection, both ends at once; replies flow again on new ones."""
+        self.swallows_replies = False
+        self.swallows_after = b""
         for pair in list(self._pairs):
             for writer in pair:
                 writer.transport.abort()
@@ -94,6 +98,8 @@ class FaultyProxy:
                 if replies and self.swallows_replies:
                     self.replies_swallowed += 1
                     continue
+                if not replies and self.swallows_after and self.swallows_after in data:
+                    self.swallows_replies = True
                 writer.write(data)
                 await writer.drain()
 

@@ -13,6 +13,7 @@ RUN pip install --no-cache-dir --no-index --find-links /wheels hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY generated generated
 COPY src src
+COPY protos/py.typed protos/py.typed
 RUN python -m hatchling build --target wheel --directory /build/dist
 # What the wheel names as needed to run, without the tools of development.
 RUN python -m venv /opt/tallygate \

@@ -6,7 +6,6 @@
 A part stands between two comments of a page, `<!-- generated: NAME -->` and `<!-- end: NAME -->`; the rest of the page
 is written by hand. Works from any directory.
 """
-# ruff: noqa: INP001 - a command line script, not a package.
 
 from __future__ import annotations
 
@@ -49,8 +48,6 @@ LATER: Final[Mapping[str, str]] = {
     "EntitlementService": USAGE,
     "UsageService": USAGE,
     "SubscriptionService": SUBSCRIPTIONS,
-    "CatalogService": "this release",
-    "AccountService": "this release",
     "EventService": USAGE,
     "DataLifecycleService": LIFECYCLE,
     "AdminService": RUNNING,

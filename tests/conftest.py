@@ -20,6 +20,10 @@ from tallygate_server.embedded import EmbeddedServers
 
 TEMPLATE_DATABASE = "migrated_template"
 
+# Settings of whoever runs the tests must not reach them, nor the processes they start.
+for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
+    del os.environ[_name]
+
 _database_numbers = itertools.count(1)
 
 
@@ -110,3 +114,13 @@ async def fresh_redis(servers: EmbeddedServers) -> str:
     """Empty the shared Valkey and return its address."""
     await servers.flush_redis()
     return servers.redis_url
+
+
+@pytest.fixture
+async def acme_database(fresh_database: str) -> AsyncIterator[str]:
+    """Make a database with the tenant `acme` (see tests/support/acme.py); its books must balance after the test."""
+    from tests.support import acme  # noqa: PLC0415 - as above.
+
+    await acme.apply_catalog(fresh_database)
+    yield fresh_database
+    await acme.assert_books_balance(fresh_database)

@@ -364,9 +364,7 @@ class Accounts:
         if await rows.link_identities(connection, account.tenant_id, account.account_id, new, at=now):
             raise _LostRaceError
 
-    async def _write_update(
-        self, connection: Connection, before: Account, update: AccountUpdate, actor: str
-    ) -> None:
+    async def _write_update(self, connection: Connection, before: Account, update: AccountUpdate, actor: str) -> None:
         values = _changed_values(before, update)
         linked = [identity for identity in update.linked_identities if identity not in before.identities]
         unlinked = [identity for identity in update.unlinked_identities if identity in before.identities]
@@ -374,9 +372,7 @@ class Accounts:
             return
         left = set(before.identities) - set(unlinked) | set(linked)
         if unlinked and not left and before.account_id.startswith(f"{ID_PREFIX}_"):
-            raise InvalidRequest.of(
-                "unlinked_identities", "without one of them nobody would find the account again"
-            )
+            raise InvalidRequest.of("unlinked_identities", "without one of them nobody would find the account again")
         if unlinked:
             await rows.unlink_identities(connection, before.tenant_id, before.account_id, unlinked)
         if linked:
@@ -458,9 +454,7 @@ def _fill(account: Account, wanted: Account) -> dict[str, Any]:
 
 
 def _conflict(owners: Mapping[Identity, AccountId]) -> IdentityConflict:
-    named = ", ".join(
-        f"{_named(identity)} to {account_id!r}" for identity, account_id in sorted(owners.items())
-    )
+    named = ", ".join(f"{_named(identity)} to {account_id!r}" for identity, account_id in sorted(owners.items()))
     first = min(owners)
     return IdentityConflict(
         f"identities: they belong to different accounts: {named}",
@@ -533,9 +527,7 @@ def _preferences(preferences: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError):
         raise InvalidRequest.of("preferences", "are not JSON that can be stored") from None
     if size > PREFERENCES_BYTES_MAX:
-        raise InvalidRequest.of(
-            "preferences", f"at most {PREFERENCES_BYTES_MAX} bytes as JSON, here are {size}"
-        )
+        raise InvalidRequest.of("preferences", f"at most {PREFERENCES_BYTES_MAX} bytes as JSON, here are {size}")
     if "\\u0000" in text:
         raise InvalidRequest.of("preferences", "contain a character that cannot be stored")
     return dict(preferences)
@@ -546,9 +538,7 @@ def _metadata(metadata: Mapping[str, str]) -> dict[str, str]:
         raise InvalidRequest.of("metadata", f"at most {METADATA_PAIRS_MAX} pairs")
     for key, value in metadata.items():
         if _METADATA_KEY.fullmatch(key) is None:
-            raise InvalidRequest.of(
-                "metadata", f"{key[:64]!r} is no key: up to 64 letters, digits, '_', '.' and '-'"
-            )
+            raise InvalidRequest.of("metadata", f"{key[:64]!r} is no key: up to 64 letters, digits, '_', '.' and '-'")
         if len(value) > METADATA_VALUE_LENGTH_MAX or re.search(r"[\x00\ud800-\udfff]", value):
             raise InvalidRequest.of(f"metadata[{key}]", f"at most {METADATA_VALUE_LENGTH_MAX} characters")
     return dict(metadata)

@@ -198,8 +198,9 @@ class App:
             yield app
 
     def components(self) -> list[Component]:
-        """Return which stores answer: neither is required, for without Redis the service is slower and without
-        Postgres it still checks.
+        """Return which stores answer.
+
+        Neither is required: without Redis the service is slower, without Postgres it still checks.
         """
         return [
             Component(name="postgres", up=self.service.ledger.up, required=False, detail="the ledger"),
@@ -225,7 +226,9 @@ class App:
         metrics.commit_queue_depth.read_with(lambda: self.service.meter.waiting)
         metrics.calls_in_flight.read_with(lambda: self.service.meter.in_flight)
         metrics.snapshot_cache_size.read_with(lambda: len(self.service.hot_accounts))
-        metrics.component_up.read_with(lambda: {(component.name,): int(component.up) for component in self.components()})
+        metrics.component_up.read_with(
+            lambda: {(component.name,): int(component.up) for component in self.components()}
+        )
         metrics.build_info.read_with(lambda: {(release_version(), self.settings.transport): 1})
 
 

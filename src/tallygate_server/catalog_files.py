@@ -266,7 +266,7 @@ def _place(event: Event) -> _Place:
 
 
 def _joined(text: str) -> str:
-    """Join the halves of characters that JSON escapes in two (`\\ud83d\\ude00`), which YAML does not do."""
+    """Join the two halves in which JSON escapes characters beyond the first 65,536, as YAML does not."""
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:

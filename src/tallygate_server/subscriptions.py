@@ -305,9 +305,7 @@ class Subscriptions:
                 assert account is not None
                 plan = await _pinned(connection, tenant_id, after)
                 return replace(_view(tenant_id, row, plan, now), revision=account.revision)
-        cause = (
-            "subscription.canceled" if after.state is SubscriptionState.CANCELED else "subscription.changed"
-        )
+        cause = "subscription.canceled" if after.state is SubscriptionState.CANCELED else "subscription.changed"
         async with self._begin(tenant_id, account_id, actor, cause) as change:
             connection = change.connection
             replay = await _replay(connection, tenant_id, account_id, request_id, fingerprint)
@@ -359,8 +357,7 @@ class Subscriptions:
                 if pin not in plans:
                     plans[pin] = await _pinned(connection, tenant_id, row.subscription)
         return [
-            _view(tenant_id, row, plans[row.subscription.plan_key, row.subscription.plan_version], now)
-            for row in found
+            _view(tenant_id, row, plans[row.subscription.plan_key, row.subscription.plan_version], now) for row in found
         ]
 
     async def history(
@@ -491,9 +488,7 @@ def _decide_move(
         return after
     if before.state is SubscriptionState.TRIALING:
         # Out of a trial: it is over and now paid for, or what is wanted costs nothing.
-        after = replace(
-            after, state=_moved(before, SubscriptionState.ACTIVE), start_time=now, period_start_time=now
-        )
+        after = replace(after, state=_moved(before, SubscriptionState.ACTIVE), start_time=now, period_start_time=now)
     if after.interval is not before.interval:
         after = replace(after, start_time=now, period_start_time=now)
     return after
@@ -586,12 +581,7 @@ def _check(wanted: NewSubscription, request_id: str) -> None:
     if len(wanted.metadata) > METADATA_PAIRS_MAX:
         raise InvalidRequest.of("metadata", f"at most {METADATA_PAIRS_MAX} pairs")
     for key, value in wanted.metadata.items():
-        if (
-            not key
-            or len(key) > METADATA_KEY_LENGTH_MAX
-            or len(value) > METADATA_VALUE_LENGTH_MAX
-            or "\0" in value
-        ):
+        if not key or len(key) > METADATA_KEY_LENGTH_MAX or len(value) > METADATA_VALUE_LENGTH_MAX or "\0" in value:
             raise InvalidRequest.of(
                 f"metadata[{key[:METADATA_KEY_LENGTH_MAX]}]",
                 f"at most {METADATA_KEY_LENGTH_MAX} in a key, {METADATA_VALUE_LENGTH_MAX} in a value",
@@ -677,9 +667,7 @@ async def _on_sale(connection: Connection, tenant_id: TenantId, plan_key: PlanKe
 
 
 async def _pinned(connection: Connection, tenant_id: TenantId, subscription: Subscription) -> Plan:
-    row = await catalog_rows.read_plan(
-        connection, tenant_id, subscription.plan_key, version=subscription.plan_version
-    )
+    row = await catalog_rows.read_plan(connection, tenant_id, subscription.plan_key, version=subscription.plan_version)
     assert row is not None  # a foreign key holds it
     return row.plan
 
@@ -709,12 +697,8 @@ async def _find(
     if not live:
         raise SubscriptionNotFound("")
     if len(live) > 1:
-        ids = ", ".join(
-            f"{row.subscription.subscription_id} ({row.subscription.plan_key})" for row in live[:10]
-        )
-        raise InvalidRequest.of(
-            "subscription_id", f"the account has several live subscriptions, name one: {ids}"
-        )
+        ids = ", ".join(f"{row.subscription.subscription_id} ({row.subscription.plan_key})" for row in live[:10])
+        raise InvalidRequest.of("subscription_id", f"the account has several live subscriptions, name one: {ids}")
     return live[0]
 
 
@@ -735,15 +719,11 @@ async def _replay(
     assert account is not None
     first = rows.subscription_from_json(step.after)
     plan = await _pinned(connection, tenant_id, first)
-    view = _view(
-        tenant_id, replace(row, subscription=first, update_time=step.create_time), plan, step.create_time
-    )
+    view = _view(tenant_id, replace(row, subscription=first, update_time=step.create_time), plan, step.create_time)
     return replace(view, revision=account.revision, replayed=True)
 
 
-async def _close_what_ran_out(
-    change: EntitlementChange, account_id: AccountId, now: datetime
-) -> list[SubscriptionRow]:
+async def _close_what_ran_out(change: EntitlementChange, account_id: AccountId, now: datetime) -> list[SubscriptionRow]:
     """Write down the end of subscriptions that have run out; return those that live on."""
     live = []
     for row in await rows.live_subscriptions(change.connection, change.tenant_id, account_id):
@@ -752,9 +732,7 @@ async def _close_what_ran_out(
             live.append(row)
         else:
             ended = replace(row.subscription, state=_moved(row.subscription, state))
-            await _store(
-                change, row, ended, action="expiry", reason="its end has passed", at=now, request=None
-            )
+            await _store(change, row, ended, action="expiry", reason="its end has passed", at=now, request=None)
     return live
 
 

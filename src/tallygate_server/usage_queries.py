@@ -31,7 +31,6 @@ from tallygate_server.storage.ledger import CONNECTION_ERRORS, CounterKey, Count
 from tallygate_server.storage.tables import usage_counters, usage_entries
 from tallygate_server.tenants import TenantDirectory
 
-
 _COUNTER_KEY: Final = ("tenant_id", "account_id", "feature_key", "period_kind", "period_start")
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from tallygate_server import accounts as accounts_module
 from tallygate_server.accounts import Account, AccountUpdate, Identity
 from tallygate_server.catalog import CatalogSource
 from tallygate_server.domain.entitlement import AccountState
@@ -22,6 +21,7 @@ from tallygate_server.errors import (
     InvalidRequest,
     TenantNotFound,
 )
+from tallygate_server.storage.accounts import write_account
 from tallygate_server.subscriptions import NewSubscription
 from tests.support.use_cases import LEKHAK, UseCases, example, use_cases
 
@@ -32,8 +32,8 @@ MAIL = Identity("email", "anna@example.com")
 
 
 @pytest.fixture
-async def world(fresh_database: str) -> AsyncIterator[UseCases]:
-    async with use_cases(fresh_database) as running:
+async def world(database_without_tenants: str) -> AsyncIterator[UseCases]:
+    async with use_cases(database_without_tenants) as running:
         await running.catalogs.apply(example("lekhak"))
         await running.catalogs.apply(example("technically-fit"))
         yield running
@@ -84,8 +84,8 @@ async def test_an_account_of_a_tenant_without_provisioning_is_known_once_it_exis
     assert await world.accounts.provision(FITNESS, ANNA)
 
 
-async def test_two_servers_that_provision_one_account_make_one(world: UseCases, fresh_database: str) -> None:
-    async with use_cases(fresh_database) as other:
+async def test_two_servers_that_provision_one_account_make_one(world: UseCases, database_without_tenants: str) -> None:
+    async with use_cases(database_without_tenants) as other:
         outcomes = await asyncio.gather(
             *(side.accounts.provision(LEKHAK, ANNA) for side in (world, other) for _ in range(5))
         )
@@ -158,9 +158,9 @@ async def test_identities_of_different_accounts_are_refused_and_change_nothing(w
 
 
 async def test_concurrent_identifications_of_one_identity_make_one_account(
-    world: UseCases, fresh_database: str
+    world: UseCases, database_without_tenants: str
 ) -> None:
-    async with use_cases(fresh_database) as other:
+    async with use_cases(database_without_tenants) as other:
         found = await asyncio.gather(
             *(side.accounts.identify(LEKHAK, [INSTALLATION, MAIL]) for side in (world, other) for _ in range(5))
         )
@@ -175,9 +175,7 @@ async def test_concurrent_identifications_that_overlap_end_in_one_account_or_a_c
     names = [Identity("clerk", f"user_{number}") for number in range(4)]
     pairs = [[names[a], names[b]] for a in range(4) for b in range(4) if a != b]
 
-    outcomes = await asyncio.gather(
-        *(world.accounts.identify(LEKHAK, pair) for pair in pairs), return_exceptions=True
-    )
+    outcomes = await asyncio.gather(*(world.accounts.identify(LEKHAK, pair) for pair in pairs), return_exceptions=True)
 
     assert {type(outcome) for outcome in outcomes} <= {tuple, IdentityConflict}
     owners = [await world.accounts.find(LEKHAK, name) for name in names]
@@ -245,7 +243,9 @@ async def test_last_seen_is_kept_to_the_minute(world: UseCases) -> None:
 
 
 async def test_a_priced_default_plan_is_not_given_away(world: UseCases) -> None:
-    await world.catalogs.apply(CatalogSource("tenant: club\ndefault_plan: pro\nplans: {pro: {prices: {month: {amount: 5, currency: USD}}}}"))
+    await world.catalogs.apply(
+        CatalogSource("tenant: club\ndefault_plan: pro\nplans: {pro: {prices: {month: {amount: 5, currency: USD}}}}")
+    )
 
     account, _ = await world.accounts.identify(TenantId("club"), [MAIL])
 
@@ -423,7 +423,7 @@ async def test_a_change_that_fails_leaves_nothing_and_marks_nothing(world: UseCa
 async def test_a_deleted_account_does_not_change_any_more(world: UseCases) -> None:
     await world.accounts.identify(LEKHAK, [INSTALLATION], account_id=ANNA)
     async with world.database.tenant_transaction(LEKHAK) as connection:
-        await accounts_module.rows.write_account(connection, LEKHAK, ANNA, {"state": "deleted"})
+        await write_account(connection, LEKHAK, ANNA, {"state": "deleted"})
 
     with pytest.raises(AccountDeleted):
         await world.accounts.suspend(LEKHAK, ANNA, reason="x")

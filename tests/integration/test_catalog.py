@@ -24,8 +24,8 @@ ANNA = AccountId("anna")
 
 
 @pytest.fixture
-async def world(fresh_database: str) -> AsyncIterator[UseCases]:
-    async with use_cases(fresh_database) as running:
+async def world(database_without_tenants: str) -> AsyncIterator[UseCases]:
+    async with use_cases(database_without_tenants) as running:
         yield running
 
 
@@ -291,9 +291,9 @@ async def test_the_directory_sees_an_application_of_its_own_server_at_once(world
     assert (await world.tenants.get(LEKHAK)).settings.name == "Lekhak"
 
 
-async def test_the_directory_asks_again_after_five_seconds(world: UseCases, fresh_database: str) -> None:
+async def test_the_directory_asks_again_after_five_seconds(world: UseCases, database_without_tenants: str) -> None:
     await world.catalogs.apply(example("lekhak"))
-    async with use_cases(fresh_database, world.clock) as other:
+    async with use_cases(database_without_tenants, world.clock) as other:
         await other.tenants.get(LEKHAK)
         await world.catalogs.apply(edited("name: Lekhak AI", "name: Lekhak"))
 

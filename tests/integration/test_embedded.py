@@ -252,6 +252,20 @@ async def test_a_second_start_finds_its_data_and_a_stop_leaves_no_process(data_d
         assert await run_sql(second.database_url, "SELECT answer FROM kept") == 42
 
 
+async def test_a_relative_data_directory_is_taken_from_where_we_are(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir.mkdir(mode=0o711)
+    monkeypatch.chdir(data_dir)
+
+    async with EmbeddedServers.start(data_dir=Path("below/.tallygate")) as servers:
+        assert await run_sql(servers.database_url, "SELECT 1") == 1
+        assert await ask_redis(servers, b"PING") == b"+PONG\r\n"
+        assert data_directory.addresses(Path("below/.tallygate")).database_url == servers.database_url
+
+    assert (data_dir / "below" / ".tallygate" / "postgres" / "PG_VERSION").exists()
+
+
 async def test_one_server_can_be_started_alone(data_dir: Path) -> None:
     async with EmbeddedServers.start(data_dir=data_dir, with_postgres=False) as servers:
         assert servers.postgres_pid is None
@@ -391,6 +405,13 @@ async def test_a_lost_password_file_is_said_so(data_dir: Path) -> None:
     (data_dir / "postgres.password").unlink()
 
     assert "password file" in (await refusal(data_dir)).message
+
+
+async def test_a_database_that_lies_elsewhere_and_is_gone_is_said_so(data_dir: Path) -> None:
+    data_dir.mkdir(mode=0o711)
+    (data_dir / "postgres").symlink_to("/nonexistent/home/postgres")
+
+    assert "/nonexistent/home, which is gone" in (await refusal(data_dir)).message
 
 
 async def test_a_wrong_password_file_is_said_so(data_dir: Path) -> None:

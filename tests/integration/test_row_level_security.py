@@ -31,9 +31,9 @@ FILLED = (
 
 
 @pytest.fixture
-async def world(fresh_database: str) -> AsyncIterator[UseCases]:
+async def world(database_without_tenants: str) -> AsyncIterator[UseCases]:
     """Two tenants with an account of the same name and a paid subscription each."""
-    async with use_cases(fresh_database) as running:
+    async with use_cases(database_without_tenants) as running:
         for name, plan in (("lekhak", "pro"), ("technically-fit", "premium")):
             await running.catalogs.apply(example(name))
             await running.accounts.identify(TenantId(name), [], account_id=ANNA, email="anna@example.com")

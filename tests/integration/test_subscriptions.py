@@ -45,8 +45,8 @@ DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture
-async def world(fresh_database: str) -> AsyncIterator[UseCases]:
-    async with use_cases(fresh_database) as running:
+async def world(database_without_tenants: str) -> AsyncIterator[UseCases]:
+    async with use_cases(database_without_tenants) as running:
         await running.catalogs.apply(example("lekhak"))
         await running.catalogs.apply(example("technically-fit"))
         await running.accounts.identify(FITNESS, [], account_id=ANNA)
@@ -208,9 +208,9 @@ async def test_one_live_subscription_per_plan_and_interval(world: UseCases) -> N
     assert caught.value.facts["subscription_id"] == first.subscription.subscription_id
 
 
-async def test_racing_creations_make_one_subscription(world: UseCases, fresh_database: str) -> None:
+async def test_racing_creations_make_one_subscription(world: UseCases, database_without_tenants: str) -> None:
     await world.accounts.provision(LEKHAK, ANNA)
-    async with use_cases(fresh_database) as other:
+    async with use_cases(database_without_tenants) as other:
         outcomes = await asyncio.gather(
             *(subscribe(side) for side in (world, other) for _ in range(4)), return_exceptions=True
         )
@@ -249,9 +249,9 @@ async def test_the_same_request_gets_the_first_answer_again(world: UseCases) -> 
     assert await world.fetch("SELECT count(*) FROM subscriptions WHERE plan_key <> 'free'") == [{"count": 1}]
 
 
-async def test_racing_retries_create_once(world: UseCases, fresh_database: str) -> None:
+async def test_racing_retries_create_once(world: UseCases, database_without_tenants: str) -> None:
     new = NewSubscription(plan_key=PRO, provider=MANUAL)
-    async with use_cases(fresh_database) as other:
+    async with use_cases(database_without_tenants) as other:
         views = await asyncio.gather(
             *(
                 side.subscriptions.create(LEKHAK, ANNA, new, request_id="r1")
@@ -265,7 +265,8 @@ async def test_racing_retries_create_once(world: UseCases, fresh_database: str) 
 
 
 @pytest.mark.parametrize(
-    "other", [NewSubscription(plan_key=UNLIMITED, provider=MANUAL), NewSubscription(plan_key=PRO, provider=MANUAL, quantity=2)]
+    "other",
+    [NewSubscription(plan_key=UNLIMITED, provider=MANUAL), NewSubscription(plan_key=PRO, provider=MANUAL, quantity=2)],
 )
 async def test_a_request_id_for_something_else_is_refused(world: UseCases, other: NewSubscription) -> None:
     await world.subscriptions.create(LEKHAK, ANNA, NewSubscription(plan_key=PRO, provider=MANUAL), request_id="r1")
@@ -352,7 +353,11 @@ async def test_a_subscription_with_an_end_gives_nothing_after_it_and_makes_room(
 async def test_an_active_row_whose_period_and_grace_are_over_grants_nothing(world: UseCases) -> None:
     view = await subscribe(world)
     await world.subscriptions.cancel(
-        LEKHAK, ANNA, subscription_id=(await world.subscriptions.list(LEKHAK, plan_key=FREE, limit=1))[0].subscription.subscription_id
+        LEKHAK,
+        ANNA,
+        subscription_id=(await world.subscriptions.list(LEKHAK, plan_key=FREE, limit=1))[
+            0
+        ].subscription.subscription_id,
     )
     async with world.database.tenant_transaction(LEKHAK) as connection:
         await connection.exec_driver_sql(
@@ -654,7 +659,9 @@ async def test_every_step_is_in_history_audit_and_outbox(world: UseCases) -> Non
     events = await world.fetch(
         "SELECT type, payload FROM outbox_events WHERE type LIKE 'subscription.%' ORDER BY event_id"
     )
-    own = [event["type"] for event in events if json.loads(event["payload"])["subscription"]["subscription_id"] == target]
+    own = [
+        event["type"] for event in events if json.loads(event["payload"])["subscription"]["subscription_id"] == target
+    ]
     assert own == ["subscription.created", "subscription.changed", "subscription.canceled"]
 
 
@@ -689,7 +696,11 @@ async def test_states_in_sql_and_in_python_agree(world: UseCases) -> None:
     view = await subscribe(world, end_time=world.clock.now() + DAY)
     await subscribe(world, UNLIMITED)
     await world.subscriptions.cancel(
-        LEKHAK, ANNA, subscription_id=(await world.subscriptions.list(LEKHAK, plan_key=UNLIMITED, limit=1))[0].subscription.subscription_id
+        LEKHAK,
+        ANNA,
+        subscription_id=(await world.subscriptions.list(LEKHAK, plan_key=UNLIMITED, limit=1))[
+            0
+        ].subscription.subscription_id,
     )
 
     for step in (0, 1, 30, 60):

@@ -13,6 +13,7 @@ from tallygate_server.catalog import Catalogs, CatalogSource
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.storage.engine import Database, DatabaseRole, connect
+from tallygate_server.storage.tables import METER_TABLES, TENANT_TABLES
 from tallygate_server.subscriptions import Subscriptions
 from tallygate_server.tenants import TenantDirectory
 from tests.support.clock import FrozenClock
@@ -49,6 +50,19 @@ class UseCases:
             return [dict(row) for row in await connection.fetch(sql, *values)]
         finally:
             await connection.close()
+
+
+async def empty_of_tenants(database_url: str) -> None:
+    """Remove every tenant, account and subscription, with their records; several times as quick as a new database.
+
+    As the owner, because truncating knows no row-level security; usage tables are left as they are.
+    """
+    connection = await connect(database_url)
+    try:
+        names = ", ".join(table.name for table in TENANT_TABLES if table not in METER_TABLES)
+        await connection.execute(f"TRUNCATE {names}")
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ def documented() -> dict[str, str]:
 def licences_of(name: str) -> set[str]:
     """Return what a package's metadata says, in our spelling."""
     metadata = importlib.metadata.metadata(name)
-    stated = metadata.get("License-Expression") or metadata.get("License") or ""
+    stated = next(iter(metadata.get_all("License-Expression") or metadata.get_all("License") or [""]))
     classifiers = metadata.get_all("Classifier") or []
     named = [line.rpartition("::")[2].strip() for line in classifiers if line.startswith("License")]
     return {SPELLINGS.get(text, text) for text in (stated.partition("\n")[0], *named) if text}

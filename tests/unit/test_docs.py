@@ -19,6 +19,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from tallygate_server.catalog_files import parse_catalog
 from tallygate_server.config import FILE_SUFFIX, PREFIX, Settings, is_secret, variable_name
 from tallygate_server.telemetry import Counts, Distribution, metrics
 
@@ -30,7 +31,7 @@ PAGES = sorted(
     if ".venv" not in page.parts
 )
 
-NOT_SETTINGS = {"TALLYGATE_ADDRESS"}
+NOT_SETTINGS = {"TALLYGATE_TARGET"}
 """Variables that only the command line reads."""
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -158,9 +159,18 @@ def test_the_readme_shows_requests_at_all() -> None:
         "CheckAccess",
         "Increment",
         "GetQuota",
-        "ApplyCatalog",
         "CreateSubscription",
     }
+
+
+def test_the_catalog_change_that_the_readme_shows_is_one() -> None:
+    shown = re.search(r"^sed 's/(.+?)/(.+?)/' (\S+) \|$", _text(ROOT / "README.md"), re.MULTILINE)
+    assert shown is not None
+    before, after, path = shown.groups()
+    text = _text(ROOT / path)
+
+    assert text.count(before) == 1
+    assert parse_catalog(text.replace(before, after)) != parse_catalog(text)
 
 
 @pytest.mark.parametrize(("page", "data", "service", "method"), list(_calls()))

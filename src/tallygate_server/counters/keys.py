@@ -6,8 +6,13 @@ cluster. A counter's key names its period: nothing is ever reset, and a late exp
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.period import Period
+from tallygate_server.domain.period import EPOCH, Period
+
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 SERVERS = "tg:servers"
 """Set of the ids of server processes that may have holds."""
@@ -20,7 +25,28 @@ def account(tenant_id: TenantId, account_id: AccountId) -> str:
 
 def counter(account_key: str, feature_key: str, period: Period) -> str:
     """Return the key of a counter's hash: `c` committed, `v` version, `h` held, `h:<batch>` one batch's hold."""
-    return f"{account_key}:{feature_key}:{period.kind.value}:{int(period.start.timestamp() * 1000)}"
+    # Microseconds, as Postgres has them: billing periods begin at any instant.
+    return f"{account_key}:{feature_key}:{period.kind.value}:{(period.start - EPOCH) // _MICROSECOND}"
+
+
+class CounterParts(NamedTuple):
+    """What a counter's key says."""
+
+    tenant_id: TenantId
+    account_id: AccountId
+    feature_key: str
+    period_kind: str
+    period_start: datetime
+
+
+def parse_counter(key: str) -> CounterParts:
+    """Return the parts of a key that `counter` built."""
+    account_part, rest = key.removeprefix("tg:{").split("}:", 1)
+    tenant_id, account_id = account_part.split("/", 1)
+    feature_key, period_kind, start = rest.rsplit(":", 2)
+    return CounterParts(
+        TenantId(tenant_id), AccountId(account_id), feature_key, period_kind, EPOCH + int(start) * _MICROSECOND
+    )
 
 
 def holds(server_id: str) -> str:

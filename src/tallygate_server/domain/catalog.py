@@ -127,6 +127,10 @@ class Meter:
     value_property: str = ""
     group_by: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Sort the dimensions: their order says nothing, and the message form, a map, has none."""
+        object.__setattr__(self, "group_by", tuple(sorted(self.group_by)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSettings:

@@ -309,7 +309,13 @@ def _choose_server_home(data_dir: Path, account: Account) -> Path:
     """Find where the servers' own files go: the data directory, or a place that their account can reach."""
     link = data_dir / "postgres"
     if link.is_symlink():
-        return link.resolve().parent
+        home = link.resolve().parent
+        if not home.is_dir():
+            raise EmbeddedError(
+                f"The database of {data_dir} lies in {home}, which is gone.",
+                f"Bring that directory back, or start empty: mv {data_dir} {data_dir}.old",
+            )
+        return home
     if account.is_ours or account.can_search(data_dir):
         return data_dir
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]

@@ -60,8 +60,8 @@ class EmbeddedServers:
         Raise EmbeddedError when the data directory is in use, not ours, or made by another version, or when a server
         does not start.
         """
-        # The servers run in directories of their own, where a relative path would mean another place.
-        data_dir = data_dir.absolute()
+        # The servers run elsewhere, where a relative path would mean another place.
+        data_dir = data_dir.resolve()
         with locked(data_dir):
             directory = await asyncio.to_thread(DataDirectory.prepare, data_dir)
             servers = cls(directory)

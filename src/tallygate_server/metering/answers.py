@@ -96,7 +96,8 @@ class Answers:
         return DenialRow(
             tenant_id=increment.tenant_id,
             account_id=increment.account_id,
-            entry_id=self.next_entry_id(),
+            # That of a call which the exact commit has numbered, so that a second attempt changes nothing.
+            entry_id=call.entry_id or self.next_entry_id(),
             recorded_time=recorded_time,
             feature_key=increment.feature_key,
             quantity=increment.quantity,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from tallygate_server.domain.call import Increment, IncrementAnswer
@@ -49,6 +50,7 @@ class IncrementCall:
         "atomic_set",
         "counter_key",
         "done",
+        "doubtful",
         "entry_id",
         "exact",
         "feature",
@@ -60,6 +62,7 @@ class IncrementCall:
         "increment",
         "period",
         "reason",
+        "recorded_time",
     )
 
     def __init__(self, increment: Increment, done: OnAnswer) -> None:
@@ -77,6 +80,10 @@ class IncrementCall:
         """The caller has heard; an accepted call is then still on its way to Postgres."""
         self.finished = False
         self.entry_id = 0
+        self.recorded_time: datetime | None = None
+        """Fixed at the first attempt, like the entry's id: both make it impossible to write an entry twice."""
+        self.doubtful = False
+        """An attempt was lost in the middle: the call may be in the ledger already."""
         self.fingerprint = 0
         self.followers: list[tuple[Increment, OnAnswer]] | None = None
         self.atomic_set: AtomicSet | None = None
@@ -113,8 +120,8 @@ class CallEnd(Protocol):
     def finish(self, call: IncrementCall, outcome: IncrementAnswer | TallygateError) -> None:
         """Answer the call and those that joined it; a second time does nothing."""
 
-    def give_up(self, call: IncrementCall, *, doubtful: bool) -> None:
-        """Answer that Postgres is away; `doubtful` when the call may have been counted all the same."""
+    def give_up(self, call: IncrementCall) -> None:
+        """Answer that Postgres is away, or, where an attempt was lost in the middle, that the outcome is not known."""
 
 
 def calls_of(items: Sequence[IncrementCall | AtomicSet]) -> list[IncrementCall]:

@@ -21,6 +21,7 @@ class DenialLog:
         """Write to the ledger's denials."""
         self._ledger = ledger
         self._waiting: deque[DenialRow] = deque()
+        self._writing = asyncio.Lock()
 
     def __len__(self) -> int:
         """Return how many denials wait."""
@@ -38,17 +39,28 @@ class DenialLog:
         while True:
             await asyncio.sleep(_INTERVAL_SECONDS)
             try:
-                await self.flush()
+                await self._flush()
             except LedgerDown:
                 continue
 
-    async def flush(self) -> None:
+    async def drain(self) -> None:
+        """Write all that waits, as soon as Postgres lets us; cancelled, what is left stays."""
+        while self._waiting or self._writing.locked():
+            try:
+                await self._flush()
+            except LedgerDown:
+                await self._ledger.wait_up(_INTERVAL_SECONDS)
+                await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def _flush(self) -> None:
         """Write all that waits; raises LedgerDown, and keeps what was not written."""
         waiting = self._waiting
-        while waiting and self._ledger.up:
-            rows = [waiting.popleft() for _ in range(min(len(waiting), DENIALS_PER_WRITE_MAX))]
-            try:
-                await self._ledger.write_denials(rows)
-            except LedgerDown:
-                waiting.extendleft(reversed(rows))
-                raise
+        async with self._writing:
+            while waiting:
+                rows = [waiting.popleft() for _ in range(min(len(waiting), DENIALS_PER_WRITE_MAX))]
+                try:
+                    await self._ledger.write_denials(rows)
+                except BaseException:
+                    # Rows that were written all the same are not written twice.
+                    waiting.extendleft(reversed(rows))
+                    raise

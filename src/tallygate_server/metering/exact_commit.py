@@ -38,6 +38,7 @@ from tallygate_server.storage.ledger import (
     DuplicateRow,
     ExactEntry,
     ExactTransaction,
+    GroupRefused,
     Ledger,
     LedgerDown,
     LedgerLost,
@@ -48,7 +49,10 @@ from tallygate_server.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 _EXACT_BATCH_MAX: Final = 256
-_EXACT_ATTEMPTS_MAX: Final = 5
+_CONFLICTS_MAX: Final = 10
+"""How often a batch starts anew because others committed one of its request ids; each time finds more of them."""
+
+Item = IncrementCall | AtomicSet
 
 
 class ExactCommit:
@@ -72,14 +76,14 @@ class ExactCommit:
         self._end = end
         self._timeout_seconds = timeout_ms / 1000
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[IncrementCall | AtomicSet] = deque()
+        self._waiting: deque[Item] = deque()
         self._wakes = asyncio.Event()
 
     def __len__(self) -> int:
         """Return how many calls and sets wait."""
         return len(self._waiting)
 
-    def take(self, item: IncrementCall | AtomicSet) -> None:
+    def take(self, item: Item) -> None:
         """Commit the call, or the set, with the next batch."""
         self._waiting.append(item)
         self._wakes.set()
@@ -91,7 +95,7 @@ class ExactCommit:
             if not queue:
                 self._wakes.clear()
                 await self._wakes.wait()
-            items: list[IncrementCall | AtomicSet] = []
+            items: list[Item] = []
             while queue and len(items) < _EXACT_BATCH_MAX:
                 item = queue.popleft()
                 # One set at a time beside single calls keeps transactions, and so lock times, bounded.
@@ -105,48 +109,77 @@ class ExactCommit:
             except Exception:
                 log.exception("exact_commit_failed")
                 for call in calls_of(items):
-                    self._end.give_up(call, doubtful=True)
+                    call.doubtful = True
+                    self._end.give_up(call)
 
-    async def _commit_items(self, items: list[IncrementCall | AtomicSet]) -> None:
-        recorded_time = self._clock.now()
-        calls = calls_of(items)
-        for call in calls:
-            if not call.entry_id:
-                call.entry_id = self._answers.next_entry_id()
+    async def _commit_items(self, items: list[Item]) -> None:
+        now = self._clock.now()
+        for call in calls_of(items):
+            if call.recorded_time is None:
+                call.entry_id = call.entry_id or self._answers.next_entry_id()
+                call.recorded_time = now
         deadline = self._loop.time() + self._timeout_seconds
-        doubtful = False
-        attempts = 0
-        while True:
-            attempts += 1
-            verdict = _Verdict(self._answers, items, recorded_time)
+        conflicts = 0
+        while items:
+            verdict = _Verdict(self._answers, items)
             started = self._loop.time()
             try:
-                if doubtful:
-                    verdict.written = await self._ledger.find_entries(
-                        recorded_time,
-                        [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for c in calls],
-                    )
                 async with self._ledger.exact() as transaction:
                     await verdict.reach(transaction)
             except DuplicateRow:
-                # The same request id was committed meanwhile, on another counter: look again.
-                if attempts >= _EXACT_ATTEMPTS_MAX:
+                # The same request id was committed meanwhile, on another counter, or our own lost attempt was
+                # committed after all: look again.
+                conflicts += 1
+                if conflicts >= _CONFLICTS_MAX:
                     raise
                 continue
+            except GroupRefused as error:
+                await self._commit_singly(items, error)
+                return
             except LedgerLost:
-                doubtful = True
+                for call in verdict.calls:
+                    call.doubtful = True
             except LedgerDown:
                 pass
             else:
-                metrics.commit("exact", len(calls), self._loop.time() - started)
+                metrics.commit("exact", len(verdict.calls), self._loop.time() - started)
                 self._on_verdict(verdict)
                 return
+            self._fail_waiting()
             remaining = deadline - self._loop.time()
             if remaining <= 0:
-                for call in calls:
-                    self._end.give_up(call, doubtful=doubtful)
-                return
-            await self._ledger.wait_up(remaining)
+                items = self._keep_accepted(items)
+                remaining = self._timeout_seconds
+            if items:
+                await self._ledger.wait_up(remaining)
+
+    async def _commit_singly(self, items: list[Item], error: GroupRefused) -> None:
+        """Try each item alone: one that Postgres refuses must not take the others with it."""
+        if len(items) == 1:
+            log.error("call_refused", error=str(error))
+            for call in calls_of(items):
+                self._end.give_up(call)
+            return
+        log.warning("exact_refused", error=str(error), calls=len(items))
+        for item in items:
+            await self._commit_items([item])
+
+    def _fail_waiting(self) -> None:
+        """Turn away what waits behind a batch while Postgres is down, but for what was accepted."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._waiting.extend(self._keep_accepted(waiting))
+
+    def _keep_accepted(self, items: list[Item]) -> list[Item]:
+        """Give up on what was promised nothing; return the others."""
+        kept: list[Item] = []
+        for item in items:
+            if isinstance(item, IncrementCall) and item.answered:
+                kept.append(item)
+            else:
+                for call in calls_of([item]):
+                    self._end.give_up(call)
+        return kept
 
     def _on_verdict(self, verdict: _Verdict) -> None:
         settling = Settling(self._counters, self._clock)
@@ -178,13 +211,12 @@ class _Rows:
 class _Verdict:
     """One exact commit: what Postgres says about each call, and what is written for it."""
 
-    def __init__(self, answers: Answers, items: list[IncrementCall | AtomicSet], recorded_time: datetime) -> None:
+    def __init__(self, answers: Answers, items: list[Item]) -> None:
         self._answers = answers
         self._items = items
-        self._recorded_time = recorded_time
         self.calls = calls_of(items)
-        self.written: dict[int, int] = {}
-        """Entries of our own earlier, doubtful attempt: used_after by entry id."""
+        self._written: dict[int, int] = {}
+        """Entries of our own earlier, doubtful attempts: used_after by entry id."""
         self.states: dict[CounterKey, CounterState] = {}
         self.outcomes: list[tuple[IncrementCall, IncrementAnswer | TallygateError]] = []
 
@@ -196,6 +228,12 @@ class _Verdict:
                 assert call.period is not None
                 keys[call.ledger_key()] = call.period.end
         locked = await transaction.lock_counters(sorted(keys.items(), key=lambda item: item[0])) if keys else {}
+        doubtful = [call for call in self.calls if call.doubtful]
+        if doubtful:
+            # Under the counters' locks, so that a lost attempt that still runs over there has ended by now.
+            self._written = await transaction.find_entries(
+                [(c.increment.tenant_id, c.increment.account_id, c.entry_id, c.recorded_time) for c in doubtful]
+            )
         found = await transaction.find_requests(
             [
                 (call.increment.tenant_id, call.increment.account_id, call.increment.request_id)
@@ -215,7 +253,6 @@ class _Verdict:
                 if call.increment.request_id:
                     rows.requests.append(_request_row(call, answer))
         await transaction.write(
-            self._recorded_time,
             counters=[(key, totals[key], rows.limits[key]) for key in sorted(rows.limits)],
             entries=rows.entries,
             requests=rows.requests,
@@ -237,7 +274,7 @@ class _Verdict:
         used = totals[key] if key is not None else 0
         if not reason.allows:
             if call.account is not None:
-                rows.denials.append(answers.denial_row(call, reason, used, self._recorded_time))
+                rows.denials.append(answers.denial_row(call, reason, used, _recorded_time(call)))
             return answers.denial(call, reason, used=used, held=0)
         assert key is not None
         assert call.feature is not None
@@ -248,19 +285,23 @@ class _Verdict:
 
     def _replay(self, members: list[IncrementCall], found: dict[tuple[TenantId, AccountId, str], Any]) -> bool:
         """Answer calls that were decided before; False when they are new."""
-        known = [found.get(call.request_key) if call.increment.request_id else None for call in members]
-        ours = [call.entry_id in self.written for call in members]
-        if not any(known) and not any(ours):
+        if all(call.entry_id in self._written for call in members):
+            for call in members:
+                self.outcomes.append((call, self._answers.allowed(call, used_after=self._written[call.entry_id])))
+            return True
+        rows = [found.get(call.request_key) if call.increment.request_id else None for call in members]
+        if not any(rows):
             return False
-        for call, row, mine in zip(members, known, ours, strict=True):
-            if mine and row is None:
-                self.outcomes.append((call, self._answers.allowed(call, used_after=self.written[call.entry_id])))
-            elif row is None or row["fingerprint"] != call.fingerprint:
-                # For a set: a part of it was decided in another request, so it is not the same request.
-                self.outcomes.append((call, RequestIdReused(call.increment.request_id)))
-            else:
-                own = row["recorded_time"] == self._recorded_time and row["entry_id"] in (None, call.entry_id)
-                self.outcomes.append((call, self._answers.replay(call, row, replayed=not own)))
+        for call, row in zip(members, rows, strict=True):
+            if row is None or row["fingerprint"] != call.fingerprint:
+                # A set of which a part was decided in another request is not the same request: it has one fate.
+                error = RequestIdReused(call.increment.request_id)
+                self.outcomes.extend((member, error) for member in members)
+                return True
+        for call, row in zip(members, rows, strict=True):
+            assert row is not None
+            own = row["recorded_time"] == call.recorded_time and row["entry_id"] in (None, call.entry_id)
+            self.outcomes.append((call, self._answers.replay(call, row, replayed=not own)))
         return True
 
 
@@ -286,11 +327,14 @@ def _decide(members: list[IncrementCall], totals: dict[CounterKey, int]) -> list
 
 
 def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int) -> ExactEntry:
-    increment, feature = call.increment, call.feature
+    increment, feature, period = call.increment, call.feature, call.period
     assert feature is not None
+    assert period is not None
     return ExactEntry(
         key=key,
+        period_end=period.end,
         entry_id=call.entry_id,
+        recorded_time=_recorded_time(call),
         quantity=increment.quantity,
         used_after=used_after,
         limit=feature.limit,
@@ -316,4 +360,10 @@ def _request_row(call: IncrementCall, answer: IncrementAnswer) -> RequestRow:
         reset_time=answer.reset_time,
         plan_key=answer.plan_key,
         revision=answer.revision,
+        recorded_time=_recorded_time(call),
     )
+
+
+def _recorded_time(call: IncrementCall) -> datetime:
+    assert call.recorded_time is not None
+    return call.recorded_time

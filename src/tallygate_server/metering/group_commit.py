@@ -88,32 +88,26 @@ class GroupCommit:
             except Exception:
                 log.exception("group_commit_failed")
                 for call in calls:
-                    self._end.give_up(call, doubtful=True)
+                    call.doubtful = True
+                    self._end.give_up(call)
 
     async def _commit_group(self, calls: list[IncrementCall]) -> None:
-        recorded_time = self._clock.now()
-        changes, entries, members = self._group(calls)
+        recorded_time = calls[0].recorded_time or self._clock.now()
+        changes, entries, members = self._group(calls, recorded_time)
         deadline = self._loop.time() + self._timeout_seconds
-        doubtful = False
         while True:
             started = self._loop.time()
             try:
                 states = await self._ledger.commit(recorded_time, changes, entries)
             except LedgerLost:
-                doubtful = True
+                for call in calls:
+                    call.doubtful = True
             except LedgerDown:
                 pass
             except DuplicateRow:
                 # Either a request id was used before, or our own doubtful attempt did commit.
-                if not doubtful:
-                    self._to_exact(calls)
-                    return
-                try:
-                    await self._recover(recorded_time, changes, members)
-                except LedgerDown:
-                    pass
-                else:
-                    return
+                self._to_exact(calls)
+                return
             except GroupRefused as error:
                 # One call must not take the others with it: each is tried alone.
                 if len(calls) == 1:
@@ -130,10 +124,10 @@ class GroupCommit:
             self._fail_waiting()
             remaining = deadline - self._loop.time()
             if remaining <= 0:
-                calls = self._keep_accepted(calls, doubtful=doubtful)
+                calls = self._keep_accepted(calls)
                 if not calls:
                     return
-                changes, entries, members = self._group(calls)
+                changes, entries, members = self._group(calls, recorded_time)
                 remaining = self._timeout_seconds
             await self._ledger.wait_up(remaining)
 
@@ -142,23 +136,23 @@ class GroupCommit:
             await self._commit_group([call])
         except GroupRefused:
             log.exception("call_refused")
-            self._end.give_up(call, doubtful=False)
+            self._end.give_up(call)
 
-    def _keep_accepted(self, calls: list[IncrementCall], *, doubtful: bool) -> list[IncrementCall]:
+    def _keep_accepted(self, calls: list[IncrementCall]) -> list[IncrementCall]:
         """Give up on calls that were promised nothing; return the others."""
         for call in calls:
             if not call.answered:
-                self._end.give_up(call, doubtful=doubtful)
+                self._end.give_up(call)
         return [call for call in calls if not call.finished]
 
     def _fail_waiting(self) -> None:
         """Turn away what waits behind a group while Postgres is down, but for what was accepted."""
         waiting = list(self._waiting)
         self._waiting.clear()
-        self._waiting.extend(self._keep_accepted(waiting, doubtful=False))
+        self._waiting.extend(self._keep_accepted(waiting))
 
     def _group(
-        self, calls: list[IncrementCall]
+        self, calls: list[IncrementCall], recorded_time: datetime
     ) -> tuple[list[CounterChange], list[EntryRow], list[list[IncrementCall]]]:
         """Lay a group out by counter, in lock order; return changes, entries and each change's calls."""
         by_key: dict[str, list[IncrementCall]] = {}
@@ -184,6 +178,7 @@ class GroupCommit:
                 change.total += increment.quantity
                 if not call.entry_id:
                     call.entry_id = self._answers.next_entry_id()
+                call.recorded_time = recorded_time
                 entries.append(_entry_row(call, position, change.total))
             changes.append(change)
         return changes, entries, [members[i] for i in order]
@@ -213,32 +208,6 @@ class GroupCommit:
         for call, answer in answers:
             self._end.finish(call, answer)
 
-    async def _recover(
-        self, recorded_time: datetime, changes: list[CounterChange], members: list[list[IncrementCall]]
-    ) -> None:
-        """Answer calls of which some were met in the ledger after a doubtful commit; what is not there starts anew.
-
-        Raises LedgerDown.
-        """
-        written = await self._ledger.find_entries(
-            recorded_time,
-            [(c.increment.tenant_id, c.increment.account_id, c.entry_id) for calls in members for c in calls],
-        )
-        states = await self._ledger.read_counters([change.key for change in changes])
-        metrics.fallback("commit_recovered", len(written))
-        settling = Settling(self._counters, self._clock)
-        answers: list[tuple[IncrementCall, IncrementAnswer]] = []
-        for change, calls in zip(changes, members, strict=True):
-            # A counter was changed with all of its entries or with none.
-            if calls[0].entry_id not in written:
-                self._to_exact(calls)
-                continue
-            settling.add(calls, states.get(change.key))
-            answers += [(call, self._answers.allowed(call, used_after=written[call.entry_id])) for call in calls]
-        settling.send()
-        for call, answer in answers:
-            self._end.finish(call, answer)
-
     def _to_exact(self, calls: Sequence[IncrementCall]) -> None:
         metrics.fallback("exact_commit", len(calls))
         for call in calls:
@@ -260,6 +229,7 @@ def _entry_row(call: IncrementCall, counter: int, prefix: int) -> EntryRow:
         entry_id=call.entry_id,
         quantity=increment.quantity,
         prefix=prefix,
+        limit=feature.limit,
         event_time=increment.event_time,
         request_id=increment.request_id or None,
         fingerprint=call.fingerprint,

@@ -24,6 +24,7 @@ from tallygate_server.domain.catalog import FeatureKind
 from tallygate_server.domain.entitlement import AccountState, Reason, decide
 from tallygate_server.errors import (
     FeatureNotMetered,
+    InvalidRequest,
     OutcomeUnknown,
     Overloaded,
     RequestIdReused,
@@ -47,7 +48,7 @@ from tallygate_server.metering.denial_log import DenialLog
 from tallygate_server.metering.exact_commit import ExactCommit
 from tallygate_server.metering.group_commit import GroupCommit
 from tallygate_server.metering.settling import release
-from tallygate_server.storage.ledger import Ledger, LedgerDown, entry_ids
+from tallygate_server.storage.ledger import Ledger, entry_ids
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -136,8 +137,8 @@ class Meter:
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._idle.wait()
-                await self._denials.flush()
-        except (TimeoutError, LedgerDown):
+                await self._denials.drain()
+        except TimeoutError:
             log.warning("meter_closed_with_work_left", calls=self._in_flight, denials=len(self._denials))
         for task in self._tasks:
             task.cancel()
@@ -201,30 +202,42 @@ class Meter:
         self._arrive(call)
 
     def _submit_atomic(self, calls: list[IncrementCall]) -> None:
-        requests = [call.request_key for call in calls if call.increment.request_id]
-        doubled = len(set(requests)) < len(requests)
-        busy = any(key in self._open_requests for key in requests)
         atomic_set = AtomicSet(calls)
         for call in calls:
             call.atomic_set = atomic_set
             call.exact = True
             self._in_flight += 1
             self._idle.clear()
-        if doubled or busy or self._in_flight > self._commit_queue_max:
-            for call in calls:
-                request_id = call.increment.request_id
-                if doubled:
-                    self.finish(call, RequestIdReused(request_id))
-                elif busy:
-                    self.finish(call, RequestInProgress(request_id))
-                else:
-                    self.finish(call, Overloaded("too many increments are waiting"))
-            return
+        error = self._refusal_of_set(calls)
         for call in calls:
+            if error is not None:
+                self.finish(call, error)
+                continue
             if call.increment.request_id:
                 call.fingerprint = fingerprint(call.increment)
                 self._open_requests[call.request_key] = call
             self._arrive(call)
+
+    def _refusal_of_set(self, calls: list[IncrementCall]) -> TallygateError | None:
+        """Return why the set cannot be tried at all; None when it can."""
+        seen: set[RequestKey] = set()
+        for i, call in enumerate(calls):
+            increment, key = call.increment, call.request_key
+            if bool(increment.request_id) is not bool(calls[0].increment.request_id):
+                # What an item without an id was answered could not be said again.
+                return InvalidRequest.of(
+                    f"increments[{i}].request_id", "either all items of an atomic batch have one or none has"
+                )
+            if not increment.request_id:
+                continue
+            if key in seen:
+                return RequestIdReused(increment.request_id)
+            if key in self._open_requests:
+                return RequestInProgress(increment.request_id)
+            seen.add(key)
+        if self._in_flight > self._commit_queue_max:
+            return Overloaded("too many increments are waiting")
+        return None
 
     def _arrive(self, call: IncrementCall) -> None:
         if not self._arrived:
@@ -353,6 +366,7 @@ class Meter:
                     else:
                         self._load(call, ask_redis=False)
             return
+        holding: list[tuple[IncrementCall, int]] = []
         for (_, calls), result in zip(groups, reply, strict=True):
             if result == STALE:
                 for call in calls:
@@ -361,12 +375,21 @@ class Meter:
                 for call in calls:
                     self._to_postgres(call)
             else:
-                self._on_group_held(batch, calls, result)
+                holding += self._on_group_held(batch, calls, result)
+        # Only now, as the last of a batch's calls to end takes the batch out of Redis.
+        for call, used in holding:
+            self._to_postgres(call)
+            if call.increment.accepted and not call.answered:
+                self._answer_accepted(call, used)
 
-    def _on_group_held(self, batch: HoldBatch, calls: list[IncrementCall], result: bytes | list[bytes]) -> None:
+    def _on_group_held(
+        self, batch: HoldBatch, calls: list[IncrementCall], result: bytes | list[bytes]
+    ) -> list[tuple[IncrementCall, int]]:
+        """Go on with the calls that hold nothing; return the others, each with what is used and held after it."""
         committed, held, codes = int(result[0]), int(result[1]), result[2]
         assert isinstance(codes, bytes)
         group: HoldGroup | None = None
+        holding: list[tuple[IncrementCall, int]] = []
         for call, code in zip(calls, codes, strict=True):
             if code == HELD:
                 if group is None:
@@ -375,9 +398,7 @@ class Meter:
                 group.calls += 1
                 call.hold = group
                 held += call.increment.quantity
-                self._to_postgres(call)
-                if call.increment.accepted:
-                    self._answer_accepted(call, committed, held)
+                holding.append((call, committed + held))
             elif (
                 code == EXHAUSTED and call.feature is not None and call.feature.entitlement.kind is FeatureKind.COUNTER
             ):
@@ -386,6 +407,7 @@ class Meter:
             else:
                 metrics.fallback("contended")
                 self._to_postgres(call)
+        return holding
 
     def _validate(self, calls: list[IncrementCall]) -> None:
         """Compare revisions for calls that take no hold."""
@@ -476,7 +498,7 @@ class Meter:
             self._validated_in_set(call)
             return
         if not self._ledger.up and not (call.increment.accepted and call.hold is not None):
-            self._fail(call, StoreUnavailable("usage cannot be recorded just now"))
+            self.give_up(call)
             return
         if call.exact or call.increment.quantity < 0:
             self._exact.take(call)
@@ -489,7 +511,9 @@ class Meter:
         if call.answered:
             return
         atomic_set.waiting -= 1
-        if atomic_set.waiting == 0:
+        if not self._ledger.up:
+            self.give_up(call)
+        elif atomic_set.waiting == 0:
             self._exact.take(atomic_set)
 
     def _deny(self, call: IncrementCall, reason: Reason, *, used: int, held: int) -> None:
@@ -504,9 +528,9 @@ class Meter:
             self._denials.take(self._answers.denial_row(call, reason, used, self._clock.now()))
         self.finish(call, self._answers.denial(call, reason, used=used, held=held))
 
-    def _answer_accepted(self, call: IncrementCall, committed: int, held: int) -> None:
+    def _answer_accepted(self, call: IncrementCall, used_after: int) -> None:
         call.entry_id = self._answers.next_entry_id()
-        answer = self._answers.allowed(call, used_after=committed + held)
+        answer = self._answers.allowed(call, used_after=used_after)
         call.answered = True
         metrics.increment(answer)
         call.done(answer)
@@ -520,9 +544,9 @@ class Meter:
             return
         self.finish(call, error)
 
-    def give_up(self, call: IncrementCall, *, doubtful: bool) -> None:
-        """Answer that Postgres is away; `doubtful` when the call may have been counted all the same."""
-        if doubtful:
+    def give_up(self, call: IncrementCall) -> None:
+        """Answer that Postgres is away, or, where an attempt was lost in the middle, that the outcome is not known."""
+        if call.doubtful:
             # Its hold stays until the sweeper has asked the ledger.
             self._fail(
                 call, OutcomeUnknown("whether this call was counted is not known: retry with the same request_id")

@@ -76,6 +76,8 @@ class EntryRow:
     quantity: int
     prefix: int
     """Sum of the group's quantities of this counter up to and including this entry."""
+    limit: int
+    """What the caller is told: a soft limit too, and one's own where calls of a group saw different ones."""
     event_time: datetime | None
     request_id: str | None
     fingerprint: int
@@ -104,6 +106,7 @@ class RequestRow:
     reset_time: datetime | None
     plan_key: str
     revision: int
+    recorded_time: datetime
 
 
 @dataclass(slots=True)
@@ -128,7 +131,9 @@ class ExactEntry:
     """One ledger entry whose place is known, as the exact commit writes it."""
 
     key: CounterKey
+    period_end: datetime | None
     entry_id: int
+    recorded_time: datetime
     quantity: int
     used_after: int
     limit: int
@@ -184,11 +189,16 @@ counted AS MATERIALIZED (
     JOIN changed USING (tenant_id, account_id, feature_key, period_kind, period_start)
 )"""
 
-_ENTRIES: Final = """
+# An increment counts in the period of the moment when it was placed; recorded a little later, perhaps beyond the
+# period's end (or, where the clock stepped back, before its start), it still happened within.
+_WITHIN_PERIOD: Final = "GREATEST(LEAST({1}, {0}.period_end - interval '1 microsecond'), {0}.period_start)"
+
+_ENTRIES: Final = f"""
 entry AS MATERIALIZED (
     SELECT * FROM unnest(
-        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::timestamptz[], $15::text[], $16::text[]
-    ) AS t(ordinal, entry_id, quantity, prefix, event_time, request_id, dimensions)
+        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::timestamptz[], $15::text[], $16::text[],
+        $17::bigint[]
+    ) AS t(ordinal, entry_id, quantity, prefix, event_time, request_id, dimensions, limit_quantity)
 ),
 written AS (
     INSERT INTO usage_entries (
@@ -197,8 +207,8 @@ written AS (
     )
     SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
         counted.period_kind, counted.period_start, entry.quantity,
-        counted.used_quantity - counted.total + entry.prefix, counted.limit_quantity,
-        COALESCE(entry.event_time, $1::timestamptz), entry.request_id, entry.dimensions::jsonb
+        counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity,
+        COALESCE(entry.event_time, {_WITHIN_PERIOD.format("counted", "$1::timestamptz")}), entry.request_id, entry.dimensions::jsonb
     FROM entry
     JOIN counted USING (ordinal)
 )"""
@@ -210,11 +220,11 @@ requested AS (
         limit_quantity, thresholds, reset_time, plan_key, revision, recorded_time
     )
     SELECT counted.tenant_id, counted.account_id, entry.request_id, more.fingerprint, more.reason, entry.entry_id,
-        entry.quantity, counted.used_quantity - counted.total + entry.prefix, counted.limit_quantity,
+        entry.quantity, counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity,
         more.thresholds, counted.period_end, more.plan_key, more.revision, $1::timestamptz
     FROM entry
     JOIN counted USING (ordinal)
-    JOIN unnest($11::bigint[], $17::bigint[], $18::smallint[], $19::text[], $20::text[], $21::bigint[])
+    JOIN unnest($11::bigint[], $18::bigint[], $19::smallint[], $20::text[], $21::text[], $22::bigint[])
         AS more(entry_id, fingerprint, reason, thresholds, plan_key, revision) USING (entry_id)
     WHERE entry.request_id IS NOT NULL
 )"""
@@ -233,23 +243,17 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
 JOIN usage_counters AS c USING (tenant_id, account_id, feature_key, period_kind, period_start)
 """
 
-_MAKE_COUNTERS: Final = """
-INSERT INTO usage_counters (
+# Locks in the order of the arrays, which is that of the group commit; whoever first locks what is there and then
+# makes what is missing, or sorts by the database's collation, waits in a circle with it sooner or later.
+_LOCK_COUNTERS: Final = """
+INSERT INTO usage_counters AS c (
     tenant_id, account_id, feature_key, period_kind, period_start, period_end, used_quantity, version,
     limit_quantity
 )
 SELECT *, 0, 0, -1
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
-ON CONFLICT DO NOTHING
-"""
-
-_LOCK_COUNTERS: Final = """
-SELECT c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.version
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-    AS k(tenant_id, account_id, feature_key, period_kind, period_start)
-JOIN usage_counters AS c USING (tenant_id, account_id, feature_key, period_kind, period_start)
-ORDER BY 1, 2, 3, 4, 5
-FOR UPDATE OF c
+ON CONFLICT (tenant_id, account_id, feature_key, period_kind, period_start) DO UPDATE SET version = c.version
+RETURNING tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, version
 """
 
 _SET_COUNTERS: Final = """
@@ -269,24 +273,25 @@ JOIN usage_requests AS r USING (tenant_id, account_id, request_id)
 
 _FIND_ENTRIES: Final = """
 SELECT e.entry_id, e.used_after
-FROM unnest($2::text[], $3::text[], $4::bigint[]) AS k(tenant_id, account_id, entry_id)
-JOIN usage_entries AS e USING (tenant_id, account_id, entry_id)
-WHERE e.recorded_time = $1
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[])
+    AS k(tenant_id, account_id, entry_id, recorded_time)
+JOIN usage_entries AS e USING (tenant_id, account_id, entry_id, recorded_time)
 """
 
-_INSERT_ENTRIES: Final = """
+_INSERT_ENTRIES: Final = f"""
 INSERT INTO usage_entries (
     tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
     limit_quantity, event_time, request_id, dimensions, recorded_time
 )
 SELECT k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start, k.entry_id, k.quantity,
-    k.used_after, k.limit_quantity, COALESCE(k.event_time, $1), k.request_id, k.dimensions::jsonb, $1
+    k.used_after, k.limit_quantity, COALESCE(k.event_time, {_WITHIN_PERIOD.format("k", "k.recorded_time")}),
+    k.request_id, k.dimensions::jsonb, k.recorded_time
 FROM unnest(
-    $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::bigint[],
-    $10::bigint[], $11::timestamptz[], $12::text[], $13::text[]
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[]
 ) AS k(
     tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
-    limit_quantity, event_time, request_id, dimensions
+    limit_quantity, event_time, request_id, dimensions, recorded_time, period_end
 )
 """
 
@@ -295,10 +300,10 @@ INSERT INTO usage_requests (
     tenant_id, account_id, request_id, fingerprint, reason, entry_id, quantity, used_quantity, limit_quantity,
     thresholds, reset_time, plan_key, revision, recorded_time
 )
-SELECT *, $1
+SELECT *
 FROM unnest(
-    $2::text[], $3::text[], $4::text[], $5::bigint[], $6::smallint[], $7::bigint[], $8::bigint[], $9::bigint[],
-    $10::bigint[], $11::text[], $12::timestamptz[], $13::text[], $14::bigint[]
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::text[], $11::timestamptz[], $12::text[], $13::bigint[], $14::timestamptz[]
 )
 """
 
@@ -316,6 +321,7 @@ FROM unnest(
     tenant_id, account_id, entry_id, recorded_time, feature_key, quantity, reason, used_quantity,
     limit_quantity, event_time, request_id
 )
+ON CONFLICT DO NOTHING
 """
 
 _FORGET_REQUESTS: Final = """
@@ -413,6 +419,7 @@ class Ledger:
             [entry.event_time for entry in entries],
             [entry.request_id for entry in entries],
             [entry.dimensions for entry in entries],
+            [entry.limit for entry in entries],
         ]
         if with_requests:
             arguments += [
@@ -442,7 +449,7 @@ class Ledger:
     async def exact(self) -> AsyncIterator[ExactTransaction]:
         """Open a transaction that locks counters, looks, and then writes.
 
-        Raises DuplicateRow, LedgerDown (nothing written) or LedgerLost (not known).
+        Raises DuplicateRow, GroupRefused, LedgerDown (nothing written) or LedgerLost (not known).
         """
         entered = False
         try:
@@ -454,22 +461,16 @@ class Ledger:
         except CONNECTION_ERRORS as error:
             self._note_broken(error)
             raise (LedgerLost if entered else LedgerDown)(str(error)) from error
+        except asyncpg.PostgresError as error:
+            raise GroupRefused(type(error).__name__) from error
 
     async def read_counters(self, keys: Sequence[CounterKey]) -> dict[CounterKey, CounterState]:
         """Return the counters that have a row; raises LedgerDown."""
         rows = await self._fetch(_READ_COUNTERS, *_columns(keys))
         return {CounterKey(*row[:5]): CounterState(row[5], row[6]) for row in rows}
 
-    async def find_entries(
-        self, recorded_time: datetime, entries: Sequence[tuple[TenantId, AccountId, int]]
-    ) -> dict[int, int]:
-        """Return used_after by entry id, for those entries that were written at this time; raises LedgerDown."""
-        tenant_ids, account_ids, entry_ids = zip(*entries, strict=True)
-        rows = await self._fetch(_FIND_ENTRIES, recorded_time, tenant_ids, account_ids, entry_ids)
-        return {row[0]: row[1] for row in rows}
-
     async def write_denials(self, denials: Sequence[DenialRow]) -> None:
-        """Record denied increments; raises LedgerDown."""
+        """Record denied increments, those that are recorded already excepted; raises LedgerDown."""
         await self._fetch(_INSERT_DENIALS, *_denial_columns(denials))
 
     async def forget_requests(self, before: datetime, rows_max: int) -> int:
@@ -554,11 +555,13 @@ class ExactTransaction:
     ) -> dict[CounterKey, CounterState]:
         """Lock the counters (key, period end) in key order, making those that are missing; return their state."""
         columns = _columns(key for key, _ in counters)
-        rows = await self._connection.fetch(_LOCK_COUNTERS, *columns)
-        if len(rows) < len(counters):
-            await self._connection.execute(_MAKE_COUNTERS, *columns, [end for _, end in counters])
-            rows = await self._connection.fetch(_LOCK_COUNTERS, *columns)
+        rows = await self._connection.fetch(_LOCK_COUNTERS, *columns, [end for _, end in counters])
         return {CounterKey(*row[:5]): CounterState(row[5], row[6]) for row in rows}
+
+    async def find_entries(self, entries: Sequence[tuple[TenantId, AccountId, int, datetime | None]]) -> dict[int, int]:
+        """Return used_after by entry id, for those of the entries (with their recorded time) that are written."""
+        rows = await self._connection.fetch(_FIND_ENTRIES, *zip(*entries, strict=True))
+        return {row[0]: row[1] for row in rows}
 
     async def find_requests(
         self, requests: Sequence[tuple[TenantId, AccountId, str]]
@@ -572,7 +575,6 @@ class ExactTransaction:
 
     async def write(
         self,
-        recorded_time: datetime,
         *,
         counters: Sequence[tuple[CounterKey, int, int]],
         entries: Sequence[ExactEntry],
@@ -591,7 +593,6 @@ class ExactTransaction:
         if entries:
             await connection.execute(
                 _INSERT_ENTRIES,
-                recorded_time,
                 *_columns(entry.key for entry in entries),
                 *_attributes(
                     entries,
@@ -602,12 +603,13 @@ class ExactTransaction:
                     "event_time",
                     "request_id",
                     "dimensions",
+                    "recorded_time",
+                    "period_end",
                 ),
             )
         if requests:
             await connection.execute(
                 _INSERT_REQUESTS,
-                recorded_time,
                 *_attributes(
                     requests,
                     "tenant_id",
@@ -623,6 +625,7 @@ class ExactTransaction:
                     "reset_time",
                     "plan_key",
                     "revision",
+                    "recorded_time",
                 ),
             )
         if denials:

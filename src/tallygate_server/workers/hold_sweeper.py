@@ -6,7 +6,6 @@ that comes even later is still checked by Postgres, so ending a hold early can n
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -15,8 +14,6 @@ from tallygate_server.clock import Clock
 from tallygate_server.counters import keys
 from tallygate_server.counters.connection import RedisCommandError, RedisUnavailable
 from tallygate_server.counters.counters import COUNTER_TTL_MS_MAX, Counters, Settlement
-from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.hot_accounts import EPOCH, from_ms
 from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
 from tallygate_server.telemetry import metrics
 
@@ -78,8 +75,4 @@ class HoldSweeper:
 
 def ledger_key(counter_key: str) -> CounterKey:
     """Return the ledger's key of a Redis counter key."""
-    account, rest = counter_key.removeprefix("tg:{").split("}:", 1)
-    tenant_id, account_id = account.split("/", 1)
-    feature_key, period_kind, start_ms = rest.rsplit(":", 2)
-    start: datetime = from_ms(int(start_ms)) if int(start_ms) else EPOCH
-    return CounterKey(TenantId(tenant_id), AccountId(account_id), feature_key, period_kind, start.astimezone(UTC))
+    return CounterKey(*keys.parse_counter(counter_key))

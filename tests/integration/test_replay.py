@@ -57,7 +57,7 @@ def replay_of(client: Client, trace: Trace, run: Run, **more: object) -> TraceRe
     )
 
 
-def after(answers: int, act: Callable[[], None]) -> Callable[[Told], None]:
+def after(answers: int, act: Callable[[], object]) -> Callable[[Told], None]:
     """Return a progress that acts once, after so many answers."""
     seen = 0
 

@@ -89,9 +89,9 @@ class Result:
     server_load: float
     """Share of one core that the server used."""
     ratio: float
-    """Calls per second over those of the empty call: the median over the turns."""
+    """Calls per second, or items of batches, over empty calls per second: the median over the turns."""
     cpu_ratio: float
-    """Processor time of the server for an empty call over that for this one."""
+    """Processor time of the server for an empty call over that for this one, or for one item of a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class BenchReport:
                     "calls_per_s": result.calls_per_s,
                     "calls_per_s_min": result.calls_per_s_min,
                     "calls_per_s_max": result.calls_per_s_max,
-                    "items_per_s": result.calls_per_s * max(1, result.scenario.counted_per_call),
+                    "items_per_s": result.calls_per_s * result.scenario.items_per_call,
                     "p50_ms": result.p50_ms,
                     "p99_ms": result.p99_ms,
                     "server_us_per_call": result.server_us,
@@ -380,8 +380,8 @@ def sum_up(slices: dict[Scenario, list[Slice]]) -> list[Result]:
                 postgres_us=cpu.postgres_s * 1e6 / calls,
                 valkey_us=cpu.valkey_s * 1e6 / calls,
                 server_load=cpu.server_s / sum(one.elapsed_s for one in own),
-                ratio=_paired_ratio(own, empty),
-                cpu_ratio=empty_us / server_us if server_us else 0.0,
+                ratio=_paired_ratio(own, empty) * scenario.items_per_call,
+                cpu_ratio=empty_us * scenario.items_per_call / server_us if server_us else 0.0,
             )
         )
     return results

@@ -102,6 +102,11 @@ class Scenario:
         return self.load.processes * self.load.connections * self.streams
 
     @property
+    def items_per_call(self) -> int:
+        """Answers that one call brings."""
+        return BATCH_ITEMS if self.kind == "batch" else 1
+
+    @property
     def counted_per_call(self) -> int:
         """Lines that one call adds to the ledger."""
         if self.kind == "batch":

@@ -38,7 +38,8 @@ TURNS_MIN: Final = 5
 SLICE_S_DEFAULT: Final = 0.9
 SLICE_S_QUICK: Final = 0.3
 PILOT_REQUESTS: Final = 256
-PILOT_BATCHES: Final = 32
+PILOT_BATCHES: Final = 64
+CALLS_MIN: Final = 128
 PILOT_ROUNDS: Final = 2
 SETTLE_TIMEOUT_S: Final = 30.0
 
@@ -226,8 +227,8 @@ class Benchmark:
             calls = self._calls(scenario, self._slice_s / 4)
 
     def _calls(self, scenario: Scenario, seconds: float) -> int:
-        """Return how many calls take about so long; enough for all connections in any case."""
-        return max(scenario.load.in_flight, math.ceil(self._states[scenario].rate * seconds))
+        """Return how many calls take about so long; enough for a few rounds of all connections in any case."""
+        return max(CALLS_MIN, math.ceil(self._states[scenario].rate * seconds))
 
     async def _slice(self, scenario: Scenario, turn: int, calls: int) -> Slice:
         """Make so many calls, and prove that each one did what it should."""
@@ -245,7 +246,7 @@ class Benchmark:
             bodies=[request.SerializeToString() for request in scenario.requests],
             requests=calls,
             connections=scenario.load.connections,
-            streams=scenario.load.streams,
+            streams=scenario.streams,
             directory=self._stand.directory,
         )
         elapsed_s = time.monotonic() - began_s

@@ -133,7 +133,7 @@ def _print_report(report: BenchReport) -> None:
                 for result in sorted(report.results, key=lambda result: result.scenario.transport, reverse=True)
                 if result.scenario.load.name == load
             ),
-            title=f"{load}, 64 calls at a time",
+            title=f"{load}, 64 calls at a time, or 8 batches",
             numeric=(
                 "calls/s", "slices from", "to", "p50 ms", "p99 ms", "server us", "postgres us", "valkey us",
                 "server load", "ratio to empty", "CPU ratio",

@@ -150,6 +150,8 @@ class AccessChecker:
             pending.account = account
             feature = pending.feature = account.feature(check.feature_key, now_ms)
             account_index.setdefault(account.key, len(account_index))
+            # Also for a check that comes round again: its account, as loaded now, may count nothing any more.
+            pending.counter_index = -1
             if feature is not None and feature.metered:
                 pending.counter_index = counter_index.setdefault(feature.counter_key, len(counter_index))
             asked.append(pending)

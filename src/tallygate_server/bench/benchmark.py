@@ -210,9 +210,7 @@ class Benchmark:
                 await self._pilot(scenario)
             for turn, scenario in interleaved(wanted, self._turns):
                 state = self._states[scenario]
-                calls = max(scenario.load.processes * scenario.load.connections * scenario.load.streams,
-                            math.ceil(state.rate * self._slice_s))  # fmt: skip
-                state.slices.append(await self._slice(scenario, turn, calls))
+                state.slices.append(await self._slice(scenario, turn, self._calls(scenario, self._slice_s)))
                 if self._progress is not None:
                     self._progress(scenario)
         finally:
@@ -225,7 +223,11 @@ class Benchmark:
         calls = PILOT_BATCHES if scenario.kind == "batch" else PILOT_REQUESTS
         for _ in range(PILOT_ROUNDS):
             await self._slice(scenario, -1, calls)
-            calls = math.ceil(self._states[scenario].rate * self._slice_s / 4)
+            calls = self._calls(scenario, self._slice_s / 4)
+
+    def _calls(self, scenario: Scenario, seconds: float) -> int:
+        """Return how many calls take about so long; enough for all connections in any case."""
+        return max(scenario.load.in_flight, math.ceil(self._states[scenario].rate * seconds))
 
     async def _slice(self, scenario: Scenario, turn: int, calls: int) -> Slice:
         """Make so many calls, and prove that each one did what it should."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,7 @@ class _Bar:
             TimeRemainingColumn(),
             console=console(err=True),
             transient=True,
+            disable=not sys.stderr.isatty(),
         )
         self.task = self.bar.add_task("starting servers", total=None)
 

@@ -324,17 +324,16 @@ class Meter:
     def _hold(self, calls: list[IncrementCall], now_ms: int) -> None:
         batch = HoldBatch(f"{self._server_id}:{self._next_batch}")
         self._next_batch += 1
-        account_index: dict[int, int] = {}
-        accounts: list[tuple[str, str]] = []
+        account_index: dict[tuple[str, str], int] = {}
         groups: dict[tuple[int, str, int], tuple[CounterHold, list[IncrementCall]]] = {}
         for call in calls:
             account, feature = call.account, call.feature
             assert account is not None
             assert feature is not None
-            index = account_index.get(id(account))
+            expected = (account.key, "*" if call.fresh else account.revision_text)
+            index = account_index.get(expected)
             if index is None:
-                accounts.append((account.key, "*" if call.fresh else account.revision_text))
-                index = account_index[id(account)] = len(accounts)
+                index = account_index[expected] = len(account_index) + 1
             group_key = (index, call.counter_key, feature.limit)
             group = groups.get(group_key)
             if group is None:
@@ -346,7 +345,7 @@ class Meter:
         self._counters.hold_soon(
             batch_id=batch.id,
             deadline_ms=now_ms + self._hold_ttl_ms,
-            accounts=accounts,
+            accounts=list(account_index),
             counters=[hold for hold, _ in listed],
             on_reply=lambda reply: self._on_held(batch, listed, reply),
         )
@@ -367,6 +366,7 @@ class Meter:
                         self._load(call, ask_redis=False)
             return
         holding: list[tuple[IncrementCall, int]] = []
+        hold_groups: dict[str, HoldGroup] = {}
         for (_, calls), result in zip(groups, reply, strict=True):
             if result == STALE:
                 for call in calls:
@@ -375,7 +375,7 @@ class Meter:
                 for call in calls:
                     self._to_postgres(call)
             else:
-                holding += self._on_group_held(batch, calls, result)
+                holding += self._on_group_held(batch, calls, result, hold_groups)
         # Only now, as the last of a batch's calls to end takes the batch out of Redis.
         for call, used in holding:
             self._to_postgres(call)
@@ -383,17 +383,21 @@ class Meter:
                 self._answer_accepted(call, used)
 
     def _on_group_held(
-        self, batch: HoldBatch, calls: list[IncrementCall], result: bytes | list[bytes]
+        self,
+        batch: HoldBatch,
+        calls: list[IncrementCall],
+        result: bytes | list[bytes],
+        hold_groups: dict[str, HoldGroup],
     ) -> list[tuple[IncrementCall, int]]:
         """Go on with the calls that hold nothing; return the others, each with what is used and held after it."""
         committed, held, codes = int(result[0]), int(result[1]), result[2]
         assert isinstance(codes, bytes)
-        group: HoldGroup | None = None
+        group = hold_groups.get(calls[0].counter_key)
         holding: list[tuple[IncrementCall, int]] = []
         for call, code in zip(calls, codes, strict=True):
             if code == HELD:
                 if group is None:
-                    group = HoldGroup(batch)
+                    group = hold_groups[calls[0].counter_key] = HoldGroup(batch)
                     batch.groups += 1
                 group.calls += 1
                 call.hold = group

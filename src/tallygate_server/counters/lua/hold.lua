@@ -11,6 +11,8 @@
 --   h held   x exhausted by what is committed   c contended: only holds stand in the way, Postgres decides
 -- or "s" when the account's revision is another one, "m" when the counter is not known here.
 --
+-- A counter may come more than once in a batch, under different revisions of its account.
+--
 -- Atomic because each quantity must be checked against the sum of everything held before it.
 local batch, deadline, account_count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local fresh = {}
@@ -46,7 +48,8 @@ for i = 1, counter_count do
         end
       end
       if held > held_before then
-        redis.call('HSET', key, 'h', string.format('%.0f', held), 'h:' .. batch, string.format('%.0f', held - held_before))
+        redis.call('HSET', key, 'h', string.format('%.0f', held))
+        redis.call('HINCRBY', key, 'h:' .. batch, string.format('%.0f', held - held_before))
         held_keys[#held_keys + 1] = key
       end
       results[i] = { state[1], string.format('%.0f', held_before), table.concat(codes) }

@@ -82,7 +82,7 @@ docs-check: install
 	$(BIN)/python docs/generate.py --check
 
 tests: install
-	$(BIN)/pytest -n $(TEST_PROCESSES) $(ARGS)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 # ---------------------------------------------------------------- writing
 

@@ -20,6 +20,10 @@ from tallygate_server.embedded import EmbeddedServers
 
 TEMPLATE_DATABASE = "migrated_template"
 
+# Settings of whoever runs the tests must not reach them, nor the processes they start.
+for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
+    del os.environ[_name]
+
 _database_numbers = itertools.count(1)
 
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tallygate_server.domain.identifier import AccountId, TenantId
@@ -96,6 +96,8 @@ class EntitlementChanges:
 
 
 async def _lock(change: EntitlementChange, ordered: Sequence[AccountId]) -> None:
+    # What follows raises revisions itself; the database need not do it.
+    await change.connection.execute(text("SELECT set_config('tallygate.change', 'own', true)"))
     await change.connection.execute(
         select(accounts.c.account_id)
         .where(accounts.c.tenant_id == change.tenant_id, accounts.c.account_id.in_(ordered))

@@ -24,6 +24,7 @@ from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import Database, DatabaseRole, connection_settings
 from tallygate_server.storage.ledger import CONNECTION_ERRORS, Ledger, LedgerDown
 from tallygate_server.subscriptions import Subscriptions
@@ -111,6 +112,12 @@ async def open_service(
         changes = EntitlementChanges(database, counters)
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
         subscriptions = Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock)
+        by_hand = ChangesByHand(database_url, counters.forget_soon)
+        try:
+            await by_hand.start()
+        except CONNECTION_ERRORS as error:
+            raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
+        stack.push_async_callback(by_hand.close)
         hot_accounts = HotAccounts(
             pool=pool,
             counters=counters,

@@ -471,6 +471,7 @@ async def test_a_cancelled_call_is_forgotten_and_its_late_outcome_goes_nowhere(s
         call.cancel()
 
     await eventually(lambda: served.server.in_flight.count == 0)
+    assert served.observed == [(CHECK, "CANCELLED")] * 10
     served.checks.gate.set()
     assert (await served.entitlements.CheckAccess(a_check())).decision == access_pb2.DECISION_ALLOWED
     assert served.server.in_flight.count == 0
@@ -569,7 +570,7 @@ async def test_a_drain_ends_what_outlives_the_grace(flavour: Flavour) -> None:
 
         await served.server.drain(drain_delay_ms=0, grace_ms=100)
 
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         for call in calls:
             refusal = await refused(call)
             assert refusal.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)

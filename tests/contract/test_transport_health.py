@@ -89,7 +89,7 @@ async def test_a_watch_tells_the_status_and_every_change_and_ends_with_the_drain
     await served.server.drain(drain_delay_ms=0, grace_ms=20_000)
 
     assert await statuses(watch) == [NOT_SERVING]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert await watch.code() is grpc.StatusCode.OK
 
 
@@ -127,10 +127,10 @@ async def test_watches_are_bounded_and_checks_are_not(served: Served) -> None:
 
 
 async def test_probes_see_not_serving_while_calls_still_work(served: Served) -> None:
-    drain = asyncio.ensure_future(served.server.drain(drain_delay_ms=300, grace_ms=2_000))
+    drain = asyncio.ensure_future(served.server.drain(drain_delay_ms=60_000, grace_ms=2_000))
     await eventually(lambda: served.server.draining)
 
     assert (await stub(served).Check(asked(""))).status == NOT_SERVING
     served.server.health.set_serving(True)
     assert (await stub(served).Check(asked(""))).status == NOT_SERVING
-    await drain
+    drain.cancel()

@@ -136,6 +136,13 @@ def test_speed_adds_processes_up_where_all_of_them_ran() -> None:
     assert speed_of([one, late]).calls_per_s == pytest.approx(3_000, rel=0.01)
 
 
+def test_speed_of_processes_that_never_ran_together_is_that_of_the_whole_time() -> None:
+    one = sample([index * 1_000 for index in range(100)], [500] * 100)
+    other = sample([200_000 + index * 1_000 for index in range(100)], [500] * 100)
+
+    assert speed_of([one, other]).calls_per_s == pytest.approx(2_000 / 3, rel=0.1)
+
+
 def test_percentiles_and_medians() -> None:
     assert percentile(list(range(1, 101)), 99) == 99
     assert percentile([7], 50) == 7
@@ -169,7 +176,7 @@ def test_every_scenario_has_an_empty_call_to_be_compared_with() -> None:
     for scenario in wanted:
         assert Scenario(transport=scenario.transport, kind="empty", load=scenario.load) in wanted
         assert len(scenario.requests) == scenario.load.processes
-        assert scenario.load.processes * scenario.load.connections * scenario.load.streams == 64
+        assert scenario.load.in_flight == 64
 
 
 def test_no_two_transports_share_an_account() -> None:

@@ -153,6 +153,22 @@ def test_metrics_that_are_named_exist(page: Path) -> None:
     assert set(re.findall(r"(?<![\w/.])tallygate_[a-z_]+\b", _text(page))) <= known | others
 
 
+def test_every_fallback_that_is_counted_is_explained() -> None:
+    """The label is written where it is counted; operators look it up in the table."""
+    sources = "\n".join(_text(path) for path in (ROOT / "src").rglob("*.py"))
+    table = _text(ROOT / "docs/operations.md").split("Paths of `tallygate_fallback_total`")[1].split("### ")[0]
+    listed = {path for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for path in re.findall(r"`(\w+)`", row)}
+
+    assert listed - {"path"} == set(re.findall(r"metrics\.fallback\(\s*\"(\w+)\"", sources))
+
+
+def test_every_job_that_runs_is_explained() -> None:
+    jobs = set(re.findall(r"Job\(\s*name=\"(\w+)\"", _text(ROOT / "src/tallygate_server/app.py")))
+
+    assert jobs
+    assert jobs == set(re.findall(r"^\| `(\w+)` \| \d+ \w+ \|", _text(ROOT / "docs/operations.md"), re.MULTILINE))
+
+
 def test_the_readme_shows_requests_at_all() -> None:
     assert {method for page, _, _, method in _calls() if page == "README.md"} >= {
         "IdentifyAccount",

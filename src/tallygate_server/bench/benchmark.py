@@ -29,7 +29,7 @@ from tallygate_server.bench.scenarios import (
     Scenario,
     scenarios,
 )
-from tallygate_server.bench.stand import Cpu, Stand, TransportKind, fsync_ms, open_stand
+from tallygate_server.bench.stand import Cpu, Stand, TransportKind, fsync_ms, machine_busy_s, open_stand, our_cpu_s
 from tallygate_server.bench.statistics import Speed, interleaved, median, speed_of
 from tallygate_server.client import Client
 
@@ -41,6 +41,9 @@ PILOT_REQUESTS: Final = 256
 PILOT_BATCHES: Final = 32
 PILOT_ROUNDS: Final = 2
 SETTLE_TIMEOUT_S: Final = 30.0
+
+OTHERS_SHARE_MAX: Final = 0.05
+"""Of the machine's processors; beyond it, other programs decide the rates."""
 
 CHECK_FLOOR: Final = 0.7
 CHECK_GOAL: Final = 0.85
@@ -63,6 +66,8 @@ class Slice:
     speed: Speed
     cpu: Cpu
     elapsed_s: float
+    others_s: float = 0.0
+    """Processor time that went to programs outside of the benchmark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,13 @@ class BenchReport:
     ledger_rows_expected: int
     turns: int
     elapsed_s: float
+    others_share: float
+    """Share of all processors that programs outside of the benchmark took during the slices."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the machine was idle enough for the ratios to mean something."""
+        return self.others_share <= OTHERS_SHARE_MAX
 
     @property
     def holds(self) -> bool:
@@ -126,6 +138,7 @@ class BenchReport:
             "versions": self.versions,
             "turns": self.turns,
             "elapsed_s": self.elapsed_s,
+            "others_share": self.others_share,
             "ledger_rows": self.ledger_rows,
             "ledger_rows_expected": self.ledger_rows_expected,
             "results": [
@@ -197,9 +210,7 @@ class Benchmark:
                 await self._pilot(scenario)
             for turn, scenario in interleaved(wanted, self._turns):
                 state = self._states[scenario]
-                calls = max(scenario.load.processes * scenario.load.connections * scenario.load.streams,
-                            math.ceil(state.rate * self._slice_s))  # fmt: skip
-                state.slices.append(await self._slice(scenario, turn, calls))
+                state.slices.append(await self._slice(scenario, turn, self._calls(scenario, self._slice_s)))
                 if self._progress is not None:
                     self._progress(scenario)
         finally:
@@ -212,7 +223,11 @@ class Benchmark:
         calls = PILOT_BATCHES if scenario.kind == "batch" else PILOT_REQUESTS
         for _ in range(PILOT_ROUNDS):
             await self._slice(scenario, -1, calls)
-            calls = math.ceil(self._states[scenario].rate * self._slice_s / 4)
+            calls = self._calls(scenario, self._slice_s / 4)
+
+    def _calls(self, scenario: Scenario, seconds: float) -> int:
+        """Return how many calls take about so long; enough for all connections in any case."""
+        return max(scenario.load.in_flight, math.ceil(self._states[scenario].rate * seconds))
 
     async def _slice(self, scenario: Scenario, turn: int, calls: int) -> Slice:
         """Make so many calls, and prove that each one did what it should."""
@@ -221,6 +236,7 @@ class Benchmark:
         counted_before = await self._counted(scenario)
         answers_before = await server.answers()
         cpu_before = self._stand.cpu(scenario.transport)
+        busy_before_s, ours_before_s = machine_busy_s(), our_cpu_s()
         began_s = time.monotonic()
         samples = await run_h2load(
             self._program,
@@ -236,12 +252,13 @@ class Benchmark:
         await self._expect_counted(scenario, counted_before + calls * scenario.counted_per_call)
         # After the ledger has them all: the commits of ACCEPTED calls belong to the bill.
         cpu = self._stand.cpu(scenario.transport) - cpu_before
+        others_s = machine_busy_s() - busy_before_s - (our_cpu_s() - ours_before_s) - cpu.total_s
         await self._expect_answers(scenario, answers_before, calls)
         await self._verify(scenario)
         speed = speed_of(samples)
         self._states[scenario].rate = speed.calls_per_s
         self.ledger_rows_expected += calls * scenario.counted_per_call
-        return Slice(turn=turn, calls=calls, speed=speed, cpu=cpu, elapsed_s=elapsed_s)
+        return Slice(turn=turn, calls=calls, speed=speed, cpu=cpu, elapsed_s=elapsed_s, others_s=others_s)
 
     async def _verify(self, scenario: Scenario) -> None:
         """Make each process's call once with a real client, which sees the gRPC status and the answer."""
@@ -325,6 +342,8 @@ async def run_benchmark(
     if rows != benchmark.ledger_rows_expected:
         raise BenchError(f"the ledger has {rows:,} lines, and the calls make {benchmark.ledger_rows_expected:,}")
     results = sum_up(slices)
+    measured = [one for own in slices.values() for one in own]
+    processor_s = sum(one.elapsed_s for one in measured) * (psutil.cpu_count() or 1)
     return BenchReport(
         results=results,
         bars=bars_of(results),
@@ -333,6 +352,7 @@ async def run_benchmark(
         ledger_rows_expected=benchmark.ledger_rows_expected,
         turns=turns,
         elapsed_s=time.monotonic() - began_s,
+        others_share=max(0.0, sum(one.others_s for one in measured) / processor_s),
     )
 
 

@@ -63,6 +63,11 @@ class Load:
     streams: int
     """Calls at a time on each connection."""
 
+    @property
+    def in_flight(self) -> int:
+        """Calls at a time on all connections of all processes."""
+        return self.processes * self.connections * self.streams
+
 
 ONE: Final = Load(name="one account", processes=1, connections=4, streams=16)
 SPREAD: Final = Load(name="8 accounts", processes=SPREAD_ACCOUNTS, connections=1, streams=8)

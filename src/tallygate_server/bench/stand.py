@@ -58,6 +58,11 @@ class Cpu:
     postgres_s: float
     valkey_s: float
 
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.server_s + self.postgres_s + self.valkey_s
+
     def __sub__(self, earlier: Cpu) -> Cpu:
         """Return what was used since."""
         return Cpu(
@@ -73,6 +78,18 @@ class Cpu:
             postgres_s=self.postgres_s + other.postgres_s,
             valkey_s=self.valkey_s + other.valkey_s,
         )
+
+
+def machine_busy_s() -> float:
+    """Return the processor seconds that the whole machine has spent working, or was kept from working, so far."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
+def our_cpu_s() -> float:
+    """Return the processor seconds of this process and of the load generators that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,7 @@ class _Bar:
             TimeRemainingColumn(),
             console=console(err=True),
             transient=True,
+            disable=not sys.stderr.isatty(),
         )
         self.task = self.bar.add_task("starting servers", total=None)
 
@@ -106,6 +108,7 @@ def _print_report(report: BenchReport) -> None:
     out.print("  ".join(f"{name} {value}" for name, value in report.versions.items()), style="dim")
     loads = dict.fromkeys(result.scenario.load.name for result in report.results)
     for load in loads:
+        typer.echo()
         print_table(
             (
                 "transport", "call", "calls/s", "slices from", "to", "p50 ms", "p99 ms", "server us", "postgres us",
@@ -130,7 +133,7 @@ def _print_report(report: BenchReport) -> None:
                 for result in sorted(report.results, key=lambda result: result.scenario.transport, reverse=True)
                 if result.scenario.load.name == load
             ),
-            title=f"\n{load}, 64 calls at a time",
+            title=f"{load}, 64 calls at a time",
             numeric=(
                 "calls/s", "slices from", "to", "p50 ms", "p99 ms", "server us", "postgres us", "valkey us",
                 "server load", "ratio to empty", "CPU ratio",
@@ -141,6 +144,12 @@ def _print_report(report: BenchReport) -> None:
         f" call.\nEvery call was answered OK by the server's own count, and the ledger has exactly the"
         f" {report.ledger_rows:,} lines of the calls made."
     )
+    if not report.is_quiet:
+        typer.secho(
+            f"Other programs took {report.others_share:.0%} of the processors: measure again on a quiet machine.",
+            fg="yellow",
+        )
+    typer.echo()
     print_table(
         ("promised ratio", "measured", "floor", "goal", ""),
         (
@@ -153,6 +162,5 @@ def _print_report(report: BenchReport) -> None:
             )
             for bar in report.bars
         ),
-        title="\n",
         numeric=("measured", "floor", "goal"),
     )

@@ -19,6 +19,9 @@ EXIT_ERROR: Final = 2
 
 EXIT_INTERRUPTED: Final = 130
 
+NOT_MIGRATED_STATES: Final = frozenset({"42P01", "42703", "42883", "42704", "22023"})
+"""SQLSTATEs of a table, column, function or role that is not there."""
+
 STACK_LEVEL: Final = "debug"
 """The log level at which the stack of an unexpected error is shown too."""
 
@@ -45,10 +48,7 @@ def explain(error: BaseException) -> Explanation:
     if origin == "tallygate_server":
         return _explain_ours(error)
     if origin in {"asyncpg", "sqlalchemy"}:
-        first_line = str(error).partition("\n")[0].removeprefix("(").strip()
-        return Explanation(
-            sentence=f"the database refused: {first_line}", way_out="`tallygate doctor` looks for the cause"
-        )
+        return _explain_database(error)
     if origin == "alembic":
         return Explanation(
             sentence=f"the database cannot be migrated: {error}",
@@ -61,6 +61,15 @@ def explain(error: BaseException) -> Explanation:
     return Explanation(
         sentence=f"an unexpected {type(error).__name__} ({error}) stopped the command; this is a defect{stack}"
     )
+
+
+def _explain_database(error: BaseException) -> Explanation:
+    """Say what the database said; a part of the schema that is not there yet is the usual cause."""
+    cause: BaseException = getattr(error, "orig", None) or error
+    sentence = f"the database refused: {str(cause).partition(chr(10))[0].strip()}"
+    if getattr(cause, "sqlstate", None) in NOT_MIGRATED_STATES:
+        return Explanation(sentence=sentence, way_out="Bring its schema up to date: tallygate migrate")
+    return Explanation(sentence=sentence, way_out="`tallygate doctor` looks for the cause")
 
 
 def _explain_ours(error: BaseException) -> Explanation:

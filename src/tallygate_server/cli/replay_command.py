@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +239,7 @@ def _progress_bar(total: int, done: int, *, quiet: bool) -> Iterator[Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console(err=True),
-        disable=quiet,
+        disable=quiet or not sys.stderr.isatty(),
         transient=True,
     ) as progress:
         task = progress.add_task("calls", total=total, completed=done, denied=0)

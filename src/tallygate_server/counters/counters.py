@@ -164,6 +164,10 @@ class Counters:
             return False
         return True
 
+    def forget_soon(self, tenant_id: TenantId, account_id: AccountId) -> None:
+        """Make readers ask Postgres about an account that was changed behind the service's back."""
+        scripts.call_soon(self._connection, scripts.FORGET, [keys.account(tenant_id, account_id)], [], _ignore)
+
     async def servers_with_holds(self) -> list[str]:
         """Return the ids of the servers that may have holds."""
         return [server.decode() for server in await self._connection.execute("SMEMBERS", keys.SERVERS)]

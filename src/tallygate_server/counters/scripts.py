@@ -30,7 +30,8 @@ READ = _load("read")
 STORE_SOURCES = _load("store_sources")
 MARK_CHANGING = _load("mark_changing")
 PUBLISH_REVISION = _load("publish_revision")
-ALL = (HOLD, SETTLE, READ, STORE_SOURCES, MARK_CHANGING, PUBLISH_REVISION)
+FORGET = _load("forget")
+ALL = (HOLD, SETTLE, READ, STORE_SOURCES, MARK_CHANGING, PUBLISH_REVISION, FORGET)
 
 Argument = str | bytes | int
 

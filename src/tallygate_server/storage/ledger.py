@@ -191,9 +191,7 @@ counted AS MATERIALIZED (
 
 # An increment counts in the period of the moment when it was placed; recorded a little later, perhaps beyond the
 # period's end (or, where the clock stepped back, before its start), it still happened within.
-_WITHIN_PERIOD: Final = (
-    "GREATEST(LEAST({1}, {0}.period_end - interval '1 microsecond'), {0}.period_start)"
-)
+_WITHIN_PERIOD: Final = "GREATEST(LEAST({1}, {0}.period_end - interval '1 microsecond'), {0}.period_start)"
 
 _ENTRIES: Final = f"""
 entry AS MATERIALIZED (

@@ -59,6 +59,10 @@ def lanes_supported() -> bool:
     return all(hasattr(probe, name) for name in _STATE)
 
 
+_Flight = tuple[float, float, str]
+"""When the call arrived, when the server gives up on it (both on the monotonic clock), and its method."""
+
+
 class NativeServer(native_aio.Server):
     """The native asyncio server, with fast lanes for some methods and a shutdown that waits for them."""
 
@@ -84,8 +88,8 @@ class NativeServer(native_aio.Server):
         self._observe = observe
         self._timeout_ms = timeout_ms
         self._takers: list[Callable[[int, bytes, float | None], bool] | None] = []
-        self._flying: dict[int, float] = {}
-        """Lane calls not answered yet: when the server gives up on each, on the monotonic clock."""
+        self._flying: dict[int, _Flight] = {}
+        """Lane calls not answered yet."""
         self._landed = asyncio.Event()
         self._refusing: Failure | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -143,10 +147,11 @@ class NativeServer(native_aio.Server):
             kind, call_id, method_id, payload, _client_key, details = event
             if kind == EVENT_CANCEL:
                 # The client has left a lane's call: its outcome goes nowhere. The use case runs on.
-                if flying.pop(call_id, None) is None:
+                flight = flying.pop(call_id, None)
+                if flight is None:
                     ordinary.append(event)
                 else:
-                    self._leave(call_id)
+                    self._land(flight, "CANCELLED")
                 continue
             if refusing is not None:
                 front.fail(
@@ -171,8 +176,9 @@ class NativeServer(native_aio.Server):
         timeout_seconds = self._timeout_ms / 1_000
         landed = self._landed
 
-        def answer(call_id: int, started: float, outcome: Any) -> None:
-            if flying.pop(call_id, None) is None:
+        def answer(call_id: int, outcome: Any) -> None:
+            flight = flying.pop(call_id, None)
+            if flight is None:
                 return
             in_flight.count -= 1
             if isinstance(outcome, BaseException):
@@ -183,7 +189,7 @@ class NativeServer(native_aio.Server):
                     code = "OK"
                 except Exception as error:  # noqa: BLE001 - the edge: the caller gets a status, the log the rest
                     code = self._send_error(call_id, error, path)
-            observe(path, code, clock() - started)
+            observe(path, code, clock() - flight[0])
             if not flying:
                 landed.set()
 
@@ -198,17 +204,17 @@ class NativeServer(native_aio.Server):
                 return False
             started = clock()
             # A client's own deadline is kept by the front, which tells us when it has passed.
-            flying[call_id] = started + timeout_seconds if time_remaining is None else _NEVER
+            flying[call_id] = (started, started + timeout_seconds if time_remaining is None else _NEVER, path)
             in_flight.count += 1
             try:
-                start(request, partial(answer, call_id, started))
+                start(request, partial(answer, call_id))
             except TallygateError:
                 # Refused in conversion: nothing was started, and the ordinary way finds the same and says it.
                 del flying[call_id]
                 in_flight.count -= 1
                 return False
             except Exception as error:  # noqa: BLE001 - a defect of ours
-                answer(call_id, started, error)
+                answer(call_id, error)
             return True
 
         return take
@@ -221,24 +227,24 @@ class NativeServer(native_aio.Server):
         return failure.code.name
 
     def _fail_lane(self, call_id: int, failure: Failure) -> None:
-        if self._flying.pop(call_id, None) is not None:
+        flight = self._flying.pop(call_id, None)
+        if flight is not None:
             self._open_front.fail(
-                call_id,
-                failure.code_number,
-                failure.message,
-                trailing_metadata=list(failure.trailing_metadata),
+                call_id, failure.code_number, failure.message, trailing_metadata=list(failure.trailing_metadata)
             )
-            self._leave(call_id)
+            self._land(flight, failure.code.name)
 
-    def _leave(self, _call_id: int) -> None:
+    def _land(self, flight: _Flight, code: str) -> None:
+        started, _deadline, path = flight
         self._in_flight.leave()
+        self._observe(path, code, time.monotonic() - started)
         if not self._flying:
             self._landed.set()
 
     def _sweep(self) -> None:
         """End lane calls that outlived the server's own deadline."""
         now = time.monotonic()
-        late = [call_id for call_id, deadline in self._flying.items() if deadline <= now]
+        late = [call_id for call_id, (_started, deadline, _path) in self._flying.items() if deadline <= now]
         if late:
             failure = failure_of(ServerDeadlineExceeded(self._timeout_ms), method="")
             for call_id in late:

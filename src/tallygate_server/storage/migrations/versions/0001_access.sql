@@ -73,3 +73,32 @@ GRANT SELECT, INSERT, DELETE ON usage_requests TO tallygate_meter;
 -- Numbers the server processes: the middle part of ledger entry ids.
 CREATE SEQUENCE server_nodes AS bigint;
 GRANT USAGE ON SEQUENCE server_nodes TO tallygate_meter;
+
+-- Rows that decide entitlements, when somebody changes them by hand: the account's revision rises all the
+-- same, and the servers are told to forget it. The service's own changes raise revisions themselves and say
+-- so in a setting.
+CREATE FUNCTION note_changed_by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changed record;
+BEGIN
+    IF current_setting('tallygate.change', true) = 'own' THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        changed := OLD;
+    ELSE
+        changed := NEW;
+    END IF;
+    UPDATE accounts SET revision = revision + 1
+    WHERE tenant_id = changed.tenant_id AND account_id = changed.account_id;
+    PERFORM pg_notify('tallygate_changed', changed.tenant_id || '/' || changed.account_id);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER changed_by_hand AFTER INSERT OR UPDATE OR DELETE ON subscriptions
+    FOR EACH ROW EXECUTE FUNCTION note_changed_by_hand();
+CREATE TRIGGER changed_by_hand AFTER INSERT OR UPDATE OR DELETE ON grants
+    FOR EACH ROW EXECUTE FUNCTION note_changed_by_hand();
+CREATE TRIGGER changed_by_hand AFTER UPDATE OF state, time_zone ON accounts
+    FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state OR OLD.time_zone IS DISTINCT FROM NEW.time_zone)
+    EXECUTE FUNCTION note_changed_by_hand();

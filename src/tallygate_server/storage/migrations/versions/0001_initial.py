@@ -42,6 +42,7 @@ def downgrade() -> None:
         """
     )
     op.execute("DROP SEQUENCE server_nodes")
+    op.execute("DROP FUNCTION note_changed_by_hand()")
 
 
 def _statements(sql: str) -> list[str]:

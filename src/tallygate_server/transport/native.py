@@ -140,7 +140,7 @@ class NativeServer(native_aio.Server):
     async def _wait_for_calls(self, grace: float) -> float:
         """Wait until no call is under way, at most `grace` seconds; return what is left of them."""
         began = time.monotonic()
-        tasks = [call.task for call in self._calls.values() if call.task is not None]
+        tasks: list[asyncio.Future[Any]] = [call.task for call in self._calls.values() if call.task is not None]
         if self._flying:
             self._landed.clear()
             tasks.append(asyncio.ensure_future(self._landed.wait()))

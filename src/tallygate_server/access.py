@@ -18,7 +18,7 @@ from tallygate_server.counters.counters import Counters, Settlement
 from tallygate_server.domain.call import Check, CheckAnswer
 from tallygate_server.domain.catalog import FailureMode, Feature
 from tallygate_server.domain.entitlement import Reason, decide
-from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.usage import threshold_percent_reached, threshold_quantity_crossed
 from tallygate_server.errors import RevisionNotReached, StoreUnavailable, TallygateError, Unavailable
 from tallygate_server.gathering import Gathering
@@ -29,7 +29,6 @@ from tallygate_server.hot_accounts import (
     HotFeature,
     Loaded,
     counter_ttl_ms,
-    to_ms,
 )
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
@@ -116,8 +115,7 @@ class AccessChecker:
         if loaded.account is not None:
             mentioned |= set(loaded.account.features(self._clock.now_ms()))
         feature_keys = sorted(mentioned)
-        # A quantity of zero asks how things stand; nothing is exhausted by it.
-        outcomes = await self.check_many([Check(tenant_id, account_id, key, 0) for key in feature_keys])  # type: ignore[arg-type]
+        outcomes = await self.check_many([Check(tenant_id, account_id, FeatureKey(key)) for key in feature_keys])
         answers: list[tuple[str, CheckAnswer]] = []
         for feature_key, outcome in zip(feature_keys, outcomes, strict=True):
             if isinstance(outcome, TallygateError):
@@ -160,6 +158,8 @@ class AccessChecker:
             pending.account = account
             feature = pending.feature = account.feature(check.feature_key, now_ms)
             account_index.setdefault(account.key, len(account_index))
+            # Also for a check that comes round again: its account, as loaded now, may count nothing any more.
+            pending.counter_index = -1
             if feature is not None and feature.metered:
                 pending.counter_index = counter_index.setdefault(feature.counter_key, len(counter_index))
             asked.append(pending)
@@ -416,15 +416,15 @@ class AccessChecker:
                 )
         if not reason.allows:
             answer.upgrade_url = self._upgrade_link(check)
-            answer.cache_ttl_ms = self._cache_ttl(feature, CACHE_TTL_DENIED_MS)
+            answer.cache_ttl_ms = self._cache_ttl(account, feature, CACHE_TTL_DENIED_MS)
         elif not feature.metered and not stale:
-            answer.cache_ttl_ms = self._cache_ttl(feature, CACHE_TTL_MS_MAX)
+            answer.cache_ttl_ms = self._cache_ttl(account, feature, CACHE_TTL_MS_MAX)
         return answer
 
-    def _cache_ttl(self, feature: HotFeature, longest_ms: int) -> int:
-        """Return for how long the answer may be kept: never beyond a grace end or a reset."""
+    def _cache_ttl(self, account: HotAccount, feature: HotFeature, longest_ms: int) -> int:
+        """Return for how long the answer may be kept: never beyond a reset, or an end or start of any source."""
         now_ms = self._clock.now_ms()
-        ends_ms = to_ms(feature.entitlement.grace_end_time)
+        ends_ms = account.expire_ms
         if feature.metered:
             ends_ms = min(ends_ms, feature.period_end_ms)
         return longest_ms if ends_ms == NEVER_MS else max(0, min(longest_ms, ends_ms - now_ms))

@@ -109,6 +109,11 @@ class HotAccount:
         self._resolution: Resolution | None = None
         self._features: dict[str, HotFeature] = {}
 
+    @property
+    def expire_ms(self) -> int:
+        """Until when what was resolved last is true, whatever is written meanwhile."""
+        return self._expire_ms
+
     def feature(self, feature_key: str, now_ms: int) -> HotFeature | None:
         """Return the account's right to the feature now, with the counter of the current period; None for none."""
         # Also when the clock stepped back: a resolution says nothing about the time before it.

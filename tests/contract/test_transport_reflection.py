@@ -81,11 +81,12 @@ async def test_a_client_can_build_every_listed_service_from_what_it_is_told(serv
 
 
 async def test_files_are_found_by_name_symbol_and_extension(served: Served, version: str) -> None:
-    by_name, by_symbol, by_extension, numbers = await ask(
+    by_name, by_symbol, by_method, by_extension, numbers = await ask(
         served,
         version,
         Request(file_by_filename="tallygate/v1/usage_service.proto"),
         Request(file_containing_symbol="tallygate.v1.IncrementRequest.quantity"),
+        Request(file_containing_symbol="tallygate.v1.UsageService.Increment"),
         Request(
             file_containing_extension=reflection_pb2.ExtensionRequest(
                 containing_type="google.protobuf.FieldOptions", extension_number=1159
@@ -96,6 +97,7 @@ async def test_files_are_found_by_name_symbol_and_extension(served: Served, vers
 
     assert "tallygate/v1/usage_service.proto" in files_of(by_name)
     assert "tallygate/v1/usage_service.proto" in files_of(by_symbol)
+    assert "tallygate/v1/usage_service.proto" in files_of(by_method)
     assert "buf/validate/validate.proto" in files_of(by_extension)
     assert 1159 in numbers.all_extension_numbers_response.extension_number
 
@@ -105,6 +107,7 @@ async def test_files_are_found_by_name_symbol_and_extension(served: Served, vers
     [
         Request(file_by_filename="no/such.proto"),
         Request(file_containing_symbol="no.such.Symbol"),
+        Request(file_containing_symbol="tallygate.v1.UsageService.NoSuchMethod"),
         Request(file_containing_symbol=""),
         Request(
             file_containing_extension=reflection_pb2.ExtensionRequest(

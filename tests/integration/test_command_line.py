@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner, Result
 from tallygate_server.app import App
 from tallygate_server.cli import app as command_line
 from tallygate_server.config import Settings
-from tests.support.tallygate_process import ROOT, serving_process, tallygate
+from tests.support.tallygate_process import ROOT, running, serving_process, tallygate
 
 LEKHAK = ROOT / "examples" / "catalogs" / "lekhak.yaml"
 
@@ -225,6 +226,38 @@ async def test_serve_uses_the_given_stores_and_stops_on_ctrl_c(fresh_database: s
     assert server.announced["embedded"] is False
     assert "TENANT_NOT_FOUND" in answered.errors
     assert code == 0
+
+
+async def test_serve_tells_what_to_try(fresh_database: str, fresh_redis: str) -> None:
+    settings = {"TALLYGATE_DATABASE_URL": fresh_database, "TALLYGATE_REDIS_URL": fresh_redis}
+    lines = []
+    async with running("serve", "--port", "0", "--ops-port", "0", settings=settings) as (process, output):
+        async for line in output:
+            lines.append(line.decode().rstrip("\n"))
+            if lines[-1].startswith("Ctrl-C"):
+                break
+        process.send_signal(signal.SIGTERM)
+        code = await process.wait()
+
+    address = lines[0].split()[4]
+    call = """-d '{"tenant_id": "lekhak", "account_id": "alice", "feature_key": "text_rewrite"}'"""
+    assert code == 0
+    assert [line for line in lines if "grpcurl -plaintext" in line] == [
+        f"  grpcurl -plaintext {address} list",
+        f"  grpcurl -plaintext {call} {address} tallygate.v1.EntitlementService/CheckAccess",
+        f"  grpcurl -plaintext {call} {address} tallygate.v1.UsageService/Increment",
+    ]
+
+
+async def test_a_worker_runs_the_jobs_without_serving(fresh_database: str, fresh_redis: str) -> None:
+    settings = {"TALLYGATE_DATABASE_URL": fresh_database, "TALLYGATE_REDIS_URL": fresh_redis}
+    async with running("worker", "--json", settings=settings) as (process, output):
+        announced = json.loads(await output.readline())
+        process.send_signal(signal.SIGINT)
+        code = await process.wait()
+
+    assert (announced["event"], code) == ("working", 0)
+    assert "sweep_holds" in announced["jobs"]
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])

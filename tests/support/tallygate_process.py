@@ -78,22 +78,31 @@ class TallygateProcess:
 
 
 @asynccontextmanager
-async def serving_process(*arguments: str, settings: Mapping[str, str]) -> AsyncIterator[TallygateProcess]:
-    """Start `tallygate serve` with these options and settings; kill it at the end unless it has ended."""
+async def running(
+    *arguments: str, settings: Mapping[str, str]
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """Start a command that runs until it is told to stop; give it and its output, and kill it if it is still there."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tallygate_server", "serve", "--json", "--ops-port", "0", *arguments),
+        *(sys.executable, "-m", "tallygate_server", *arguments),
         env=environ(TALLYGATE_DRAIN_DELAY_MS="0", **settings),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         async with asyncio.timeout(START_TIMEOUT_S):
-            line = await process.stdout.readline()
-        assert line, "the server ended before it served"
-        announced = json.loads(line)
-        yield TallygateProcess(process=process, address=announced["grpc_address"], announced=announced)
+            yield process, process.stdout
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@asynccontextmanager
+async def serving_process(*arguments: str, settings: Mapping[str, str]) -> AsyncIterator[TallygateProcess]:
+    """Start `tallygate serve` with these options and settings; kill it at the end unless it has ended."""
+    async with running("serve", "--json", "--ops-port", "0", *arguments, settings=settings) as (process, output):
+        line = await output.readline()
+        assert line, "the server ended before it served"
+        announced = json.loads(line)
+        yield TallygateProcess(process=process, address=announced["grpc_address"], announced=announced)

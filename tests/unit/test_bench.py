@@ -143,6 +143,12 @@ def test_speed_of_processes_that_never_ran_together_is_that_of_the_whole_time() 
     assert speed_of([one, other]).calls_per_s == pytest.approx(2_000 / 3, rel=0.1)
 
 
+def test_speed_of_calls_that_ended_as_one_is_that_of_the_whole_time() -> None:
+    burst = sample([1_000_000] * 64, [500_000] * 64)
+
+    assert speed_of([burst]).calls_per_s == pytest.approx(128)
+
+
 def test_percentiles_and_medians() -> None:
     assert percentile(list(range(1, 101)), 99) == 99
     assert percentile([7], 50) == 7
@@ -176,7 +182,7 @@ def test_every_scenario_has_an_empty_call_to_be_compared_with() -> None:
     for scenario in wanted:
         assert Scenario(transport=scenario.transport, kind="empty", load=scenario.load) in wanted
         assert len(scenario.requests) == scenario.load.processes
-        assert scenario.load.in_flight == 64
+        assert scenario.in_flight == (8 if scenario.kind == "batch" else 64)
 
 
 def test_no_two_transports_share_an_account() -> None:

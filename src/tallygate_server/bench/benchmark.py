@@ -38,7 +38,8 @@ TURNS_MIN: Final = 5
 SLICE_S_DEFAULT: Final = 0.9
 SLICE_S_QUICK: Final = 0.3
 PILOT_REQUESTS: Final = 256
-PILOT_BATCHES: Final = 32
+PILOT_BATCHES: Final = 64
+CALLS_MIN: Final = 128
 PILOT_ROUNDS: Final = 2
 SETTLE_TIMEOUT_S: Final = 30.0
 
@@ -88,9 +89,9 @@ class Result:
     server_load: float
     """Share of one core that the server used."""
     ratio: float
-    """Calls per second over those of the empty call: the median over the turns."""
+    """Calls per second, or items of batches, over empty calls per second: the median over the turns."""
     cpu_ratio: float
-    """Processor time of the server for an empty call over that for this one."""
+    """Processor time of the server for an empty call over that for this one, or for one item of a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ class BenchReport:
                     "calls_per_s": result.calls_per_s,
                     "calls_per_s_min": result.calls_per_s_min,
                     "calls_per_s_max": result.calls_per_s_max,
-                    "items_per_s": result.calls_per_s * max(1, result.scenario.counted_per_call),
+                    "items_per_s": result.calls_per_s * result.scenario.items_per_call,
                     "p50_ms": result.p50_ms,
                     "p99_ms": result.p99_ms,
                     "server_us_per_call": result.server_us,
@@ -226,8 +227,8 @@ class Benchmark:
             calls = self._calls(scenario, self._slice_s / 4)
 
     def _calls(self, scenario: Scenario, seconds: float) -> int:
-        """Return how many calls take about so long; enough for all connections in any case."""
-        return max(scenario.load.in_flight, math.ceil(self._states[scenario].rate * seconds))
+        """Return how many calls take about so long; enough for a few rounds of all connections in any case."""
+        return max(CALLS_MIN, math.ceil(self._states[scenario].rate * seconds))
 
     async def _slice(self, scenario: Scenario, turn: int, calls: int) -> Slice:
         """Make so many calls, and prove that each one did what it should."""
@@ -245,7 +246,7 @@ class Benchmark:
             bodies=[request.SerializeToString() for request in scenario.requests],
             requests=calls,
             connections=scenario.load.connections,
-            streams=scenario.load.streams,
+            streams=scenario.streams,
             directory=self._stand.directory,
         )
         elapsed_s = time.monotonic() - began_s
@@ -379,8 +380,8 @@ def sum_up(slices: dict[Scenario, list[Slice]]) -> list[Result]:
                 postgres_us=cpu.postgres_s * 1e6 / calls,
                 valkey_us=cpu.valkey_s * 1e6 / calls,
                 server_load=cpu.server_s / sum(one.elapsed_s for one in own),
-                ratio=_paired_ratio(own, empty),
-                cpu_ratio=empty_us / server_us if server_us else 0.0,
+                ratio=_paired_ratio(own, empty) * scenario.items_per_call,
+                cpu_ratio=empty_us * scenario.items_per_call / server_us if server_us else 0.0,
             )
         )
     return results

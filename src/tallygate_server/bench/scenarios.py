@@ -17,6 +17,7 @@ TENANT: Final = "bench"
 COUNTER: Final = "tokens"
 SWITCH: Final = "reports"
 BATCH_ITEMS: Final = 100
+BATCH_STREAMS: Final = 2
 SPREAD_ACCOUNTS: Final = 8
 
 CATALOG: Final = f"""\
@@ -63,11 +64,6 @@ class Load:
     streams: int
     """Calls at a time on each connection."""
 
-    @property
-    def in_flight(self) -> int:
-        """Calls at a time on all connections of all processes."""
-        return self.processes * self.connections * self.streams
-
 
 ONE: Final = Load(name="one account", processes=1, connections=4, streams=16)
 SPREAD: Final = Load(name="8 accounts", processes=SPREAD_ACCOUNTS, connections=1, streams=8)
@@ -94,6 +90,21 @@ class Scenario:
         if self.kind in {"check_counter", "check_boolean"}:
             return CHECK_PATH
         return BATCH_PATH if self.kind == "batch" else INCREMENT_PATH
+
+    @property
+    def streams(self) -> int:
+        """Calls at a time on each connection: batches bring their own crowd."""
+        return BATCH_STREAMS if self.kind == "batch" else self.load.streams
+
+    @property
+    def in_flight(self) -> int:
+        """Calls at a time on all connections of all processes."""
+        return self.load.processes * self.load.connections * self.streams
+
+    @property
+    def items_per_call(self) -> int:
+        """Answers that one call brings."""
+        return BATCH_ITEMS if self.kind == "batch" else 1
 
     @property
     def counted_per_call(self) -> int:

@@ -27,7 +27,7 @@ class Speed:
 def speed_of(samples: Sequence[Sample]) -> Speed:
     """Return rate and percentiles of the calls that ended in the middle of the time in which all processes ran.
 
-    When there was no such time, as in a short slice on a busy machine, the whole time counts.
+    Where there was no such time, or no call ended in it, the whole time counts.
     """
     ends = [
         [start + duration for start, duration in zip(sample.start_us, sample.duration_us, strict=True)]
@@ -39,15 +39,18 @@ def speed_of(samples: Sequence[Sample]) -> Speed:
         began_us = min(min(sample.start_us) for sample in samples)
         ended_us = max(max(process_ends) for process_ends in ends)
     edge_us = (ended_us - began_us) * EDGE_SHARE
-    began_us, ended_us = math.ceil(began_us + edge_us), math.floor(ended_us - edge_us)
-    durations_us = sorted(
-        duration
+    middle = math.ceil(began_us + edge_us), math.floor(ended_us - edge_us)
+    calls = [
+        (end, duration)
         for sample, process_ends in zip(samples, ends, strict=True)
         for end, duration in zip(process_ends, sample.duration_us, strict=True)
-        if began_us <= end < ended_us
-    )
-    if not durations_us:
-        raise ValueError("a slice is too short to have a middle")
+    ]
+    durations_us = sorted(duration for end, duration in calls if middle[0] <= end < middle[1])
+    if durations_us:
+        began_us, ended_us = middle
+    else:
+        # All calls ended as one, as a handful of large batches may.
+        durations_us = sorted(duration for _, duration in calls)
     return Speed(
         calls_per_s=len(durations_us) * 1e6 / (ended_us - began_us),
         p50_ms=percentile(durations_us, 50) / 1_000,

@@ -133,7 +133,7 @@ def _print_report(report: BenchReport) -> None:
                 for result in sorted(report.results, key=lambda result: result.scenario.transport, reverse=True)
                 if result.scenario.load.name == load
             ),
-            title=f"{load}, 64 calls at a time",
+            title=f"{load}, 64 calls at a time, or 8 batches",
             numeric=(
                 "calls/s", "slices from", "to", "p50 ms", "p99 ms", "server us", "postgres us", "valkey us",
                 "server load", "ratio to empty", "CPU ratio",
@@ -141,8 +141,8 @@ def _print_report(report: BenchReport) -> None:
         )  # fmt: skip
     typer.echo(
         f"\nMedians of {report.turns} slices in turns, {report.elapsed_s:.0f} s in all; us are processor time for one"
-        f" call.\nEvery call was answered OK by the server's own count, and the ledger has exactly the"
-        f" {report.ledger_rows:,} lines of the calls made."
+        " call; ratios of batches are by item.\nEvery call was answered OK by the server's own count, and the ledger has"
+        f" exactly the {report.ledger_rows:,} lines of the calls made."
     )
     if not report.is_quiet:
         typer.secho(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 PIPE_WIDTH: Final = 160
 """Columns of a table that no terminal limits."""
 
-NEVER: Final = "never"
 UNLIMITED: Final = -1
 
 
@@ -48,13 +47,10 @@ def print_message(message: Message) -> None:
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Print named values under each other; those without a value are left out."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for name, value in facts:
-        if value not in ("", None):
-            grid.add_row(f"  {name}", str(value))
-    console().print(grid)
+    shown = [(name, str(value)) for name, value in facts if value not in ("", None)]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        typer.echo(f"  {typer.style(name.ljust(width), dim=True)}  {value}")
 
 
 def print_table(
@@ -66,7 +62,12 @@ def print_table(
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console().print(table)
+    out = console()
+    with out.capture() as captured:
+        out.print(table)
+    # The last column is padded like the others, which a pipe has no use for.
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def limit_text(limit: int) -> str:

@@ -71,7 +71,7 @@ class _Answers:
             elif kind == "file_by_filename":
                 self._add_files(response, self._pool.FindFileByName(request.file_by_filename))
             elif kind == "file_containing_symbol":
-                self._add_files(response, self._pool.FindFileContainingSymbol(request.file_containing_symbol))
+                self._add_files(response, self._file_of(request.file_containing_symbol))
             elif kind == "file_containing_extension":
                 extension = request.file_containing_extension
                 message = self._pool.FindMessageTypeByName(extension.containing_type)
@@ -89,6 +89,18 @@ class _Answers:
             response.error_response.error_code = _NOT_FOUND
             response.error_response.error_message = "there is no such thing here"
         return response
+
+    def _file_of(self, symbol: str) -> FileDescriptor:
+        """Return the file that declares the symbol; raise KeyError if there is none."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            # The pool does not know methods by name; `grpcurl describe` asks for them.
+            service_name, _, method_name = symbol.rpartition(".")
+            service = self._pool.FindServiceByName(service_name)
+            if method_name not in service.methods_by_name:
+                raise
+            return service.file
 
     def _add_files(self, response: reflection_pb2.ServerReflectionResponse, wanted: FileDescriptor) -> None:
         """Add the file and everything it imports, so that the asker needs no second question."""

@@ -30,6 +30,7 @@ from tallygate_server.hot_accounts import (
     Loaded,
     counter_ttl_ms,
 )
+from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
@@ -47,7 +48,7 @@ CACHE_TTL_DENIED_MS: Final = 5_000
 class _Pending:
     """One check on its way."""
 
-    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh")
+    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh", "stale")
 
     def __init__(self, check: Check, done: OnAnswer) -> None:
         self.check = check
@@ -56,6 +57,8 @@ class _Pending:
         self.feature: HotFeature | None = None
         self.fresh = False
         self.counter_index = -1
+        self.stale = False
+        """Answered from the cache, without asking anybody whether the account has changed."""
 
 
 class AccessChecker:
@@ -67,10 +70,12 @@ class AccessChecker:
         accounts: HotAccounts,
         counters: Counters,
         ledger: Ledger,
+        epochs: CacheEpochs,
         tenants: TenantDirectory,
         clock: Clock,
     ) -> None:
         """Wire the checker."""
+        self._epochs = epochs
         self._accounts = accounts
         self._counters = counters
         self._ledger = ledger
@@ -121,6 +126,11 @@ class AccessChecker:
     async def close(self) -> None:
         """Wait for what is on its way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def _stale(self) -> bool:
+        """Whether Postgres may know of changes that nobody here has heard of."""
+        return not (self._ledger.up and self._epochs.heard)
 
     # ------------------------------------------------------------------ one tick
 
@@ -286,6 +296,7 @@ class AccessChecker:
             return
         metrics.fallback("check_from_cache")
         pending.account = account
+        pending.stale = True
         pending.feature = account.feature(check.feature_key, self._clock.now_ms())
         if pending.feature is None or not pending.feature.metered:
             self._answer(pending, 0, 0)
@@ -315,7 +326,7 @@ class AccessChecker:
     def _answer(self, pending: _Pending, used: int, held: int) -> None:
         account, feature, check = pending.account, pending.feature, pending.check
         assert account is not None
-        stale = not self._ledger.up
+        stale = pending.stale or self._stale
         if check.min_revision > account.revision:
             self._finish(
                 pending,
@@ -351,7 +362,7 @@ class AccessChecker:
             self._finish(pending, error)
             return
         known = pending.check.feature_key in tenant.features
-        self._finish(pending, self._decided(pending, 0, 0, feature_known=known, stale=not self._ledger.up))
+        self._finish(pending, self._decided(pending, 0, 0, feature_known=known, stale=self._stale))
 
     def _decided(self, pending: _Pending, used: int, held: int, *, feature_known: bool, stale: bool) -> CheckAnswer:
         account, feature, check = pending.account, pending.feature, pending.check

@@ -3,6 +3,7 @@
 Redis is told *before* the commit that the accounts are changing, and their new revision *after* it; in
 between, and for a while after a crash in between, every reader asks Postgres. So a change that was
 answered is seen by every later check on every server, and a server that dies half-way leaves nothing stale.
+Where Redis cannot be told, everything it knows is declared void instead: see `storage/cache_epochs.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ class RevisionMarks(Protocol):
     async def mark_changing(self, tenant_id: TenantId, account_ids: Sequence[AccountId]) -> None:
         """Make every reader ask Postgres about these accounts until a revision is published or time is up."""
 
-    async def publish(self, tenant_id: TenantId, revisions: Mapping[AccountId, int]) -> bool:
+    async def publish(
+        self, tenant_id: TenantId, revisions: Mapping[AccountId, int], *, may_be_cached: bool = True
+    ) -> None:
         """End the change of these accounts and tell readers their new revisions (0: rolled back).
 
-        Returns False when Redis could not be told.
+        Returns when no reader believes an older revision any more, unless the change is none that anybody can have
+        cached: one that was rolled back, or made its accounts.
         """
 
 
@@ -84,26 +88,28 @@ class EntitlementChanges:
         try:
             async with self._database.tenant_transaction(tenant_id) as connection:
                 change = EntitlementChange(tenant_id=tenant_id, connection=connection, actor=actor)
-                await _lock(change, ordered)
+                may_be_cached = await _lock(change, ordered)
                 yield change
                 await _raise_revisions(change, ordered, cause)
                 committing = True
         except BaseException:
             if not committing:
-                await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0))
+                await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0), may_be_cached=False)
             raise
-        await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0) | change.revisions)
+        await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0) | change.revisions, may_be_cached=may_be_cached)
 
 
-async def _lock(change: EntitlementChange, ordered: Sequence[AccountId]) -> None:
+async def _lock(change: EntitlementChange, ordered: Sequence[AccountId]) -> bool:
+    """Lock the accounts in id order; return whether any of them exists."""
     # What follows raises revisions itself; the database need not do it.
     await change.connection.execute(text("SELECT set_config('tallygate.change', 'own', true)"))
-    await change.connection.execute(
+    locked = await change.connection.execute(
         select(accounts.c.account_id)
         .where(accounts.c.tenant_id == change.tenant_id, accounts.c.account_id.in_(ordered))
         .order_by(accounts.c.account_id)
         .with_for_update()
     )
+    return locked.first() is not None
 
 
 async def _raise_revisions(change: EntitlementChange, ordered: Sequence[AccountId], cause: str) -> None:

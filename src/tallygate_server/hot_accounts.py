@@ -8,7 +8,10 @@ and needs no comparison.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -33,6 +36,7 @@ log = structlog.get_logger(__name__)
 NEVER_MS: Final = 1 << 62
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LOADS_AT_ONCE_MAX: Final = 4
+_LOAD_TIMEOUT_SECONDS: Final = 5.0
 _ACCOUNTS_PER_LOAD_MAX: Final = 500
 _PROVISIONS_AT_ONCE_MAX: Final = 4
 
@@ -86,6 +90,7 @@ class HotAccount:
         "_expire_ms",
         "_features",
         "_resolution",
+        "_resolve_ms",
         "key",
         "revision",
         "revision_bytes",
@@ -93,12 +98,13 @@ class HotAccount:
         "sources",
     )
 
-    def __init__(self, sources: AccountSources) -> None:
+    def __init__(self, sources: AccountSources, key: str) -> None:
         self.sources = sources
-        self.key = keys.account(sources.tenant_id, sources.account_id)
+        self.key = key
         self.revision = sources.revision
         self.revision_text = str(sources.revision)
         self.revision_bytes = self.revision_text.encode()
+        self._resolve_ms = NEVER_MS
         self._expire_ms = 0
         self._resolution: Resolution | None = None
         self._features: dict[str, HotFeature] = {}
@@ -110,7 +116,8 @@ class HotAccount:
 
     def feature(self, feature_key: str, now_ms: int) -> HotFeature | None:
         """Return the account's right to the feature now, with the counter of the current period; None for none."""
-        if now_ms >= self._expire_ms:
+        # Also when the clock stepped back: a resolution says nothing about the time before it.
+        if not self._resolve_ms <= now_ms < self._expire_ms:
             self._resolve(now_ms)
         feature = self._features.get(feature_key)
         if feature is not None and feature.metered and not feature.period_start_ms <= now_ms < feature.period_end_ms:
@@ -119,7 +126,7 @@ class HotAccount:
 
     def features(self, now_ms: int) -> dict[str, HotFeature]:
         """Return every feature that any source mentions, by key, each in its current period."""
-        if now_ms >= self._expire_ms:
+        if not self._resolve_ms <= now_ms < self._expire_ms:
             self._resolve(now_ms)
         for feature_key in self._features:
             self.feature(feature_key, now_ms)
@@ -136,6 +143,7 @@ class HotAccount:
 
     def _resolve(self, now_ms: int) -> None:
         self._resolution = resolve(self.sources, from_ms(now_ms))
+        self._resolve_ms = now_ms
         # Truncation may land a fraction of a millisecond early; one more resolution then costs nothing.
         self._expire_ms = to_ms(self._resolution.expire_time)
         self._features = {key: HotFeature(value) for key, value in self._resolution.entitlements.items()}
@@ -169,6 +177,22 @@ OnLoaded = Callable[[Loaded | TallygateError], None]
 Provision = Callable[[TenantId, AccountId], Awaitable[bool]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """The right to store what is read from now on; ends with the next change."""
+
+    key: str
+    token: bytes
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """Who waits for an account that is to be loaded, and the lease under which it may be stored."""
+
+    waiting: list[OnLoaded] = field(default_factory=list)
+    lease: _Lease | None = None
+
+
 class HotAccounts:
     """The process' cache of accounts, and the loader behind it."""
 
@@ -179,19 +203,24 @@ class HotAccounts:
         counters: Counters,
         clock: Clock,
         provision: Provision,
+        postgres_up: Callable[[], bool],
         cache_max: int,
     ) -> None:
-        """Load through a pool of application connections.
+        """Load through a pool of application connections; while Postgres is known to be away, not at all.
 
         `provision` creates an unknown account where its tenant allows that, and raises TenantNotFound.
         """
+        self._postgres_up = postgres_up
+        self._token_prefix = secrets.token_hex(8)
+        self._tokens = itertools.count()
+        counters.on_renamed = self._forget_all
         self._pool = pool
         self._counters = counters
         self._clock = clock
         self._provision = provision
         self._cache: dict[tuple[TenantId, AccountId], HotAccount] = {}
         self._cache_max = cache_max
-        self._wanted: dict[TenantId, dict[AccountId, list[OnLoaded]]] = {}
+        self._wanted: dict[TenantId, dict[AccountId, _Wanted]] = {}
         self._loading: set[asyncio.Task[None]] = set()
         self._tenants_loading: set[TenantId] = set()
         self._loads = asyncio.Semaphore(_LOADS_AT_ONCE_MAX)
@@ -213,8 +242,15 @@ class HotAccounts:
         if ask_redis and self._counters.ready:
             self._spawn(self._load_from_redis(tenant_id, account_id, on_loaded))
             return
+        self._load_from_postgres(tenant_id, account_id, on_loaded, lease=None)
+
+    def _load_from_postgres(
+        self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, lease: _Lease | None
+    ) -> None:
         # A load that is already running may have read before this call came in: it is never joined.
-        self._wanted.setdefault(tenant_id, {}).setdefault(account_id, []).append(on_loaded)
+        wanted = self._wanted.setdefault(tenant_id, {}).setdefault(account_id, _Wanted())
+        wanted.waiting.append(on_loaded)
+        wanted.lease = lease or wanted.lease
         if tenant_id not in self._tenants_loading:
             self._tenants_loading.add(tenant_id)
             self._spawn(self._load_tenant(tenant_id))
@@ -243,17 +279,29 @@ class HotAccounts:
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
 
+    def _forget_all(self) -> None:
+        """Forget every account: their keys have other names from now on."""
+        self._cache.clear()
+
     async def _load_from_redis(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded) -> None:
+        key = self._counters.account_key(tenant_id, account_id)
+        document = token = None
         try:
-            found = await self._counters.sources(keys.account(tenant_id, account_id))
-        except (RedisUnavailable, RedisCommandError):
-            found = None
-        if found is None:
-            self.load_soon(tenant_id, account_id, on_loaded, ask_redis=False)
-            return
-        metrics.account_load("redis")
-        sources = sources_from_document(tenant_id, account_id, found[1])
-        on_loaded(Loaded(self._keep(HotAccount(sources)), fresh=False))
+            document, token = await self._counters.sources(key, f"{self._token_prefix}{next(self._tokens)}")
+        except (RedisUnavailable, RedisCommandError) as error:
+            log.debug("sources_not_read", error=type(error).__name__)
+        if document is not None:
+            try:
+                sources = sources_from_document(tenant_id, account_id, document)
+            except (ValueError, KeyError, TypeError):
+                # Written by another release, perhaps: Postgres has them in our own spelling.
+                log.warning("sources_not_understood", tenant_id=tenant_id)
+            else:
+                metrics.account_load("redis")
+                on_loaded(Loaded(self._keep(HotAccount(sources, key)), fresh=False))
+                return
+        lease = _Lease(key, token) if token is not None else None
+        self._load_from_postgres(tenant_id, account_id, on_loaded, lease=lease)
 
     async def _load_tenant(self, tenant_id: TenantId) -> None:
         try:
@@ -267,56 +315,57 @@ class HotAccounts:
         finally:
             self._tenants_loading.discard(tenant_id)
 
-    async def _load_batch(self, tenant_id: TenantId, batch: dict[AccountId, list[OnLoaded]]) -> None:
+    async def _load_batch(self, tenant_id: TenantId, batch: dict[AccountId, _Wanted]) -> None:
         try:
             documents = await self._read(tenant_id, list(batch))
-        except TallygateError as error:
-            for waiting in batch.values():
-                _tell(waiting, error)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear something, whatever went wrong.
+            for wanted in batch.values():
+                _tell(wanted.waiting, _as_unavailable(error))
             return
-        for account_id, waiting in batch.items():
+        for account_id, wanted in batch.items():
             if account_id in documents:
-                self._found(tenant_id, account_id, documents[account_id], waiting)
+                self._found(tenant_id, account_id, documents[account_id], wanted)
             else:
-                self._spawn(self._provision_and_load(tenant_id, account_id, waiting))
+                self._spawn(self._provision_and_load(tenant_id, account_id, wanted))
 
-    async def _provision_and_load(self, tenant_id: TenantId, account_id: AccountId, waiting: list[OnLoaded]) -> None:
+    async def _provision_and_load(self, tenant_id: TenantId, account_id: AccountId, wanted: _Wanted) -> None:
         try:
             async with self._provisions:
                 exists = await self._provision(tenant_id, account_id)
             documents = await self._read(tenant_id, [account_id]) if exists else {}
-        except TallygateError as error:
-            _tell(waiting, error)
-            return
-        except Exception:
-            log.exception("provision_failed", tenant_id=tenant_id)
-            _tell(waiting, StoreUnavailable("the account could not be created just now"))
+        except Exception as error:  # noqa: BLE001 - as above.
+            _tell(wanted.waiting, _as_unavailable(error))
             return
         if account_id in documents:
-            self._found(tenant_id, account_id, documents[account_id], waiting)
+            self._found(tenant_id, account_id, documents[account_id], wanted)
         else:
-            _tell(waiting, Loaded(None, fresh=True))
+            _tell(wanted.waiting, Loaded(None, fresh=True))
 
     async def _read(self, tenant_id: TenantId, account_ids: list[AccountId]) -> dict[AccountId, tuple[int, str]]:
+        if not self._postgres_up():
+            raise StoreUnavailable("entitlements cannot be read just now")
         try:
-            async with self._pool.acquire() as connection:
+            async with asyncio.timeout(_LOAD_TIMEOUT_SECONDS), self._pool.acquire() as connection:
                 return await read_documents(connection, tenant_id, account_ids)
         except CONNECTION_ERRORS as error:
             raise StoreUnavailable("entitlements cannot be read just now") from error
 
-    def _found(
-        self, tenant_id: TenantId, account_id: AccountId, document: tuple[int, str], waiting: list[OnLoaded]
-    ) -> None:
+    def _found(self, tenant_id: TenantId, account_id: AccountId, document: tuple[int, str], wanted: _Wanted) -> None:
         revision, text = document
-        metrics.account_load("postgres")
-        account = self._keep(HotAccount(sources_from_document(tenant_id, account_id, text)))
-        if self._counters.ready:
-            self._spawn(self._store(account.key, revision, text))
-        _tell(waiting, Loaded(account, fresh=True))
-
-    async def _store(self, account_key: str, revision: int, text: str) -> None:
         try:
-            await self._counters.store_sources(account_key, revision, text)
+            sources = sources_from_document(tenant_id, account_id, text)
+        except Exception as error:  # noqa: BLE001 - one account that makes no sense must not stop the others.
+            _tell(wanted.waiting, _as_unavailable(error))
+            return
+        metrics.account_load("postgres")
+        account = self._keep(HotAccount(sources, self._counters.account_key(tenant_id, account_id)))
+        if wanted.lease is not None:
+            self._spawn(self._store(wanted.lease, revision, text))
+        _tell(wanted.waiting, Loaded(account, fresh=True))
+
+    async def _store(self, lease: _Lease, revision: int, text: str) -> None:
+        try:
+            await self._counters.store_sources(lease.key, lease.token, revision, text)
         except (RedisUnavailable, RedisCommandError) as error:
             log.debug("sources_not_stored", error=str(error))
 
@@ -331,6 +380,13 @@ class HotAccounts:
         if len(self._cache) > self._cache_max:
             del self._cache[next(iter(self._cache))]
         return account
+
+
+def _as_unavailable(error: Exception) -> TallygateError:
+    if isinstance(error, TallygateError):
+        return error
+    log.error("load_failed", error=str(error), exc_info=error)
+    return StoreUnavailable("the account could not be loaded just now")
 
 
 def _tell(waiting: list[OnLoaded], loaded: Loaded | TallygateError) -> None:

@@ -24,6 +24,8 @@ from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import Database, DatabaseRole, connection_settings
 from tallygate_server.storage.ledger import CONNECTION_ERRORS, Ledger, LedgerDown
@@ -98,18 +100,19 @@ async def open_service(
         except (LedgerDown, *CONNECTION_ERRORS) as error:
             raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
         stack.callback(pool.terminate)
-        redis = RedisConnection(
-            redis_url,
-            timeout_ms=limits.redis_timeout_ms,
-            on_connected=lambda connection: Counters.prepare(connection, server_id),
-        )
-        await redis.start()
-        stack.push_async_callback(redis.close)
+        counters = Counters(redis_url, timeout_ms=limits.redis_timeout_ms, server_id=server_id)
+        epochs = CacheEpochs(database_url, on_begun=counters.begin_epoch, on_silence=ledger.doubt)
+        stack.push_async_callback(epochs.close)
+        try:
+            await epochs.start()
+        except CONNECTION_ERRORS as error:
+            raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
+        await counters.connection.start()
+        stack.push_async_callback(counters.connection.close)
         database = Database(database_url)
         stack.push_async_callback(database.close)
-        counters = Counters(redis, server_id)
         tenants = TenantDirectory(database, clock)
-        changes = EntitlementChanges(database, counters)
+        changes = EntitlementChanges(database, FencedMarks(counters, epochs))
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
         subscriptions = Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock)
         by_hand = ChangesByHand(database_url, counters.forget_soon)
@@ -123,10 +126,13 @@ async def open_service(
             counters=counters,
             clock=clock,
             provision=accounts.provision,
+            postgres_up=lambda: ledger.up,
             cache_max=limits.snapshot_cache_max,
         )
         stack.push_async_callback(hot_accounts.close)
-        checker = AccessChecker(accounts=hot_accounts, counters=counters, ledger=ledger, tenants=tenants, clock=clock)
+        checker = AccessChecker(
+            accounts=hot_accounts, counters=counters, ledger=ledger, epochs=epochs, tenants=tenants, clock=clock
+        )
         stack.push_async_callback(checker.close)
         meter = Meter(
             accounts=hot_accounts,
@@ -155,7 +161,7 @@ async def open_service(
             server_id=server_id,
             clock=clock,
             database=database,
-            redis=redis,
+            redis=counters.connection,
             counters=counters,
             ledger=ledger,
             tenants=tenants,

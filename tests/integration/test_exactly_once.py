@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ async def pair(acme_database: str, fresh_redis: str) -> AsyncIterator[list[Servi
         yield running
 
 
-async def count(service: Service, feature_key: str = "words", quantity: int = 1, **more: object) -> IncrementAnswer:
+async def count(service: Service, feature_key: str = "words", quantity: int = 1, **more: Any) -> IncrementAnswer:
     return await service.meter.increment(an_increment(feature_key, quantity, **more))
 
 

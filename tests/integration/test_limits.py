@@ -37,9 +37,7 @@ CALLERS = 200
 Outcomes = list[IncrementAnswer | TallygateError]
 
 
-async def race(
-    running: list[Service], feature_key: str, quantities: Callable[[int, int], int | None]
-) -> Outcomes:
+async def race(running: list[Service], feature_key: str, quantities: Callable[[int, int], int | None]) -> Outcomes:
     """Let 200 callers increment, spread over the servers, until their quantities run out (None)."""
     outcomes: Outcomes = []
 
@@ -241,10 +239,7 @@ async def test_a_limit_of_zero_lets_nothing_through(acme_database: str, fresh_re
 async def test_the_largest_limit_is_kept_to_the_unit(acme_database: str, fresh_redis: str) -> None:
     async with services(acme_database, fresh_redis, 2) as running:
         filled = await asyncio.gather(
-            *(
-                running[i % 2].meter.increment_many([an_increment("much", 10**12)] * 111, atomic=False)
-                for i in range(9)
-            )
+            *(running[i % 2].meter.increment_many([an_increment("much", 10**12)] * 111, atomic=False) for i in range(9))
         )
         last = await race(running, "much", lambda _caller, n: 10**12 - 1 if n < 1 else None)
         rest = await outcome_of(running[0], an_increment("much", 10**12))

@@ -1,4 +1,4 @@
-"""Concurrent increments on two servers look like one after the other on one, and the check can tell when they do not."""
+"""Concurrent increments on two servers look like one after the other on one; the check can tell when they do not."""
 
 from __future__ import annotations
 
@@ -177,8 +177,6 @@ def test_every_history_of_one_counter_is_accepted(drawn: list[tuple[int, int, in
     history, total = [], 0
     for instant, (quantity, before, after) in enumerate(drawn):
         total += quantity
-        history.append(
-            Step(start_ns=instant - before, end_ns=instant + after, quantity=quantity, used_after=total)
-        )
+        history.append(Step(start_ns=instant - before, end_ns=instant + after, quantity=quantity, used_after=total))
 
     assert why_not_linearizable(history) is None

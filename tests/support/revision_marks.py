@@ -22,11 +22,16 @@ class InMemoryRevisionMarks:
         """Remember that the accounts are changing."""
         self.changing.update((tenant_id, account_id) for account_id in account_ids)
 
-    async def publish(self, tenant_id: TenantId, revisions: Mapping[AccountId, int]) -> bool:
+    async def publish(
+        self,
+        tenant_id: TenantId,
+        revisions: Mapping[AccountId, int],
+        *,
+        may_be_cached: bool = True,  # noqa: ARG002 - all are told alike.
+    ) -> None:
         """Remember the revisions, unless newer ones are known, and that the change is over."""
         self.published.append(dict(revisions))
         for account_id, revision in revisions.items():
             key = (tenant_id, account_id)
             self.changing.discard(key)
             self.revisions[key] = max(revision, self.revisions.get(key, 0))
-        return True

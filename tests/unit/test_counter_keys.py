@@ -31,7 +31,7 @@ def test_the_ledger_key_of_a_counter_key_is_the_counters_own(
     """Down to the microsecond: a sweeper that asks the ledger about another period would find nothing there."""
     period = Period(kind, start, start + timedelta(hours=1))
 
-    key = keys.counter(keys.account(tenant_id, account_id), feature_key, period)
+    key = keys.counter(keys.account(keys.namespace("0123456789ab", 7), tenant_id, account_id), feature_key, period)
 
     assert ledger_key(key) == CounterKey(tenant_id, account_id, feature_key, kind.value, start)
 

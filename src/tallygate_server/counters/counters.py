@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 CHANGE_MARK_TTL_MS: Final = 30_000
 """Longer than any transaction can last, so that a crashed writer's mark outlives its transaction."""
 SOURCES_TTL_MS: Final = 600_000
+LEASE_TTL_MS: Final = 30_000
+"""Of a hash that holds nothing but a lease; one that takes longer to load its sources may not store them."""
 COUNTER_KEEP_MS: Final = 86_400_000
 """How long a counter stays in Redis after its period ended."""
 COUNTER_TTL_MS_MAX: Final = 30 * 86_400_000
@@ -62,23 +64,48 @@ HoldReply = list[bytes | list[bytes]]
 class Counters:
     """The hot path's Redis, as verbs."""
 
-    def __init__(self, connection: RedisConnection, server_id: str) -> None:
-        """Work on a connection as one server process, whose holds are registered under its id."""
-        self._connection = connection
+    def __init__(self, url: str, *, timeout_ms: int, server_id: str) -> None:
+        """Prepare a connection as one server process, whose holds are registered under its id."""
+        self.connection = RedisConnection(url, timeout_ms=timeout_ms, on_connected=self._prepare)
+        self._server_id = server_id
         self._registry = keys.holds(server_id)
+        self._run = ""
+        self._epoch = 0
+        self._namespace = keys.namespace(self._run, self._epoch)
+        self.on_renamed: Callable[[], None] = _do_nothing
+        """Called when every key has another name: what is known of accounts is no longer comparable."""
 
-    @staticmethod
-    async def prepare(connection: RedisConnection, server_id: str) -> None:
-        """Make a new connection ready: load the scripts and announce the server."""
+    async def _prepare(self, connection: RedisConnection) -> None:
+        """Make a new connection ready: learn whom we talk to, load the scripts and announce the server."""
+        # The connection is not ready for others yet: hence the inner calls.
+        facts = await connection._execute(("INFO", "server"))  # noqa: SLF001
         for script in scripts.ALL:
-            # The connection is not ready for others yet: hence the inner call.
             await connection._execute(("SCRIPT", "LOAD", script.source))  # noqa: SLF001
-        await connection._execute(("SADD", keys.SERVERS, server_id))  # noqa: SLF001
+        await connection._execute(("SADD", keys.SERVERS, self._server_id))  # noqa: SLF001
+        self._run = next(
+            (line.partition(":")[2] for line in facts.decode().split("\r\n") if line.startswith("run_id:")), ""
+        )
+        self._rename()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Look at nothing that was known before this epoch."""
+        self._epoch = epoch
+        self._rename()
+
+    def _rename(self) -> None:
+        namespace = keys.namespace(self._run, self._epoch)
+        if namespace != self._namespace:
+            self._namespace = namespace
+            self.on_renamed()
+
+    def account_key(self, tenant_id: TenantId, account_id: AccountId) -> str:
+        """Return the account's key, in the present namespace."""
+        return keys.account(self._namespace, tenant_id, account_id)
 
     @property
     def ready(self) -> bool:
         """Whether Redis can be asked right now."""
-        return self._connection.ready
+        return self.connection.ready
 
     def hold_soon(
         self,
@@ -95,7 +122,7 @@ class Counters:
         for counter in counters:
             arguments += (counter.account_index, counter.limit, int(counter.hard), len(counter.quantities))
             arguments += counter.quantities
-        scripts.call_soon(self._connection, scripts.HOLD, key_list, arguments, on_reply)
+        scripts.call_soon(self.connection, scripts.HOLD, key_list, arguments, on_reply)
 
     def settle_soon(
         self,
@@ -111,11 +138,11 @@ class Counters:
         for settlement in settlements:
             committed = "" if settlement.committed is None else settlement.committed
             arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms)
-        scripts.call_soon(self._connection, scripts.SETTLE, key_list, arguments, on_reply or _ignore)
+        scripts.call_soon(self.connection, scripts.SETTLE, key_list, arguments, on_reply or _ignore)
 
     def flush(self) -> None:
         """Put what was sent on the wire now, ahead of whatever is answered next."""
-        self._connection.flush()
+        self.connection.flush()
 
     def read_soon(
         self,
@@ -124,39 +151,46 @@ class Counters:
         on_reply: Callable[[list[bytes | None] | Exception], None],
     ) -> None:
         """Read revisions and counters: see read.lua for the shape."""
-        scripts.call_soon(self._connection, scripts.READ, [*account_keys, *counter_keys], [len(account_keys)], on_reply)
+        scripts.call_soon(self.connection, scripts.READ, [*account_keys, *counter_keys], [len(account_keys)], on_reply)
 
-    async def sources(self, account_key: str) -> tuple[bytes, bytes] | None:
-        """Return (revision, sources as JSON) when Redis has them and nobody is changing them."""
-        revision, sources = await self._connection.execute("HMGET", account_key, "rev", "src")
-        return (revision, sources) if revision and sources else None
+    async def sources(self, account_key: str, token: str) -> tuple[bytes | None, bytes | None]:
+        """Return (sources as JSON, None), or (None, lease) for whoever loads them, or neither while they change.
 
-    async def store_sources(self, account_key: str, revision: int, sources: str | bytes) -> None:
-        """Keep sources that were read from Postgres, unless something newer is known."""
-        await scripts.call(self._connection, scripts.STORE_SOURCES, [account_key], [revision, sources, SOURCES_TTL_MS])
+        The token must never have been used before; it may become the lease.
+        """
+        found = await scripts.call(self.connection, scripts.READ_SOURCES, [account_key], [token, LEASE_TTL_MS])
+        if len(found) == 2:  # noqa: PLR2004 - revision and sources
+            return found[1], None
+        return None, found[0] if found else None
+
+    async def store_sources(self, account_key: str, lease: bytes, revision: int, sources: str | bytes) -> None:
+        """Keep sources that were read from Postgres after the lease was given, if it still stands."""
+        await scripts.call(
+            self.connection, scripts.STORE_SOURCES, [account_key], [lease, revision, sources, SOURCES_TTL_MS]
+        )
 
     async def mark_changing(self, tenant_id: TenantId, account_ids: Sequence[AccountId]) -> None:
         """Make every reader ask Postgres about these accounts until the change is published or time is up.
 
-        Without Redis there is nothing to mark: readers then ask Postgres anyway.
+        What cannot be marked must be published, or the epoch ends: see entitlement_changes.
         """
         try:
             await scripts.call(
-                self._connection,
+                self.connection,
                 scripts.MARK_CHANGING,
-                [keys.account(tenant_id, account_id) for account_id in account_ids],
+                [self.account_key(tenant_id, account_id) for account_id in account_ids],
                 [CHANGE_MARK_TTL_MS],
             )
-        except RedisUnavailable:
+        except (RedisUnavailable, RedisCommandError):
             log.warning("change_not_marked", accounts=len(account_ids))
 
     async def publish(self, tenant_id: TenantId, revisions: Mapping[AccountId, int]) -> bool:
         """End the change of these accounts and tell readers their new revisions (0: rolled back)."""
         try:
             await scripts.call(
-                self._connection,
+                self.connection,
                 scripts.PUBLISH_REVISION,
-                [keys.account(tenant_id, account_id) for account_id in revisions],
+                [self.account_key(tenant_id, account_id) for account_id in revisions],
                 [SOURCES_TTL_MS, *revisions.values()],
             )
         except (RedisUnavailable, RedisCommandError):
@@ -166,15 +200,15 @@ class Counters:
 
     def forget_soon(self, tenant_id: TenantId, account_id: AccountId) -> None:
         """Make readers ask Postgres about an account that was changed behind the service's back."""
-        scripts.call_soon(self._connection, scripts.FORGET, [keys.account(tenant_id, account_id)], [], _ignore)
+        scripts.call_soon(self.connection, scripts.FORGET, [self.account_key(tenant_id, account_id)], [], _ignore)
 
     async def servers_with_holds(self) -> list[str]:
         """Return the ids of the servers that may have holds."""
-        return [server.decode() for server in await self._connection.execute("SMEMBERS", keys.SERVERS)]
+        return [server.decode() for server in await self.connection.execute("SMEMBERS", keys.SERVERS)]
 
     async def hold_batches(self, server_id: str) -> dict[str, tuple[int, list[str]]]:
         """Return a server's unsettled batches: id -> (deadline in ms, counter keys)."""
-        flat = await self._connection.execute("HGETALL", keys.holds(server_id))
+        flat = await self.connection.execute("HGETALL", keys.holds(server_id))
         batches = {}
         for batch_id, text in zip(flat[::2], flat[1::2], strict=True):
             deadline, *counter_keys = text.decode().split(" ")
@@ -183,11 +217,15 @@ class Counters:
 
     async def forget_server(self, server_id: str) -> None:
         """Remove a server without holds from the list; a living one announces itself again."""
-        await self._connection.execute("SREM", keys.SERVERS, server_id)
+        await self.connection.execute("SREM", keys.SERVERS, server_id)
 
     async def announce(self, server_id: str) -> None:
         """Put this server on the list of those that may have holds."""
-        await self._connection.execute("SADD", keys.SERVERS, server_id)
+        await self.connection.execute("SADD", keys.SERVERS, server_id)
+
+
+def _do_nothing() -> None:
+    """Stand for nobody who wants to know."""
 
 
 def _ignore(reply: Reply | Exception) -> None:

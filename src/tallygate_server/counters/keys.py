@@ -18,9 +18,22 @@ SERVERS = "tg:servers"
 """Set of the ids of server processes that may have holds."""
 
 
-def account(tenant_id: TenantId, account_id: AccountId) -> str:
-    """Return the key of the account's hash: `rev`, its revision (empty while changing), and `src`, its sources."""
-    return f"tg:{{{tenant_id}/{account_id}}}"
+def namespace(redis_run: str, epoch: int) -> str:
+    """Return the prefix of everything that one run of Redis knows in one epoch.
+
+    A Redis that was restarted, restored or promoted is another run, and an epoch ends when a change could not be
+    told to Redis: what was known before is then no longer looked at, and runs out.
+    """
+    return f"tg:{redis_run[:8]}.{epoch}:"
+
+
+def account(prefix: str, tenant_id: TenantId, account_id: AccountId) -> str:
+    """Return the key of the account's hash.
+
+    Its fields: `rev` revision (empty while changing), `src` sources, `lease` of whoever loads them, `open` number of
+    changes under way, `next` newest revision among those that ended meanwhile.
+    """
+    return f"{prefix}{{{tenant_id}/{account_id}}}"
 
 
 def counter(account_key: str, feature_key: str, period: Period) -> str:
@@ -41,7 +54,7 @@ class CounterParts(NamedTuple):
 
 def parse_counter(key: str) -> CounterParts:
     """Return the parts of a key that `counter` built."""
-    account_part, rest = key.removeprefix("tg:{").split("}:", 1)
+    account_part, rest = key.split("{", 1)[1].split("}:", 1)
     tenant_id, account_id = account_part.split("/", 1)
     feature_key, period_kind, start = rest.rsplit(":", 2)
     return CounterParts(

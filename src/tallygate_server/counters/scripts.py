@@ -27,11 +27,12 @@ def _load(name: str) -> Script:
 HOLD = _load("hold")
 SETTLE = _load("settle")
 READ = _load("read")
+READ_SOURCES = _load("read_sources")
 STORE_SOURCES = _load("store_sources")
 MARK_CHANGING = _load("mark_changing")
 PUBLISH_REVISION = _load("publish_revision")
 FORGET = _load("forget")
-ALL = (HOLD, SETTLE, READ, STORE_SOURCES, MARK_CHANGING, PUBLISH_REVISION, FORGET)
+ALL = (HOLD, SETTLE, READ, READ_SOURCES, STORE_SOURCES, MARK_CHANGING, PUBLISH_REVISION, FORGET)
 
 Argument = str | bytes | int
 

@@ -191,9 +191,7 @@ counted AS MATERIALIZED (
 
 # An increment counts in the period of the moment when it was placed; recorded a little later, perhaps beyond the
 # period's end (or, where the clock stepped back, before its start), it still happened within.
-_WITHIN_PERIOD: Final = "GREATEST(LEAST({1}, {0}.period_end - interval '1 microsecond'), {0}.period_start)"
-
-_ENTRIES: Final = f"""
+_ENTRIES: Final = """
 entry AS MATERIALIZED (
     SELECT * FROM unnest(
         $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::timestamptz[], $15::text[], $16::text[],
@@ -208,7 +206,11 @@ written AS (
     SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
         counted.period_kind, counted.period_start, entry.quantity,
         counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity,
-        COALESCE(entry.event_time, {_WITHIN_PERIOD.format("counted", "$1::timestamptz")}), entry.request_id, entry.dimensions::jsonb
+        COALESCE(
+            entry.event_time,
+            GREATEST(LEAST($1::timestamptz, counted.period_end - interval '1 microsecond'), counted.period_start)
+        ),
+        entry.request_id, entry.dimensions::jsonb
     FROM entry
     JOIN counted USING (ordinal)
 )"""
@@ -278,13 +280,16 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[])
 JOIN usage_entries AS e USING (tenant_id, account_id, entry_id, recorded_time)
 """
 
-_INSERT_ENTRIES: Final = f"""
+_INSERT_ENTRIES: Final = """
 INSERT INTO usage_entries (
     tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
     limit_quantity, event_time, request_id, dimensions, recorded_time
 )
 SELECT k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start, k.entry_id, k.quantity,
-    k.used_after, k.limit_quantity, COALESCE(k.event_time, {_WITHIN_PERIOD.format("k", "k.recorded_time")}),
+    k.used_after, k.limit_quantity,
+    COALESCE(
+        k.event_time, GREATEST(LEAST(k.recorded_time, k.period_end - interval '1 microsecond'), k.period_start)
+    ),
     k.request_id, k.dimensions::jsonb, k.recorded_time
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[],
@@ -383,6 +388,10 @@ class Ledger:
             self._pool.terminate()
         if self._committer is not None and not self._committer.is_closed():
             await self._committer.close(timeout=1)
+
+    def doubt(self) -> None:
+        """Take note that Postgres did not answer elsewhere: it counts as away until a new connection is there."""
+        self._note_lost()
 
     async def wait_up(self, timeout_seconds: float) -> bool:
         """Wait until Postgres answers again; False when it did not within the time."""

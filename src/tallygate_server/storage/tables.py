@@ -368,6 +368,16 @@ audit_entries = Table(
     Index(None, "tenant_id", "subject", "audit_id"),
 )
 
+cache_epochs = Table(
+    "cache_epochs",
+    metadata,
+    Column("single", Boolean, nullable=False),
+    Column("epoch", BigInteger, nullable=False, comment="rises when a change could not be told to Redis"),
+    Column("begin_time", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("single"),
+    CheckConstraint("single", name="single_row"),
+)
+
 job_runs = Table(
     "job_runs",
     metadata,

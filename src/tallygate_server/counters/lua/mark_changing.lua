@@ -4,7 +4,7 @@
 -- Returns nothing of interest.
 for i = 1, #KEYS do
   redis.call('HSET', KEYS[i], 'rev', '')
-  redis.call('HDEL', KEYS[i], 'src')
+  redis.call('HDEL', KEYS[i], 'src', 'lease')
   redis.call('HINCRBY', KEYS[i], 'open', 1)
   redis.call('PEXPIRE', KEYS[i], ARGV[1])
 end

@@ -1,13 +1,14 @@
--- Keeps an account's sources as read from Postgres, unless something newer is known.
+-- Keeps an account's sources as read from Postgres, if they were read under a lease that still stands.
 --
--- KEYS[1] account hash    ARGV[1] revision    ARGV[2] sources (JSON)    ARGV[3] time to live in ms
--- Returns 1 when stored, 0 when the account is changing just now or a newer revision is here.
+-- KEYS[1] account hash    ARGV[1] lease    ARGV[2] revision    ARGV[3] sources (JSON)    ARGV[4] time to live in ms
+-- Returns 1 when stored, 0 when the account was changed, forgotten or stored since the lease was given.
 --
--- Atomic because a slow reader must not overwrite what a later writer has published.
-local revision = redis.call('HGET', KEYS[1], 'rev')
-if revision and (revision == '' or tonumber(revision) > tonumber(ARGV[1])) then
+-- Atomic because a slow reader must not overwrite what a later writer has published, nor bring back what was
+-- published before Redis was flushed.
+if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'rev', ARGV[1], 'src', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('HDEL', KEYS[1], 'lease')
+redis.call('HSET', KEYS[1], 'rev', ARGV[2], 'src', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1

@@ -54,6 +54,7 @@ GRANT SELECT, INSERT, DELETE ON account_identities TO tallygate_app;
 GRANT SELECT, INSERT ON catalog_revisions, subscription_history, audit_entries TO tallygate_app;
 GRANT SELECT ON usage_counters, usage_entries, usage_requests, usage_denials TO tallygate_app;
 GRANT SELECT, INSERT, DELETE ON job_runs TO tallygate_app;
+GRANT SELECT, INSERT, UPDATE ON cache_epochs TO tallygate_app;
 
 -- The group commit: one transaction for many tenants, on the usage tables and nothing else.
 DO $$

@@ -33,6 +33,16 @@ CREATE TABLE audit_entries (
 
 CREATE INDEX ix_audit_entries_tenant_id_subject_audit_id ON audit_entries (tenant_id, subject, audit_id);
 
+CREATE TABLE cache_epochs (
+    single BOOLEAN NOT NULL,
+    epoch BIGINT NOT NULL,
+    begin_time TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT pk_cache_epochs PRIMARY KEY (single),
+    CONSTRAINT ck_cache_epochs_single_row CHECK (single)
+);
+
+COMMENT ON COLUMN cache_epochs.epoch IS 'rises when a change could not be told to Redis';
+
 CREATE TABLE catalog_revisions (
     tenant_id TEXT NOT NULL,
     revision BIGINT NOT NULL,

@@ -48,6 +48,7 @@ class IncrementCall:
         "account",
         "answered",
         "atomic_set",
+        "contended_since",
         "counter_key",
         "done",
         "doubtful",
@@ -87,6 +88,8 @@ class IncrementCall:
         self.fingerprint = 0
         self.followers: list[tuple[Increment, OnAnswer]] | None = None
         self.atomic_set: AtomicSet | None = None
+        self.contended_since: float | None = None
+        """When only the holds of others first stood in the way, on the loop's clock."""
 
     @property
     def request_key(self) -> RequestKey:

@@ -97,7 +97,7 @@ async def serving(
             for gate in (checks.gate, metering.gate):
                 if gate is not None:
                     gate.set()
-            await server.drain(drain_delay_ms=0, grace_ms=500)
+            await server.drain(drain_delay_ms=0, grace_ms=0)
 
 
 def a_check(**changes: Any) -> CheckAccessRequest:

@@ -126,6 +126,11 @@ class Scenario:
         return self.accounts if self.counted_per_call else []
 
     @property
+    def accounts_key(self) -> tuple[str, ...]:
+        """The same accounts as a key; kinds of calls may share them."""
+        return tuple(self.counted_accounts)
+
+    @property
     def requests(self) -> list[Message]:
         """One request for each process; it repeats that one."""
         return [self._request(account) for account in self.accounts]

@@ -141,8 +141,8 @@ def _print_report(report: BenchReport) -> None:
         )  # fmt: skip
     typer.echo(
         f"\nMedians of {report.turns} slices in turns, {report.elapsed_s:.0f} s in all; us are processor time for one"
-        " call; ratios of batches are by item.\nEvery call was answered OK by the server's own count, and the ledger has"
-        f" exactly the {report.ledger_rows:,} lines of the calls made."
+        " call; ratios of batches are by item.\nEvery call was answered OK by the server's own count, and the ledger"
+        f" has exactly the {report.ledger_rows:,} lines of the calls made."
     )
     if not report.is_quiet:
         typer.secho(

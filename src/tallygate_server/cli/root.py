@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -22,6 +23,8 @@ class SpeakingGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; turn what it raises into words and an exit code."""
+        # The library logs in its own words what we explain as errors: a refused port, a lost connection.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, OSError, BaseExceptionGroup) as error:

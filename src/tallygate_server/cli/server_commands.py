@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
@@ -77,8 +76,6 @@ def serve(
 
 
 async def _serve(settings: Settings, *, catalogs: Path | None, as_json: bool, with_empty_call: bool) -> None:
-    # The library logs a refused port in its own words, besides the error that we explain.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tallygate_server.app import App
 
     register_plain: Callable[[aio.Server], None] | None = None

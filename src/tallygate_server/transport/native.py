@@ -37,6 +37,9 @@ IO_THREADS: Final = 1
 """Threads of the HTTP/2 side. One carries more calls than one Python loop can answer, and it batches better than
 two: measured, a tenth less CPU per call."""
 
+FLUSH_SECONDS: Final = 0.1
+"""Time between the last answer and the close in a drain: an answer is on the socket within a millisecond."""
+
 SWEEP_SECONDS: Final = 0.5
 """How often lanes look for calls that outlived the server's own deadline."""
 
@@ -120,27 +123,34 @@ class NativeServer(native_aio.Server):
             self._sweep()
 
     async def stop(self, grace: float | None) -> None:
-        """Refuse new calls with UNAVAILABLE, give those under way `grace` seconds, and close."""
+        """Refuse new calls with UNAVAILABLE, give those under way `grace` seconds, and close.
+
+        Without grace nothing is waited for, not even answers on their way to the socket.
+        """
         if self._refusing is None:
             self._refusing = failure_of(ShuttingDown(), method="")
-            if grace:
-                grace = await self._wait_for_lanes(grace)
+            if grace and self._front is not None:
+                grace = await self._wait_for_calls(grace)
             if self._sweeper is not None:
                 self._sweeper.cancel()
             for call_id in list(self._flying):
                 self._fail_lane(call_id, self._refusing)
         await super().stop(grace)
 
-    async def _wait_for_lanes(self, grace: float) -> float:
-        """Wait until no lane call is under way, at most `grace` seconds; return what is left of them."""
+    async def _wait_for_calls(self, grace: float) -> float:
+        """Wait until no call is under way, at most `grace` seconds; return what is left of them."""
         began = time.monotonic()
-        self._landed.clear()
+        tasks: list[asyncio.Future[Any]] = [call.task for call in self._calls.values() if call.task is not None]
         if self._flying:
-            try:
-                await asyncio.wait_for(self._landed.wait(), grace)
-            except TimeoutError:
-                _LOG.warning("drain_incomplete", calls=len(self._flying))
-        # Not 0, which would cancel ordinary calls that would end in this very tick.
+            self._landed.clear()
+            tasks.append(asyncio.ensure_future(self._landed.wait()))
+        if tasks:
+            _done, late = await asyncio.wait(tasks, timeout=grace)
+            if late:
+                _LOG.warning("drain_incomplete", calls=len(late))
+        # Closing drops what the HTTP/2 side has not written yet, and nothing tells when it has.
+        await asyncio.sleep(FLUSH_SECONDS)
+        # Not 0, which would cancel what ends in this very tick.
         return max(0.001, grace - (time.monotonic() - began))
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:

@@ -291,7 +291,7 @@ async def test_without_ids_a_call_in_doubt_is_counted_at_most_once(stores: Store
             pid = stores.servers.postgres_pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-            await eventually(lambda pid=pid: stores.servers.postgres_pid not in (None, pid))  # type: ignore[misc]
+            await eventually(lambda pid=pid: stores.servers.postgres_pid not in (None, pid))  # type: ignore[arg-type, misc]
         await calls
 
     await answering(stores)

@@ -566,7 +566,7 @@ class Meter:
         """Leave an accepted call waiting for Postgres, but not those that joined it."""
         followers, call.followers = call.followers, None
         for follower, done in followers or ():
-            unknown = OutcomeUnknown("this call was accepted before and is not committed yet: retry to hear its outcome")
+            unknown = OutcomeUnknown("this call was accepted before and is not committed yet: retry to hear more")
             done(replay_for_follower(follower, call, unknown))
 
     def finish(self, call: IncrementCall, outcome: IncrementAnswer | TallygateError) -> None:

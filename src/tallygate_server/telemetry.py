@@ -371,7 +371,7 @@ LOGGED_KEYS: Final = frozenset(
     {
         "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
         "counters", "denials", "directory", "duration_ms", "epoch", "error", "event", "exception", "exit_status", "features",
-        "file", "holds", "host", "job", "kind", "level", "logger", "method", "outcome", "path", "pid", "pids",
+        "file", "holds", "host", "incident_id", "job", "kind", "level", "logger", "method", "outcome", "path", "pid", "pids",
         "plan_key", "plans", "port", "reason", "request_id", "restarts", "revision", "role", "rows", "script",
         "seconds", "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport",
         "url", "version", "why",

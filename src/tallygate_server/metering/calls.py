@@ -49,6 +49,7 @@ class IncrementCall:
         "account",
         "answered",
         "atomic_set",
+        "contended_since",
         "counter_key",
         "done",
         "doubtful",
@@ -89,6 +90,8 @@ class IncrementCall:
         self.fingerprint = 0
         self.followers: list[tuple[Increment, OnAnswer]] | None = None
         self.atomic_set: AtomicSet | None = None
+        self.contended_since: float | None = None
+        """When only the holds of others first stood in the way, on the loop's clock."""
 
     @property
     def request_key(self) -> RequestKey:

@@ -18,7 +18,7 @@ import structlog
 
 from tallygate_server.clock import Clock
 from tallygate_server.counters.connection import RedisUnavailable
-from tallygate_server.counters.counters import EXHAUSTED, HELD, MISSING, STALE, CounterHold, Counters, HoldReply
+from tallygate_server.counters.counters import CONTENDED, EXHAUSTED, HELD, MISSING, STALE, CounterHold, Counters, HoldReply
 from tallygate_server.domain.call import Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind
 from tallygate_server.domain.entitlement import AccountState, Reason, decide
@@ -54,6 +54,9 @@ from tallygate_server.tenants import TenantDirectory
 
 log = structlog.get_logger(__name__)
 
+CONTENDED_SECONDS_MAX: Final = 0.25
+"""How long a call waits for the holds of others to end before Postgres decides."""
+_CONTENDED_PAUSE_SECONDS: Final = 0.002
 RECENT_REQUESTS_MAX: Final = 100_000
 """How many finished request ids are remembered, to send likely retries straight to the exact commit."""
 
@@ -396,6 +399,8 @@ class Meter:
         committed, held, codes = int(result[0]), int(result[1]), result[2]
         assert isinstance(codes, bytes)
         group = hold_groups.get(calls[0].counter_key)
+        assert calls[0].feature is not None
+        kind = calls[0].feature.entitlement.kind
         holding: list[tuple[IncrementCall, int]] = []
         for call, code in zip(calls, codes, strict=True):
             if code == HELD:
@@ -406,15 +411,30 @@ class Meter:
                 call.hold = group
                 held += call.increment.quantity
                 holding.append((call, committed + held))
-            elif (
-                code == EXHAUSTED and call.feature is not None and call.feature.entitlement.kind is FeatureKind.COUNTER
-            ):
+            elif code == EXHAUSTED and kind is FeatureKind.COUNTER:
                 # What is committed only grows within a period: final.
                 self._deny(call, Reason.EXHAUSTED, used=committed, held=held)
+            elif code == CONTENDED:
+                self._wait_for_holds(call)
             else:
-                metrics.fallback("contended")
+                # A gauge may have gone down since: Postgres knows.
                 self._to_postgres(call)
         return holding
+
+    def _wait_for_holds(self, call: IncrementCall) -> None:
+        """Try again in a moment: only calls in flight stand in the way, and what they hold is theirs.
+
+        Holds end within milliseconds. Those that do not were left by a server that died: then Postgres decides.
+        """
+        now = self._loop.time()
+        if call.contended_since is None:
+            metrics.fallback("contended")
+            call.contended_since = now
+        if now - call.contended_since < CONTENDED_SECONDS_MAX:
+            self._loop.call_later(_CONTENDED_PAUSE_SECONDS, self._arrive, call)
+        else:
+            metrics.fallback("contended_too_long")
+            self._to_postgres(call)
 
     def _validate(self, calls: list[IncrementCall]) -> None:
         """Compare revisions for calls that take no hold."""
@@ -440,7 +460,11 @@ class Meter:
         """Go on with a validated call that takes no hold."""
         feature, increment = call.feature, call.increment
         if call.period is not None:
-            self._to_postgres(call)
+            assert feature is not None
+            if increment.quantity < 0 and feature.entitlement.kind is not FeatureKind.GAUGE:
+                self._fail(call, InvalidRequest.of("quantity", "must be positive: only a gauge goes down"))
+            else:
+                self._to_postgres(call)
             return
         kind = feature.entitlement.kind if feature is not None else None
         if kind is not None and not kind.metered:

@@ -8,7 +8,7 @@
 -- then per counter: index of its account (1-based), limit (-1 unlimited), "1" for a hard limit, number of
 --                   quantities (n), the n quantities (all positive)
 -- Returns one entry per counter: { committed, held before, codes } with one character per quantity:
---   h held   x exhausted by what is committed   c contended: only holds stand in the way, Postgres decides
+--   h held   x exhausted by what is committed   c contended: only holds stand in the way
 -- or "s" when the account's revision is another one, "m" when the counter is not known here.
 --
 -- A counter may come more than once in a batch, under different revisions of its account.

@@ -41,16 +41,24 @@ _ACCOUNTS_PER_LOAD_MAX: Final = 500
 _PROVISIONS_AT_ONCE_MAX: Final = 4
 
 
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
 def to_ms(instant: datetime | None) -> int:
-    """Return milliseconds since 1970, rounded up so that a boundary is never passed early; None is never."""
+    """Return the millisecond since 1970 in which the instant lies; None is never."""
     if instant is None:
         return NEVER_MS
-    return -((EPOCH - instant) // timedelta(milliseconds=1))
+    return (instant - EPOCH) // _MILLISECOND
 
 
-def from_ms(ms: int) -> datetime:
-    """Return the instant."""
-    return EPOCH + timedelta(milliseconds=ms)
+def end_of_ms(ms: int) -> datetime:
+    """Return the last instant of a millisecond.
+
+    Calls are placed in time by whole milliseconds. Taken at its end, one that follows a change (a new billing anchor,
+    say) always comes after it; whole milliseconds, as in all calendar boundaries, are told apart exactly.
+    """
+    return EPOCH + (ms + 1) * _MILLISECOND - _MICROSECOND
 
 
 class HotFeature:
@@ -142,14 +150,13 @@ class HotAccount:
         return keys.counter(self.key, feature.entitlement.feature_key, period)
 
     def _resolve(self, now_ms: int) -> None:
-        self._resolution = resolve(self.sources, from_ms(now_ms))
+        self._resolution = resolve(self.sources, end_of_ms(now_ms))
         self._resolve_ms = now_ms
-        # Truncation may land a fraction of a millisecond early; one more resolution then costs nothing.
         self._expire_ms = to_ms(self._resolution.expire_time)
         self._features = {key: HotFeature(value) for key, value in self._resolution.entitlements.items()}
 
     def _roll(self, feature: HotFeature, now_ms: int) -> None:
-        period = self.period_at(feature, from_ms(now_ms))
+        period = self.period_at(feature, end_of_ms(now_ms))
         feature.period = period
         feature.period_start_ms = to_ms(period.start)
         feature.period_end_ms = to_ms(period.end)

@@ -282,10 +282,15 @@ async def redis_counters(service: Service) -> dict[str, dict[str, str]]:
     return counters
 
 
-async def assert_redis_agrees(service: Service, database_url: str) -> None:
-    """Wait until Redis holds nothing for anybody and every counter it knows is Postgres'."""
+async def assert_redis_agrees(service: Service, database_url: str, *, sweeping: bool = False) -> None:
+    """Wait until Redis holds nothing for anybody and every counter it knows is Postgres'.
+
+    With `sweeping` the sweeper helps, as it must for calls whose outcome was not known.
+    """
 
     async def agrees() -> bool:
+        if sweeping:
+            await service.sweeper.sweep()
         totals = {
             _counter_key(row): row["used_quantity"] for row in await fetch(database_url, "SELECT * FROM usage_counters")
         }

@@ -17,10 +17,9 @@ tenant_ids = st.from_regex(TENANT_ID_PATTERN, fullmatch=True).map(TenantId)
 account_ids = st.from_regex(ACCOUNT_ID_PATTERN, fullmatch=True).map(AccountId)
 feature_keys = st.from_regex(KEY_PATTERN, fullmatch=True).map(FeatureKey)
 instants = st.datetimes(
-    datetime(1960, 1, 1),
-    datetime(2200, 1, 1),
+    datetime(1960, 1, 1),  # noqa: DTZ001 - hypothesis adds the zone.
+    datetime(2200, 1, 1),  # noqa: DTZ001 - as above.
     timezones=st.just(UTC),
-    allow_imaginary=False,  # noqa: DTZ001
 )
 
 

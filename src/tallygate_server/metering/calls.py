@@ -45,6 +45,7 @@ class IncrementCall:
     """One increment on its way."""
 
     __slots__ = (
+        "accepted_answer",
         "account",
         "answered",
         "atomic_set",
@@ -79,6 +80,7 @@ class IncrementCall:
         self.reason: Reason | None = None
         self.answered = False
         """The caller has heard; an accepted call is then still on its way to Postgres."""
+        self.accepted_answer: IncrementAnswer | None = None
         self.finished = False
         self.entry_id = 0
         self.recorded_time: datetime | None = None
@@ -119,6 +121,9 @@ class AtomicSet:
 
 class CallEnd(Protocol):
     """Where calls leave the meter."""
+
+    def keep_waiting(self, call: IncrementCall) -> None:
+        """Leave an accepted call waiting for Postgres, but not those that joined it."""
 
     def finish(self, call: IncrementCall, outcome: IncrementAnswer | TallygateError) -> None:
         """Answer the call and those that joined it; a second time does nothing."""

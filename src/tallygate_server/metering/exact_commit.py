@@ -175,6 +175,7 @@ class ExactCommit:
         kept: list[Item] = []
         for item in items:
             if isinstance(item, IncrementCall) and item.answered:
+                self._end.keep_waiting(item)
                 kept.append(item)
             else:
                 for call in calls_of([item]):

@@ -141,7 +141,9 @@ class GroupCommit:
     def _keep_accepted(self, calls: list[IncrementCall]) -> list[IncrementCall]:
         """Give up on calls that were promised nothing; return the others."""
         for call in calls:
-            if not call.answered:
+            if call.answered:
+                self._end.keep_waiting(call)
+            else:
                 self._end.give_up(call)
         return [call for call in calls if not call.finished]
 

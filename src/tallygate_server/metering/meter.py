@@ -196,6 +196,9 @@ class Meter:
         key = call.request_key
         first = self._open_requests.get(key)
         if first is not None:
+            if first.accepted_answer is not None and call.increment.accepted:
+                call.done(replay_for_follower(call.increment, first, first.accepted_answer))
+                return False
             if first.followers is None:
                 first.followers = []
             first.followers.append((call.increment, call.done))
@@ -578,7 +581,7 @@ class Meter:
 
     def _answer_accepted(self, call: IncrementCall, used_after: int) -> None:
         call.entry_id = self._answers.next_entry_id()
-        answer = self._answers.allowed(call, used_after=used_after)
+        answer = call.accepted_answer = self._answers.allowed(call, used_after=used_after)
         call.answered = True
         metrics.increment(answer)
         call.done(answer)
@@ -602,6 +605,13 @@ class Meter:
         else:
             release([call], self._counters, self._clock)
             self._fail(call, StoreUnavailable("usage cannot be recorded just now"))
+
+    def keep_waiting(self, call: IncrementCall) -> None:
+        """Leave an accepted call waiting for Postgres, but not those that joined it."""
+        followers, call.followers = call.followers, None
+        for follower, done in followers or ():
+            unknown = OutcomeUnknown("this call was accepted before and is not committed yet: retry to hear more")
+            done(replay_for_follower(follower, call, unknown))
 
     def finish(self, call: IncrementCall, outcome: IncrementAnswer | TallygateError) -> None:
         """Answer the call and those that joined it; the one place where a call leaves the meter."""

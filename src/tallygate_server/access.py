@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import structlog
@@ -39,6 +40,11 @@ log = structlog.get_logger(__name__)
 
 OnAnswer = Callable[[CheckAnswer | TallygateError], None]
 
+_Question = tuple[str, str, str, int, int] | int
+"""What makes checks equal; a number for one that is asked apart from all others."""
+
+CHECKS_PER_READ_MAX: Final = 1_000
+"""Bound on one script, so that Redis is never kept from others for long."""
 CACHE_TTL_MS_MAX: Final = 60_000
 """Longest time for which a caller may keep an answer about a feature that is not counted."""
 CACHE_TTL_DENIED_MS: Final = 5_000
@@ -48,7 +54,7 @@ CACHE_TTL_DENIED_MS: Final = 5_000
 class _Pending:
     """One check on its way."""
 
-    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh", "stale")
+    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh", "stale", "twins")
 
     def __init__(self, check: Check, done: OnAnswer) -> None:
         self.check = check
@@ -59,6 +65,8 @@ class _Pending:
         self.counter_index = -1
         self.stale = False
         """Answered from the cache, without asking anybody whether the account has changed."""
+        self.twins: list[OnAnswer] | None = None
+        """Who asked the same in the same moment, and hears the same answer."""
 
 
 class AccessChecker:
@@ -82,12 +90,22 @@ class AccessChecker:
         self._tenants = tenants
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._arrived: list[_Pending] = []
+        self._arrived: dict[_Question, _Pending] = {}
+        self._rounds = 0
+        self._asking = False
+        """Whether a read is on its way: what arrives meanwhile goes with the next one."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check_soon(self, check: Check, done: OnAnswer) -> None:
         """Answer one check; `done` is called on the loop with the answer or the error. Never raises."""
-        self._arrive(_Pending(check, done))
+        question = (check.tenant_id, check.account_id, check.feature_key, check.quantity, check.min_revision)
+        twin = self._arrived.get(question)
+        if twin is None:
+            self._arrive(question, _Pending(check, done))
+        elif twin.twins is None:
+            twin.twins = [done]
+        else:
+            twin.twins.append(done)
 
     async def check(self, check: Check) -> CheckAnswer:
         """Answer one check; raises TallygateError."""
@@ -134,13 +152,26 @@ class AccessChecker:
 
     # ------------------------------------------------------------------ one tick
 
-    def _arrive(self, pending: _Pending) -> None:
-        if not self._arrived:
+    def _arrive(self, question: _Question, pending: _Pending) -> None:
+        if not self._arrived and not self._asking:
             self._loop.call_soon(self._flush)
-        self._arrived.append(pending)
+        self._arrived[question] = pending
+
+    def _come_round(self, pending: _Pending) -> None:
+        """Ask again, now that the check's account is loaded; apart from those who have yet to look for theirs."""
+        self._rounds += 1
+        self._arrive(self._rounds, pending)
 
     def _flush(self) -> None:
-        arrived, self._arrived = self._arrived, []
+        """Ask for what has arrived, in one script; more of it in the next one."""
+        arrived = list(islice(self._arrived.values(), CHECKS_PER_READ_MAX))
+        if len(arrived) == len(self._arrived):
+            self._arrived = {}
+        else:
+            self._arrived = dict(islice(self._arrived.items(), CHECKS_PER_READ_MAX, None))
+            self._loop.call_soon(self._flush)
+        if not arrived:
+            return
         if not self._counters.ready:
             metrics.fallback("check_without_redis", len(arrived))
             self._spawn(self._ask_postgres(arrived))
@@ -164,6 +195,7 @@ class AccessChecker:
                 pending.counter_index = counter_index.setdefault(feature.counter_key, len(counter_index))
             asked.append(pending)
         if asked:
+            self._asking = True
             self._counters.read_soon(
                 list(account_index), list(counter_index), lambda reply: self._on_read(asked, account_index, reply)
             )
@@ -171,6 +203,9 @@ class AccessChecker:
     def _on_read(
         self, asked: list[_Pending], account_index: dict[str, int], reply: list[bytes | None] | Exception
     ) -> None:
+        self._asking = False
+        if self._arrived:
+            self._loop.call_soon(self._flush)
         if isinstance(reply, Exception):
             metrics.fallback("check_without_redis", len(asked))
             self._spawn(self._ask_postgres(asked))
@@ -210,7 +245,7 @@ class AccessChecker:
                 if self._tenants.last_known(check.tenant_id) is None:
                     self._spawn(self._learn_tenant(pending))
                 else:
-                    self._arrive(pending)
+                    self._come_round(pending)
 
         self._accounts.load_soon(check.tenant_id, check.account_id, on_loaded, ask_redis=ask_redis)
 
@@ -220,7 +255,7 @@ class AccessChecker:
         except TallygateError as error:
             self._finish(pending, error)
         else:
-            self._arrive(pending)
+            self._come_round(pending)
 
     async def _read_unknown(self, unknown: list[_Pending]) -> None:
         """Ask Postgres for counters that Redis does not know, and tell Redis."""
@@ -445,8 +480,11 @@ class AccessChecker:
         return tenant.settings.upgrade_link(check.account_id, check.feature_key) if tenant is not None else ""
 
     def _finish(self, pending: _Pending, outcome: CheckAnswer | TallygateError) -> None:
-        metrics.check(outcome)
+        twins = pending.twins
+        metrics.check(outcome, 1 if twins is None else 1 + len(twins))
         pending.done(outcome)
+        for done in twins or ():
+            done(outcome)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -84,9 +84,9 @@ class Tally(Counts):
         self._describe = describe
         self._raw: defaultdict[Any, int] = defaultdict(int)
 
-    def count_key(self, key: Any) -> None:
-        """Count one under a key."""
-        self._raw[key] += 1
+    def count_key(self, key: Any, count: int = 1) -> None:
+        """Count under a key."""
+        self._raw[key] += count
 
     def value(self, *labels: str) -> int:
         """Return what was counted under the label values."""
@@ -252,28 +252,33 @@ class Metrics(Collector):
         )
         self.build_info = Level("tallygate_build_info", "1, labelled with what is running.", "version", "transport")
         self._streaming_methods: set[str] = set()
+        self._call_labels: dict[tuple[str, str], tuple[str, str, str, str]] = {}
 
     # -------------------------------------------------------------- what happened
 
     def call(self, method: str, code: str, seconds: float, /) -> None:
         """Count a finished RPC: full method name (`/package.Service/Method`), gRPC code name, duration."""
-        service, _, name = method.removeprefix("/").partition("/")
-        grpc_type = "server_stream" if method in self._streaming_methods else "unary"
-        self.calls_handled.add(grpc_type, service, name, code)
-        self.call_seconds.observe(seconds, grpc_type, service, name)
+        labels = self._call_labels.get((method, code))
+        if labels is None:
+            service, _, name = method.removeprefix("/").partition("/")
+            grpc_type = "server_stream" if method in self._streaming_methods else "unary"
+            # As bounded as methods and codes are.
+            labels = self._call_labels[method, code] = (grpc_type, service, name, code)
+        self.calls_handled.add(*labels)
+        self.call_seconds.observe(seconds, *labels[:3])
 
     def declare_streaming(self, methods: Iterable[str]) -> None:
         """Name the RPCs that answer with a stream, so that they are labelled as such."""
         self._streaming_methods.update(methods)
 
-    def check(self, outcome: CheckAnswer | TallygateError) -> None:
-        """Count a check's answer or error."""
+    def check(self, outcome: CheckAnswer | TallygateError, checks: int = 1) -> None:
+        """Count checks that got this answer or error."""
         if isinstance(outcome, TallygateError):
-            self.check_errors.add(outcome.reason.lower())
+            self.check_errors.add(outcome.reason.lower(), count=checks)
             return
-        self.checks.count_key((outcome.feature_kind, outcome.reason))
+        self.checks.count_key((outcome.feature_kind, outcome.reason), checks)
         if outcome.stale:
-            self.stale_checks.add()
+            self.stale_checks.add(count=checks)
 
     def increment(self, outcome: IncrementAnswer | TallygateError) -> None:
         """Count an increment's answer or error."""
@@ -370,11 +375,11 @@ LogFormat = Literal["console", "json"]
 LOGGED_KEYS: Final = frozenset(
     {
         "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
-        "counters", "denials", "directory", "duration_ms", "epoch", "error", "event", "exception", "exit_status", "features",
-        "file", "holds", "host", "incident_id", "job", "kind", "level", "logger", "method", "outcome", "path", "pid", "pids",
-        "plan_key", "plans", "port", "reason", "request_id", "restarts", "revision", "role", "rows", "script",
-        "seconds", "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport",
-        "url", "version", "why",
+        "counters", "denials", "directory", "duration_ms", "epoch", "error", "event", "exception", "exit_status",
+        "features", "file", "holds", "host", "incident_id", "job", "kind", "level", "logger", "method", "outcome",
+        "path", "pid", "pids", "plan_key", "plans", "port", "reason", "request_id", "restarts", "revision", "role",
+        "rows", "script", "seconds", "server", "server_id", "signal", "source", "stack", "state", "tenant_id",
+        "timestamp", "transport", "url", "version", "why",
     }
 )  # fmt: skip
 """Keys whose text may appear in a log line; text under any other key is withheld.

@@ -162,6 +162,21 @@ def test_every_fallback_that_is_counted_is_explained() -> None:
     assert listed - {"path"} == set(re.findall(r"metrics\.fallback\(\s*\"(\w+)\"", sources))
 
 
+def test_every_metric_of_the_table_is_fed() -> None:
+    """A metric that nobody counts is a false promise to whoever builds a dashboard on it."""
+    sources = {path: _text(path) for path in (ROOT / "src/tallygate_server").rglob("*.py")}
+    telemetry = sources.pop(ROOT / "src/tallygate_server/telemetry.py")
+    feeders = {
+        name: re.findall(rf"def (\w+)\(self[^)]*\)[^:]*:\n(?:(?!    def ).*\n)*?.*self\.{name}\.", telemetry)
+        for name, value in vars(metrics).items()
+        if hasattr(value, "description")
+    }
+
+    for name, methods in feeders.items():
+        names = [rf"metrics\.{method}\b" for method in methods] + [rf"metrics\.{name}\."]
+        assert any(re.search("|".join(names), text) for text in sources.values()), name
+
+
 def test_every_job_that_runs_is_explained() -> None:
     jobs = set(re.findall(r"Job\(\s*name=\"(\w+)\"", _text(ROOT / "src/tallygate_server/app.py")))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from tallygate_server.counters.connection import OnReply, RedisCommandError, RedisConnection, Reply
+from tallygate_server.telemetry import metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,10 @@ def call_soon(
     on_reply: OnReply,
 ) -> None:
     """Run a script with this tick's commands; a server that has lost the script is given it again."""
+    sent = time.perf_counter()
 
     def on_first_reply(reply: Reply | Exception) -> None:
+        metrics.redis(script.name, time.perf_counter() - sent)
         if isinstance(reply, RedisCommandError) and str(reply).startswith("NOSCRIPT"):
             connection.send(("EVAL", script.source, len(keys), *keys, *arguments), on_reply)
         else:

@@ -142,7 +142,7 @@ class ExactCommit:
             except LedgerDown:
                 pass
             else:
-                metrics.commit("exact", len(verdict.calls), self._loop.time() - started)
+                metrics.commit("exact", verdict.entries_written, self._loop.time() - started)
                 self._on_verdict(verdict)
                 return
             self._fail_waiting()
@@ -218,6 +218,8 @@ class _Verdict:
         self.calls = calls_of(items)
         self._written: dict[int, int] = {}
         """Entries of our own earlier, doubtful attempts: used_after by entry id."""
+        self.entries_written = 0
+        """How many calls are counted by this commit: neither denials nor replays."""
         self.states: dict[CounterKey, CounterState] = {}
         self.outcomes: list[tuple[IncrementCall, IncrementAnswer | TallygateError]] = []
 
@@ -259,6 +261,7 @@ class _Verdict:
             requests=rows.requests,
             denials=rows.denials,
         )
+        self.entries_written = len(rows.entries)
         self.states = {
             key: CounterState(totals[key], state.version + (key in rows.limits)) for key, state in locked.items()
         }

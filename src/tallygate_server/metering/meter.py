@@ -18,7 +18,16 @@ import structlog
 
 from tallygate_server.clock import Clock
 from tallygate_server.counters.connection import RedisUnavailable
-from tallygate_server.counters.counters import CONTENDED, EXHAUSTED, HELD, MISSING, STALE, CounterHold, Counters, HoldReply
+from tallygate_server.counters.counters import (
+    CONTENDED,
+    EXHAUSTED,
+    HELD,
+    MISSING,
+    STALE,
+    CounterHold,
+    Counters,
+    HoldReply,
+)
 from tallygate_server.domain.call import Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind
 from tallygate_server.domain.entitlement import AccountState, Reason, decide
@@ -54,6 +63,8 @@ from tallygate_server.tenants import TenantDirectory
 
 log = structlog.get_logger(__name__)
 
+CALLS_PER_SCRIPT_MAX: Final = 1_000
+"""Bound on one batch of holds, so that Redis is never kept from others for long."""
 CONTENDED_SECONDS_MAX: Final = 0.25
 """How long a call waits for the holds of others to end before Postgres decides."""
 _CONTENDED_PAUSE_SECONDS: Final = 0.002
@@ -92,6 +103,8 @@ class Meter:
         self._loop = asyncio.get_running_loop()
         self._next_batch = 0
         self._arrived: list[IncrementCall] = []
+        self._holding = False
+        """Whether holds are on their way: what arrives meanwhile goes with the next batch."""
         self._open_requests: dict[RequestKey, IncrementCall] = {}
         self._recent_requests: dict[int, None] = {}
         self._in_flight = 0
@@ -246,14 +259,17 @@ class Meter:
         return None
 
     def _arrive(self, call: IncrementCall) -> None:
-        if not self._arrived:
+        if not self._arrived and not self._holding:
             self._loop.call_soon(self._flush)
         self._arrived.append(call)
 
     # ------------------------------------------------------------------ one tick: validate and hold
 
     def _flush(self) -> None:
-        calls, self._arrived = self._arrived, []
+        """Hold, validate or pass on what has arrived, at most so much at a time."""
+        calls, self._arrived = self._arrived[:CALLS_PER_SCRIPT_MAX], self._arrived[CALLS_PER_SCRIPT_MAX:]
+        if self._arrived:
+            self._loop.call_soon(self._flush)
         now_ms = self._clock.now_ms()
         redis = self._counters.ready
         to_hold: list[IncrementCall] = []
@@ -276,6 +292,7 @@ class Meter:
                 self._to_postgres(call)
             return
         if to_hold:
+            self._holding = True
             self._hold(to_hold, now_ms)
         if to_validate:
             self._validate(to_validate)
@@ -359,6 +376,9 @@ class Meter:
     def _on_held(
         self, batch: HoldBatch, groups: list[tuple[CounterHold, list[IncrementCall]]], reply: HoldReply | Exception
     ) -> None:
+        self._holding = False
+        if self._arrived:
+            self._loop.call_soon(self._flush)
         if isinstance(reply, Exception):
             # Redis broke, or refused: the holds may or may not be there; the sweeper knows how to end them.
             metrics.fallback("hold_without_redis")

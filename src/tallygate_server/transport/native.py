@@ -189,8 +189,11 @@ class NativeServer(native_aio.Server):
         respond, clock = front.respond, time.monotonic
         timeout_seconds = self._timeout_ms / 1_000
         landed = self._landed
+        last_outcome: Any = None
+        last_bytes = b""
 
         def answer(call_id: int, outcome: Any) -> None:
+            nonlocal last_outcome, last_bytes
             flight = flying.pop(call_id, None)
             if flight is None:
                 return
@@ -199,7 +202,11 @@ class NativeServer(native_aio.Server):
                 code = self._send_error(call_id, outcome, path)
             else:
                 try:
-                    respond(call_id, encode(outcome))
+                    # Calls that asked the same in one moment share one answer: it is encoded once.
+                    if outcome is not last_outcome:
+                        last_bytes = encode(outcome)
+                        last_outcome = outcome
+                    respond(call_id, last_bytes)
                     code = "OK"
                 except Exception as error:  # noqa: BLE001 - the edge: the caller gets a status, the log the rest
                     code = self._send_error(call_id, error, path)

@@ -172,5 +172,5 @@ async def open_service(
             checker=checker,
             meter=meter,
             usage=usage,
-            sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock, server_id=server_id),
+            sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
         )

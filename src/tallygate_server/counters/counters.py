@@ -76,12 +76,11 @@ class Counters:
         """Called when every key has another name: what is known of accounts is no longer comparable."""
 
     async def _prepare(self, connection: RedisConnection) -> None:
-        """Make a new connection ready: learn whom we talk to, load the scripts and announce the server."""
+        """Make a new connection ready: learn whom we talk to, and load the scripts."""
         # The connection is not ready for others yet: hence the inner calls.
         facts = await connection._execute(("INFO", "server"))  # noqa: SLF001
         for script in scripts.ALL:
             await connection._execute(("SCRIPT", "LOAD", script.source))  # noqa: SLF001
-        await connection._execute(("SADD", keys.SERVERS, self._server_id))  # noqa: SLF001
         self._run = next(
             (line.partition(":")[2] for line in facts.decode().split("\r\n") if line.startswith("run_id:")), ""
         )
@@ -117,8 +116,9 @@ class Counters:
         on_reply: Callable[[HoldReply | Exception], None],
     ) -> None:
         """Take holds for one tick; `accounts` are (key, expected revision or `*`)."""
-        key_list = [self._registry, *[key for key, _ in accounts], *[counter.key for counter in counters]]
-        arguments: list[scripts.Argument] = [batch_id, deadline_ms, len(accounts), *[rev for _, rev in accounts]]
+        key_list = [self._registry, keys.SERVERS, *[key for key, _ in accounts], *[counter.key for counter in counters]]
+        arguments: list[scripts.Argument] = [batch_id, deadline_ms, len(accounts), self._server_id]
+        arguments += [revision for _, revision in accounts]
         for counter in counters:
             arguments += (counter.account_index, counter.limit, int(counter.hard), len(counter.quantities))
             arguments += counter.quantities
@@ -216,12 +216,8 @@ class Counters:
         return batches
 
     async def forget_server(self, server_id: str) -> None:
-        """Remove a server without holds from the list; a living one announces itself again."""
-        await self.connection.execute("SREM", keys.SERVERS, server_id)
-
-    async def announce(self, server_id: str) -> None:
-        """Put this server on the list of those that may have holds."""
-        await self.connection.execute("SADD", keys.SERVERS, server_id)
+        """Remove a server from the list, unless it has holds; its next hold puts it there again."""
+        await scripts.call(self.connection, scripts.FORGET_SERVER, [keys.holds(server_id), keys.SERVERS], [server_id])
 
 
 def _do_nothing() -> None:

@@ -34,7 +34,8 @@ STORE_SOURCES = _load("store_sources")
 MARK_CHANGING = _load("mark_changing")
 PUBLISH_REVISION = _load("publish_revision")
 FORGET = _load("forget")
-ALL = (HOLD, SETTLE, READ, READ_SOURCES, STORE_SOURCES, MARK_CHANGING, PUBLISH_REVISION, FORGET)
+FORGET_SERVER = _load("forget_server")
+ALL = (HOLD, SETTLE, READ, READ_SOURCES, STORE_SOURCES, MARK_CHANGING, PUBLISH_REVISION, FORGET, FORGET_SERVER)
 
 Argument = str | bytes | int
 

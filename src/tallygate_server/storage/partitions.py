@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
-from sqlalchemy import text
+from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tallygate_server.domain.period import add_months
 from tallygate_server.storage.tables import PARTITIONED_TABLES
 
 MONTHS_AHEAD = 12
+LOCK_TIMEOUT_MS: Final = 2_000
+"""Making a partition locks its parent for a moment. While the lock is waited for, every commit waits behind it, so a
+long query of somebody else's must not hold it up; the next run tries again."""
+_ADVISORY_LOCK: Final = 0x7A11_96A8
 
 
 async def create_partitions_ahead(
@@ -19,24 +24,62 @@ async def create_partitions_ahead(
     """Create each missing month's partition from the instant's month on, as owner; return the names made.
 
     `at` defaults to the database's clock. A default partition catches what no month covers, so an insert
-    never fails for want of a partition.
+    never fails for want of a partition; rows that it caught move to their month's partition when that is made.
+    Several processes may do this at once. Works in the caller's transaction.
     """
+    await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+    await connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
     if at is None:
         at = (await connection.execute(text("SELECT now()"))).scalar_one()
     month = at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     made: list[str] = []
     for table in PARTITIONED_TABLES:
-        names = [(f"{table.name}_default", "DEFAULT")]
+        default = f"{table.name}_default"
+        if not await _exists(connection, default):
+            await _create(connection, default, table, "DEFAULT")
+            made.append(default)
         for index in range(months_ahead + 1):
             start, end = add_months(month, index), add_months(month, index + 1)
-            bounds = f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')"
-            names.append((f"{table.name}_{start:%Y_%m}", bounds))
-        for name, bounds in names:
-            exists = (await connection.execute(text("SELECT to_regclass(:name)"), {"name": name})).scalar_one()
-            if exists is None:
-                await connection.execute(text(f"CREATE TABLE {name} PARTITION OF {table.name} {bounds}"))
-                # A partition reached by its own name must be as closed as its parent.
-                await connection.execute(text(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"))
-                await connection.execute(text(f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY"))
-                made.append(name)
+            name = f"{table.name}_{start:%Y_%m}"
+            if await _exists(connection, name):
+                continue
+            await _move_out(connection, default, start, end)
+            await _create(
+                connection, name, table, f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')"
+            )
+            await _move_in(connection, table)
+            made.append(name)
     return made
+
+
+async def _exists(connection: AsyncConnection, name: str) -> bool:
+    return (await connection.execute(text("SELECT to_regclass(:name)"), {"name": name})).scalar_one() is not None
+
+
+async def _create(connection: AsyncConnection, name: str, table: Table, bounds: str) -> None:
+    await connection.execute(text(f"CREATE TABLE {name} PARTITION OF {table.name} {bounds}"))
+    # A partition reached by its own name must be as closed as its parent.
+    await connection.execute(text(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"))
+    await connection.execute(text(f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY"))
+
+
+async def _move_out(connection: AsyncConnection, default: str, start: datetime, end: datetime) -> None:
+    """Take the month's rows out of the default partition: while it has one, no partition for the month can be made."""
+    # Row-level security, which holds the owner too, would hide the rows.
+    await connection.execute(text(f"ALTER TABLE {default} NO FORCE ROW LEVEL SECURITY"))
+    await connection.execute(text(f"CREATE TEMPORARY TABLE moving (LIKE {default}) ON COMMIT DROP"))
+    await connection.execute(
+        text(
+            f"WITH moved AS (DELETE FROM {default} WHERE recorded_time >= :start AND recorded_time < :end RETURNING *)"  # noqa: S608 - names of our own.
+            " INSERT INTO moving SELECT * FROM moved"
+        ),
+        {"start": start, "end": end},
+    )
+    await connection.execute(text(f"ALTER TABLE {default} FORCE ROW LEVEL SECURITY"))
+
+
+async def _move_in(connection: AsyncConnection, table: Table) -> None:
+    await connection.execute(text(f"ALTER TABLE {table.name} NO FORCE ROW LEVEL SECURITY"))
+    await connection.execute(text(f"INSERT INTO {table.name} SELECT * FROM moving"))  # noqa: S608 - as above.
+    await connection.execute(text(f"ALTER TABLE {table.name} FORCE ROW LEVEL SECURITY"))
+    await connection.execute(text("DROP TABLE moving"))

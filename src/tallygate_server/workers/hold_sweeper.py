@@ -25,12 +25,11 @@ _BATCHES_PER_SWEEP_MAX: Final = 1_000
 class HoldSweeper:
     """Looks through every server's registry of unsettled holds."""
 
-    def __init__(self, *, counters: Counters, ledger: Ledger, clock: Clock, server_id: str) -> None:
-        """Sweep for all servers, as this one."""
+    def __init__(self, *, counters: Counters, ledger: Ledger, clock: Clock) -> None:
+        """Sweep for all servers."""
         self._counters = counters
         self._ledger = ledger
         self._clock = clock
-        self._server_id = server_id
 
     async def sweep(self) -> int:
         """End every hold past its deadline; return how many. Does nothing while Redis or Postgres is away."""
@@ -38,10 +37,9 @@ class HoldSweeper:
             return 0
         swept = 0
         try:
-            await self._counters.announce(self._server_id)
             for server_id in await self._counters.servers_with_holds():
                 batches = await self._counters.hold_batches(server_id)
-                if not batches and server_id != self._server_id:
+                if not batches:
                     await self._counters.forget_server(server_id)
                 now_ms = self._clock.now_ms()
                 due = [

@@ -67,6 +67,9 @@ class JobRunner:
                     await self._run_once(job, connection)
                 except CONNECTION_ERRORS as error:
                     log.warning("job_without_database", job=job.name, error=type(error).__name__)
+                except asyncpg.PostgresError:
+                    # A schema that is not there yet, or a right that is missing: it may be mended while we run.
+                    log.exception("job_not_run", job=job.name)
                 await asyncio.sleep(job.interval_seconds)
         finally:
             if connection is not None:
@@ -107,7 +110,8 @@ class JobRunner:
             json.dumps(detail),
         )
         await connection.execute(
-            "DELETE FROM job_runs WHERE job = $1 AND run_id <= (SELECT max(run_id) FROM job_runs WHERE job = $1) - $2",
+            "DELETE FROM job_runs WHERE job = $1 AND run_id <="
+            " (SELECT run_id FROM job_runs WHERE job = $1 ORDER BY run_id DESC OFFSET $2 LIMIT 1)",
             job.name,
             RUNS_KEPT_PER_JOB,
         )

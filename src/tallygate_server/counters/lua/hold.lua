@@ -1,10 +1,11 @@
 -- Takes holds for the increments of one event-loop tick.
 --
--- KEYS[1]         the server's registry of hold batches
--- KEYS[2..a+1]    account hashes
--- KEYS[a+2..]     counter hashes
+-- KEYS[1]         the server's registry of hold batches     KEYS[2]  list of servers that have a registry
+-- KEYS[3..a+2]    account hashes
+-- KEYS[a+3..]     counter hashes
 -- ARGV[1] batch id   ARGV[2] deadline of the batch (ms since 1970)   ARGV[3] number of accounts (a)
--- ARGV[4..a+3]    expected revision per account; "*" when it was just read from Postgres
+-- ARGV[4] the server's id
+-- ARGV[5..a+4]    expected revision per account; "*" when it was just read from Postgres
 -- then per counter: index of its account (1-based), limit (-1 unlimited), "1" for a hard limit, number of
 --                   quantities (n), the n quantities (all positive)
 -- Returns one entry per counter: { committed, held before, codes } with one character per quantity:
@@ -17,14 +18,14 @@
 local batch, deadline, account_count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local fresh = {}
 for a = 1, account_count do
-  local expected = ARGV[3 + a]
-  fresh[a] = expected == '*' or redis.call('HGET', KEYS[1 + a], 'rev') == expected
+  local expected = ARGV[4 + a]
+  fresh[a] = expected == '*' or redis.call('HGET', KEYS[2 + a], 'rev') == expected
 end
 local results, held_keys = {}, {}
-local position = 4 + account_count
-local counter_count = #KEYS - 1 - account_count
+local position = 5 + account_count
+local counter_count = #KEYS - 2 - account_count
 for i = 1, counter_count do
-  local key = KEYS[1 + account_count + i]
+  local key = KEYS[2 + account_count + i]
   local account, limit, hard, n = tonumber(ARGV[position]), tonumber(ARGV[position + 1]), ARGV[position + 2] == '1', tonumber(ARGV[position + 3])
   position = position + 4
   if not fresh[account] then
@@ -59,5 +60,9 @@ for i = 1, counter_count do
 end
 if #held_keys > 0 then
   redis.call('HSET', KEYS[1], batch, deadline .. ' ' .. table.concat(held_keys, ' '))
+  if redis.call('HLEN', KEYS[1]) == 1 then
+    -- The registry is new: a sweeper may have struck the server off its list, or Redis may have been flushed.
+    redis.call('SADD', KEYS[2], ARGV[4])
+  end
 end
 return results

@@ -471,6 +471,7 @@ class AccessChecker:
             reason=reason,
             revision=account.revision if account is not None else 0,
             feature_kind=kind or (declared.kind if declared is not None else None),
+            plan_key=account.plan_key(self._clock.now_ms()) if account is not None else "",
             upgrade_url=self._upgrade_link(pending.check),
             cache_ttl_ms=CACHE_TTL_DENIED_MS,
         )

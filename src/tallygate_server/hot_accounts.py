@@ -132,6 +132,13 @@ class HotAccount:
             self._roll(feature, now_ms)
         return feature
 
+    def plan_key(self, now_ms: int) -> str:
+        """Return the account's leading plan now; empty for none."""
+        if now_ms >= self._expire_ms:
+            self._resolve(now_ms)
+        assert self._resolution is not None
+        return self._resolution.plan_key
+
     def features(self, now_ms: int) -> dict[str, HotFeature]:
         """Return every feature that any source mentions, by key, each in its current period."""
         if not self._resolve_ms <= now_ms < self._expire_ms:

@@ -108,10 +108,12 @@ class Meter:
         self._open_requests: dict[RequestKey, IncrementCall] = {}
         self._recent_requests: dict[int, None] = {}
         self._in_flight = 0
+        self._accepted = 0
+        """Calls that were answered and are not committed yet."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answers = Answers(tenants, entry_ids(ledger.node, clock.now_ms))
+        self._answers = Answers(tenants, clock, entry_ids(ledger.node, clock.now_ms))
         self._denials = DenialLog(ledger)
         self._exact = ExactCommit(
             ledger=ledger,
@@ -215,7 +217,7 @@ class Meter:
         if self._in_flight > self._commit_queue_max:
             self.finish(call, Overloaded("too many increments are waiting"))
             return
-        if call.increment.accepted and self._in_flight > self._accepted_queue_max:
+        if call.increment.accepted and self._accepted >= self._accepted_queue_max:
             self.finish(call, Overloaded("too many accepted increments are waiting to be committed"))
             return
         self._arrive(call)
@@ -583,6 +585,7 @@ class Meter:
         call.entry_id = self._answers.next_entry_id()
         answer = call.accepted_answer = self._answers.allowed(call, used_after=used_after)
         call.answered = True
+        self._accepted += 1
         metrics.increment(answer)
         call.done(answer)
 
@@ -619,6 +622,7 @@ class Meter:
             return
         call.finished = True
         self._in_flight -= 1
+        self._accepted -= call.accepted_answer is not None
         if self._in_flight == 0:
             self._idle.set()
         increment = call.increment

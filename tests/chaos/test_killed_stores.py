@@ -75,9 +75,7 @@ async def stores(own_servers: EmbeddedServers, request: pytest.FixtureRequest) -
 
 async def answering(stores: Stores) -> None:
     """Wait until Postgres answers again after what the test did to it."""
-    await eventually(
-        lambda: fetch(stores.database_url, "SELECT 1"), 20.0, ignore=(OSError, asyncpg.PostgresError)
-    )
+    await eventually(lambda: fetch(stores.database_url, "SELECT 1"), 20.0, ignore=(OSError, asyncpg.PostgresError))
 
 
 @dataclass(slots=True)

@@ -34,9 +34,7 @@ async def test_what_was_accepted_reaches_the_ledger_also_in_a_race_for_the_last_
     )
 
     promised = 1 + sum(
-        increment.quantity
-        for increment, (outcome,) in zip(increments, outcomes, strict=True)
-        if allowed([outcome])
+        increment.quantity for increment, (outcome,) in zip(increments, outcomes, strict=True) if allowed([outcome])
     )
 
     async def all_there() -> bool:

@@ -422,9 +422,7 @@ async def test_accepted_calls_never_pass_a_limit_although_redis_forgets_them(
     await assert_redis_agrees(setup.service, acme_database)
 
 
-async def test_the_retry_of_an_accepted_call_hears_the_same_before_the_commit(
-    setup: Setup, acme_database: str
-) -> None:
+async def test_the_retry_of_an_accepted_call_hears_the_same_before_the_commit(setup: Setup, acme_database: str) -> None:
     await warm(setup)
     await setup.lose_postgres()
     increment = an_increment("words", 3, request_id="r1", accepted=True)

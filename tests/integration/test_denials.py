@@ -99,9 +99,7 @@ async def test_a_thousand_concurrent_denials_are_all_recorded(service: Service, 
     }
 
 
-async def test_denials_beyond_the_bound_of_their_log_are_counted_instead(
-    acme_database: str, fresh_redis: str
-) -> None:
+async def test_denials_beyond_the_bound_of_their_log_are_counted_instead(acme_database: str, fresh_redis: str) -> None:
     with tempfile.TemporaryDirectory(prefix="tallygate-test-") as parent:
         async with (
             postgres_proxy(acme_database, Path(parent) / "wire") as (address, proxy),

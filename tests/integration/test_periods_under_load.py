@@ -138,9 +138,7 @@ async def test_the_sweeper_finds_the_counters_of_billing_months(
         [(key, state)] = (await counters_of(service, "billed")).items()
         batch = f"{service.server_id}:lost"
         await service.redis.execute("HSET", key, "h", "5", f"h:{batch}", "5")
-        await service.redis.execute(
-            "HSET", f"tg:holds:{service.server_id}", batch, f"{clock.now_ms() + 1000} {key}"
-        )
+        await service.redis.execute("HSET", f"tg:holds:{service.server_id}", batch, f"{clock.now_ms() + 1000} {key}")
         early = await service.sweeper.sweep()
         clock.advance(timedelta(seconds=2))
         late = await service.sweeper.sweep()
@@ -195,9 +193,7 @@ async def test_servers_whose_clocks_differ_keep_both_days_exact(acme_database: s
         services(acme_database, fresh_redis, clock=ahead) as [one],
         services(acme_database, fresh_redis, clock=behind) as [other],
     ):
-        outcomes = await asyncio.gather(
-            *(outcome_of((one, other)[i % 2], an_increment("ten")) for i in range(60))
-        )
+        outcomes = await asyncio.gather(*(outcome_of((one, other)[i % 2], an_increment("ten")) for i in range(60)))
 
         assert by_period(allowed(outcomes)) == {
             MIDNIGHT: list(range(1, 11)),

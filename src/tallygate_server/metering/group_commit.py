@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 
 import structlog
 
@@ -117,7 +118,8 @@ class GroupCommit:
                     await self._commit_alone(call)
                 return
             else:
-                self._on_committed(changes, members, states, self._loop.time() - started)
+                # Behind the next group's statement: Postgres works on that while these are answered.
+                self._loop.call_soon(self._answer, changes, members, states, self._loop.time() - started)
                 return
             # Postgres is away. Who has been promised nothing is not kept waiting for long; what was accepted
             # stays until it is counted. A second attempt repeats the same entry ids, so it cannot count twice.
@@ -184,6 +186,20 @@ class GroupCommit:
                 entries.append(_entry_row(call, position, change.total))
             changes.append(change)
         return changes, entries, [members[i] for i in order]
+
+    def _answer(
+        self,
+        changes: list[CounterChange],
+        members: list[list[IncrementCall]],
+        states: list[CounterState | None],
+        seconds: float,
+    ) -> None:
+        try:
+            self._on_committed(changes, members, states, seconds)
+        except Exception:
+            log.exception("group_answer_failed")
+            for call in chain.from_iterable(members):
+                self._end.give_up(call)
 
     def _on_committed(
         self,

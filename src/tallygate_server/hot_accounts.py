@@ -306,13 +306,13 @@ class HotAccounts:
             log.debug("sources_not_read", error=type(error).__name__)
         if document is not None:
             try:
-                sources = sources_from_document(tenant_id, account_id, document)
-            except (ValueError, KeyError, TypeError):
+                account = self._build(tenant_id, account_id, key, document)
+            except (ValueError, LookupError, TypeError):
                 # Written by another release, perhaps: Postgres has them in our own spelling.
                 log.warning("sources_not_understood", tenant_id=tenant_id)
             else:
                 metrics.account_load("redis")
-                on_loaded(Loaded(self._keep(HotAccount(sources, key)), fresh=False))
+                on_loaded(Loaded(self._keep(account), fresh=False))
                 return
         lease = _Lease(key, token) if token is not None else None
         self._load_from_postgres(tenant_id, account_id, on_loaded, lease=lease)
@@ -367,15 +367,22 @@ class HotAccounts:
     def _found(self, tenant_id: TenantId, account_id: AccountId, document: tuple[int, str], wanted: _Wanted) -> None:
         revision, text = document
         try:
-            sources = sources_from_document(tenant_id, account_id, text)
+            account = self._build(tenant_id, account_id, self._counters.account_key(tenant_id, account_id), text)
         except Exception as error:  # noqa: BLE001 - one account that makes no sense must not stop the others.
             _tell(wanted.waiting, _as_unavailable(error))
             return
         metrics.account_load("postgres")
-        account = self._keep(HotAccount(sources, self._counters.account_key(tenant_id, account_id)))
+        account = self._keep(account)
         if wanted.lease is not None:
             self._spawn(self._store(wanted.lease, revision, text))
         _tell(wanted.waiting, Loaded(account, fresh=True))
+
+    def _build(self, tenant_id: TenantId, account_id: AccountId, key: str, document: str | bytes) -> HotAccount:
+        account = HotAccount(sources_from_document(tenant_id, account_id, document), key)
+        # Resolved here and not by the first call: what cannot be (a time zone that somebody wrote by hand, say) fails
+        # the callers of this account, and not all calls of a tick.
+        account.features(self._clock.now_ms())
+        return account
 
     async def _store(self, lease: _Lease, revision: int, text: str) -> None:
         try:

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tallygate_server.domain.call import CheckAnswer, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
+from tallygate_server.errors import StoreUnavailable, TallygateError
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import DatabaseRole, connect
-from tests.support.acme import a_check, change_plan, services
+from tests.support.acme import BOB, a_check, an_increment, change_plan, outcome_of, services
 from tests.support.eventually import eventually
 
 
@@ -83,3 +85,29 @@ async def test_the_services_own_changes_raise_the_revision_by_one(pair: list[Ser
 
     assert after == before + 1
     assert {(await service.checker.check(a_check("export"))).revision for service in pair} == {after}
+
+
+async def test_nonsense_written_by_hand_fails_its_account_alone(pair: list[Service], acme_database: str) -> None:
+    """A time zone that does not exist must not take the calls of other accounts with it."""
+    for service in pair:
+        await outcome_of(service, an_increment("ten"))
+        await outcome_of(service, an_increment("ten", account_id=BOB))
+    await by_hand(acme_database, "UPDATE accounts SET time_zone = 'Mars/Olympus' WHERE account_id = 'ann'")
+
+    async def noticed() -> bool:
+        return isinstance(await outcome_of(pair[1], an_increment("ten")), TallygateError)
+
+    await eventually(noticed)
+    for service in pair:
+        checks = await service.checker.check_many([a_check("ten"), a_check("ten", account_id=BOB)])
+        counts = await service.meter.increment_many(
+            [an_increment("ten"), an_increment("ten", account_id=BOB)], atomic=False
+        )
+
+        # What the server still knows of the account may be out of date, and says so.
+        assert isinstance(checks[0], CheckAnswer)
+        assert checks[0].stale
+        assert isinstance(checks[1], CheckAnswer)
+        assert not checks[1].stale
+        assert isinstance(counts[0], StoreUnavailable)
+        assert isinstance(counts[1], IncrementAnswer)

@@ -35,6 +35,14 @@ class RedisCommandError(Exception):
     """Redis refused the command; the message is Redis' own."""
 
 
+def _tell(on_reply: OnReply, reply: Reply | Exception) -> None:
+    """Hand over a reply; whoever fails over it does not take the others with him."""
+    try:
+        on_reply(reply)
+    except Exception:
+        log.exception("redis_reply_not_taken")
+
+
 class _Protocol(asyncio.Protocol):
     """Pairs replies with commands, in order."""
 
@@ -53,12 +61,20 @@ class _Protocol(asyncio.Protocol):
         """Hand each complete reply to the command that waits for it."""
         reader, awaiting = self._reader, self.awaiting
         reader.feed(data)
-        try:
-            while (reply := reader.gets()) is not False:
-                awaiting.popleft()[1](reply)
-        except RedisUnavailable:
-            log.exception("redis_protocol_error")
-            self.abort()
+        while True:
+            try:
+                reply = reader.gets()
+            except RedisUnavailable:
+                log.exception("redis_protocol_error")
+                self.abort()
+                return
+            if reply is False:
+                return
+            if not awaiting:
+                log.error("redis_reply_unasked")
+                self.abort()
+                return
+            _tell(awaiting.popleft()[1], reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every command that waits."""
@@ -66,7 +82,7 @@ class _Protocol(asyncio.Protocol):
         awaiting, self.awaiting = self.awaiting, deque()
         self._on_lost(self)
         for _, on_reply in awaiting:
-            on_reply(RedisUnavailable(str(exc or "connection closed")))
+            _tell(on_reply, RedisUnavailable(str(exc or "connection closed")))
 
     def abort(self) -> None:
         """Drop the connection without waiting for anything."""

@@ -330,21 +330,9 @@ class Meter:
             else:
                 call.account = loaded.account
                 call.fresh = loaded.fresh
-                if self._tenants.last_known(increment.tenant_id) is None:
-                    self._spawn(self._learn_tenant(call))
-                else:
-                    self._arrive(call)
+                self._arrive(call)
 
         self._accounts.load_soon(increment.tenant_id, increment.account_id, on_loaded, ask_redis=ask_redis)
-
-    async def _learn_tenant(self, call: IncrementCall) -> None:
-        """Make the tenant known before its account goes on: a denial shows the tenant's upgrade link."""
-        try:
-            await self._tenants.get(call.increment.tenant_id)
-        except TallygateError as error:
-            self._fail(call, error)
-        else:
-            self._arrive(call)
 
     def _hold(self, calls: list[IncrementCall], now_ms: int) -> None:
         batch = HoldBatch(f"{self._server_id}:{self._next_batch}")

@@ -109,7 +109,7 @@ class Meter:
         self._recent_requests: dict[int, None] = {}
         self._in_flight = 0
         self._accepted = 0
-        """Calls that were answered and are not committed yet."""
+        """Calls that may be, or were, answered before they are committed."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -217,9 +217,12 @@ class Meter:
         if self._in_flight > self._commit_queue_max:
             self.finish(call, Overloaded("too many increments are waiting"))
             return
-        if call.increment.accepted and self._accepted >= self._accepted_queue_max:
-            self.finish(call, Overloaded("too many accepted increments are waiting to be committed"))
-            return
+        if call.increment.accepted:
+            if self._accepted >= self._accepted_queue_max:
+                self.finish(call, Overloaded("too many accepted increments are waiting to be committed"))
+                return
+            self._accepted += 1
+            call.queued_as_accepted = True
         self._arrive(call)
 
     def _submit_atomic(self, calls: list[IncrementCall]) -> None:
@@ -573,7 +576,6 @@ class Meter:
         call.entry_id = self._answers.next_entry_id()
         answer = call.accepted_answer = self._answers.allowed(call, used_after=used_after)
         call.answered = True
-        self._accepted += 1
         metrics.increment(answer)
         call.done(answer)
 
@@ -610,7 +612,7 @@ class Meter:
             return
         call.finished = True
         self._in_flight -= 1
-        self._accepted -= call.accepted_answer is not None
+        self._accepted -= call.queued_as_accepted
         if self._in_flight == 0:
             self._idle.set()
         increment = call.increment

@@ -153,9 +153,7 @@ async def test_a_runner_outlives_its_connections_and_a_missing_table(fresh_datab
     await owner.close()
 
 
-async def test_no_more_rows_are_kept_than_the_bound(
-    fresh_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_more_rows_are_kept_than_the_bound(fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "RUNS_KEPT_PER_JOB", 3)
     done = 0
 

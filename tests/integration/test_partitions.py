@@ -82,9 +82,7 @@ async def test_a_new_partition_is_as_closed_as_its_parent(fresh_database: str, o
             await connection.close()
 
 
-async def test_rows_that_came_before_their_partition_move_into_it(
-    acme_database: str, fresh_redis: str
-) -> None:
+async def test_rows_that_came_before_their_partition_move_into_it(acme_database: str, fresh_redis: str) -> None:
     """The default partition catches them, and must not keep the month's partition from being made."""
     clock = FrozenClock(FAR)
     async with services(acme_database, fresh_redis, clock=clock) as [service]:

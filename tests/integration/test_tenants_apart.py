@@ -109,7 +109,11 @@ async def test_the_meter_reads_and_writes_nothing_but_usage(acme_database: str) 
             ):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await connection.execute(statement)
-        for statement in ("DELETE FROM usage_entries", "UPDATE usage_entries SET quantity = 0", "TRUNCATE usage_entries"):
+        for statement in (
+            "DELETE FROM usage_entries",
+            "UPDATE usage_entries SET quantity = 0",
+            "TRUNCATE usage_entries",
+        ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
     finally:

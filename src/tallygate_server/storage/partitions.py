@@ -44,9 +44,7 @@ async def create_partitions_ahead(
             if await _exists(connection, name):
                 continue
             await _move_out(connection, default, start, end)
-            await _create(
-                connection, name, table, f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')"
-            )
+            await _create(connection, name, table, f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')")
             await _move_in(connection, table)
             made.append(name)
     return made

@@ -33,6 +33,10 @@ async def counters(fresh_redis: str) -> AsyncIterator[Counters]:
     await made.connection.close()
 
 
+def wanting(key: str, *quantities: int, limit: int = 10, hard: bool = True, account: int = 1) -> CounterHold:
+    return CounterHold(account_index=account, key=key, limit=limit, hard=hard, quantities=list(quantities))
+
+
 async def hold(
     counters: Counters,
     *quantities: int,
@@ -48,7 +52,7 @@ async def hold(
         batch_id=batch or f"test:{next(_batches)}",
         deadline_ms=1,
         accounts=[(counters.account_key(ACME, ANN), revision)],
-        counters=[CounterHold(1, key, limit, hard, list(quantities))],
+        counters=[wanting(key, *quantities, limit=limit, hard=hard)],
         on_reply=reply.set_result,
     )
     [result] = await reply
@@ -56,10 +60,7 @@ async def hold(
 
 
 async def settle(counters: Counters, *settlements: Settlement, ended: Sequence[str] = ()) -> None:
-    reply = asyncio.get_running_loop().create_future()
-    counters.settle_soon(settlements, ended_batches=ended, on_reply=reply.set_result)
-    result = await reply
-    assert not isinstance(result, Exception), result
+    await counters.settle_for("test", settlements, ended_batches=ended)
 
 
 def total(used: int | None, version: int, batch: str = "", key: str = COUNTER) -> Settlement:
@@ -119,6 +120,17 @@ async def test_a_hold_may_end_without_a_total(counters: Counters) -> None:
     assert await state(counters) == {"c": "4", "v": "1", "h": "0"}
 
 
+async def test_without_a_time_to_live_no_counter_is_made(counters: Counters) -> None:
+    late = Settlement(COUNTER, "", 5, 2, 0)
+    await settle(counters, late)
+    before = await state(counters)
+    await settle(counters, total(4, 1))
+    await settle(counters, late)
+
+    assert before == {}
+    assert await state(counters) == {"c": "5", "v": "2"}
+
+
 async def test_an_older_total_never_replaces_a_newer_one(counters: Counters) -> None:
     await settle(counters, total(9, 9))
     await settle(counters, total(3, 3))
@@ -135,7 +147,7 @@ async def test_a_counter_twice_in_one_batch_is_held_in_full(counters: Counters) 
         batch_id="a",
         deadline_ms=1,
         accounts=[(counters.account_key(ACME, ANN), "*")],
-        counters=[CounterHold(1, COUNTER, 10, True, [4]), CounterHold(1, COUNTER, 20, True, [9])],
+        counters=[wanting(COUNTER, 4), wanting(COUNTER, 9, limit=20)],
         on_reply=reply.set_result,
     )
     await reply
@@ -164,9 +176,9 @@ async def test_one_unknown_counter_does_not_disturb_the_others_of_its_batch(coun
         deadline_ms=77,
         accounts=[(counters.account_key(ACME, ANN), "*"), (counters.account_key(ACME, AccountId("bob")), "5")],
         counters=[
-            CounterHold(1, OTHER, 10, True, [1]),
-            CounterHold(2, COUNTER, 10, True, [1, 2]),
-            CounterHold(1, COUNTER, 10, True, [3, 4]),
+            wanting(OTHER, 1),
+            wanting(COUNTER, 1, 2, account=2),
+            wanting(COUNTER, 3, 4),
         ],
         on_reply=reply.set_result,
     )
@@ -239,10 +251,10 @@ async def test_what_is_held_is_what_the_domain_admits(
         taken = sum(q for q, fits in zip(quantities, admitted, strict=True) if fits)
         if taken:
             open_batches[batch] = taken
-        if open_batches and data.draw(st.booleans()):
-            ending = data.draw(st.sampled_from(sorted(open_batches)))
+        ending = data.draw(st.sampled_from(["", *sorted(open_batches)]))
+        if ending:
             quantity = open_batches.pop(ending)
-            if data.draw(st.booleans()):
+            if data.draw(st.sampled_from(["committed", "given up"])) == "committed":
                 committed, version = committed + quantity, version + 1
                 await settle(counters, total(committed, version, ending), ended=[ending])
             else:
@@ -256,8 +268,8 @@ async def test_what_is_held_is_what_the_domain_admits(
 # --- revisions and sources ------------------------------------------------------------------------------
 
 
-async def read(counters: Counters, token: str = "t") -> tuple[bytes | None, bytes | None]:
-    return await counters.sources(counters.account_key(ACME, ANN), token)
+async def read(counters: Counters, caller: str = "t") -> tuple[bytes | None, bytes | None]:
+    return await counters.sources(counters.account_key(ACME, ANN), caller)
 
 
 async def store(counters: Counters, lease: bytes, revision: int) -> bool:
@@ -265,8 +277,8 @@ async def store(counters: Counters, lease: bytes, revision: int) -> bool:
     return (await read(counters, "probe"))[0] == f"sources {revision}".encode()
 
 
-async def lease_of(counters: Counters, token: str = "t") -> bytes:
-    document, lease = await read(counters, token)
+async def lease_of(counters: Counters, caller: str = "t") -> bytes:
+    document, lease = await read(counters, caller)
     assert document is None
     assert lease is not None
     return lease

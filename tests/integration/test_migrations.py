@@ -79,7 +79,7 @@ async def test_the_tables_of_the_code_are_those_of_the_database(fresh_database: 
                 "compare_type": True,
                 "compare_server_default": True,
                 # Partitions belong to their parents, which the code describes.
-                "include_object": lambda item, name, kind, reflected, _other: (
+                "include_object": lambda _item, name, kind, reflected, _other: (
                     not (kind == "table" and reflected and name.startswith(("usage_entries_", "usage_denials_")))
                 ),
             },

@@ -6,8 +6,9 @@ between two calls; Postgres then decides.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -23,6 +24,8 @@ CHANGE_MARK_TTL_MS: Final = 30_000
 SOURCES_TTL_MS: Final = 600_000
 LEASE_TTL_MS: Final = 30_000
 """Of a hash that holds nothing but a lease; one that takes longer to load its sources may not store them."""
+SETTLEMENTS_KEPT_MAX: Final = 20_000
+SETTLEMENTS_AT_ONCE_MAX: Final = 500
 COUNTER_KEEP_MS: Final = 86_400_000
 """How long a counter stays in Redis after its period ended."""
 COUNTER_TTL_MS_MAX: Final = 30 * 86_400_000
@@ -55,6 +58,7 @@ class Settlement:
     version: int
     """0: the counter has no row yet."""
     ttl_ms: int
+    """Of a counter that is new in Redis; 0: it is not made."""
 
 
 HoldReply = list[bytes | list[bytes]]
@@ -72,11 +76,13 @@ class Counters:
         self._run = ""
         self._epoch = 0
         self._namespace = keys.namespace(self._run, self._epoch)
+        self._kept: deque[Settlement] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
+        self._kept_batches: deque[str] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self.on_renamed: Callable[[], None] = _do_nothing
         """Called when every key has another name: what is known of accounts is no longer comparable."""
 
     async def _prepare(self, connection: RedisConnection) -> None:
-        """Make a new connection ready: learn whom we talk to, and load the scripts."""
+        """Make a new connection ready: learn whom we talk to, load the scripts, settle what was left open."""
         # The connection is not ready for others yet: hence the inner calls.
         facts = await connection._execute(("INFO", "server"))  # noqa: SLF001
         for script in scripts.ALL:
@@ -85,6 +91,7 @@ class Counters:
             (line.partition(":")[2] for line in facts.decode().split("\r\n") if line.startswith("run_id:")), ""
         )
         self._rename()
+        await self._settle_kept(connection)
 
     def begin_epoch(self, epoch: int) -> None:
         """Look at nothing that was known before this epoch."""
@@ -124,21 +131,51 @@ class Counters:
             arguments += counter.quantities
         scripts.call_soon(self.connection, scripts.HOLD, key_list, arguments, on_reply)
 
-    def settle_soon(
-        self,
-        settlements: Sequence[Settlement],
-        *,
-        ended_batches: Sequence[str] = (),
-        registry: str | None = None,
-        on_reply: Callable[[Reply | Exception], None] | None = None,
+    def settle_soon(self, settlements: Sequence[Settlement], *, ended_batches: Sequence[str] = ()) -> None:
+        """End this server's holds and take over totals.
+
+        What Redis cannot be told is kept, up to a bound, until there is a connection again; beyond that the sweeper
+        ends the holds, and a total waits for the counter's next increment.
+        """
+        if not self.connection.ready:
+            self._keep(settlements, ended_batches)
+            return
+
+        def on_reply(reply: Reply | Exception) -> None:
+            if isinstance(reply, RedisUnavailable):
+                self._keep(settlements, ended_batches)
+            elif isinstance(reply, Exception):
+                log.error("settlement_refused", error=str(reply))
+
+        key_list, arguments = _settle_arguments(self._registry, settlements, ended_batches)
+        scripts.call_soon(self.connection, scripts.SETTLE, key_list, arguments, on_reply)
+
+    async def settle_for(
+        self, server_id: str, settlements: Sequence[Settlement], *, ended_batches: Sequence[str]
     ) -> None:
-        """End holds and take over totals; failures only leave the holds to the sweeper."""
-        key_list = [registry or self._registry, *[settlement.key for settlement in settlements]]
-        arguments: list[scripts.Argument] = [len(ended_batches), *ended_batches]
-        for settlement in settlements:
-            committed = "" if settlement.committed is None else settlement.committed
-            arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms)
-        scripts.call_soon(self.connection, scripts.SETTLE, key_list, arguments, on_reply or _ignore)
+        """End holds that another server left behind; raises RedisUnavailable or RedisCommandError."""
+        key_list, arguments = _settle_arguments(keys.holds(server_id), settlements, ended_batches)
+        await scripts.call(self.connection, scripts.SETTLE, key_list, arguments)
+
+    def _keep(self, settlements: Sequence[Settlement], ended_batches: Sequence[str]) -> None:
+        self._kept.extend(settlements)
+        self._kept_batches.extend(ended_batches)
+
+    async def _settle_kept(self, connection: RedisConnection) -> None:
+        """Tell Redis what it missed. Settling is idempotent, so what it did hear of is no harm."""
+        # A total that waited may be an old one: good for a counter that Redis kept, not for one that it lost since.
+        kept = [
+            replace(settlement, ttl_ms=0) for settlement in self._kept if settlement.key.startswith(self._namespace)
+        ]
+        ended = list(self._kept_batches)
+        self._kept.clear()
+        self._kept_batches.clear()
+        for start in range(0, max(len(kept), len(ended)), SETTLEMENTS_AT_ONCE_MAX):
+            end = start + SETTLEMENTS_AT_ONCE_MAX
+            key_list, arguments = _settle_arguments(self._registry, kept[start:end], ended[start:end])
+            await connection._execute(  # noqa: SLF001 - as in `_prepare`.
+                ("EVALSHA", scripts.SETTLE.sha, len(key_list), *key_list, *arguments)
+            )
 
     def flush(self) -> None:
         """Put what was sent on the wire now, ahead of whatever is answered next."""
@@ -218,6 +255,17 @@ class Counters:
     async def forget_server(self, server_id: str) -> None:
         """Remove a server from the list, unless it has holds; its next hold puts it there again."""
         await scripts.call(self.connection, scripts.FORGET_SERVER, [keys.holds(server_id), keys.SERVERS], [server_id])
+
+
+def _settle_arguments(
+    registry: str, settlements: Sequence[Settlement], ended_batches: Sequence[str]
+) -> tuple[list[str], list[scripts.Argument]]:
+    key_list = [registry, *[settlement.key for settlement in settlements]]
+    arguments: list[scripts.Argument] = [len(ended_batches), *ended_batches]
+    for settlement in settlements:
+        committed = "" if settlement.committed is None else settlement.committed
+        arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms)
+    return key_list, arguments
 
 
 def _do_nothing() -> None:

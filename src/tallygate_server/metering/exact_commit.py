@@ -304,8 +304,7 @@ class _Verdict:
                 return True
         for call, row in zip(members, rows, strict=True):
             assert row is not None
-            own = row["recorded_time"] == call.recorded_time and row["entry_id"] in (None, call.entry_id)
-            self.outcomes.append((call, self._answers.replay(call, row, replayed=not own)))
+            self.outcomes.append((call, self._answers.replay(call, row, replayed=not _wrote(call, row))))
         return True
 
 
@@ -366,6 +365,11 @@ def _request_row(call: IncrementCall, answer: IncrementAnswer) -> RequestRow:
         revision=answer.revision,
         recorded_time=_recorded_time(call),
     )
+
+
+def _wrote(call: IncrementCall, row: Any) -> bool:
+    """Tell whether the request's row was written by a lost attempt of this very call."""
+    return call.doubtful and row["recorded_time"] == call.recorded_time and row["entry_id"] in (None, call.entry_id)
 
 
 def _recorded_time(call: IncrementCall) -> datetime:

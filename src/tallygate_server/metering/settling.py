@@ -45,11 +45,8 @@ class Settling:
         self._settlements.extend(Settlement(first.counter_key, batch, used, version, ttl_ms) for batch in batches)
 
     def send(self) -> None:
-        """Put the settlement on the wire, ahead of the answers: who was answered finds the new total in Redis.
-
-        Without Redis nothing is sent; the sweeper, or the loss of Redis itself, ends the holds.
-        """
-        if self._settlements and self._counters.ready:
+        """Put the settlement on the wire, ahead of the answers: who was answered finds the new total in Redis."""
+        if self._settlements:
             self._counters.settle_soon(self._settlements, ended_batches=self._ended)
             self._counters.flush()
 

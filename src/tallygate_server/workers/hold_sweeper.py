@@ -65,9 +65,7 @@ class HoldSweeper:
             for key in counter_keys:
                 state = states.get(wanted[key], CounterState(0, 0))
                 settlements.append(Settlement(key, batch_id, state.used, state.version, COUNTER_TTL_MS_MAX))
-        self._counters.settle_soon(
-            settlements, ended_batches=[batch_id for batch_id, _ in due], registry=keys.holds(server_id)
-        )
+        await self._counters.settle_for(server_id, settlements, ended_batches=[batch_id for batch_id, _ in due])
         return len(settlements)
 
 

@@ -5,6 +5,7 @@
 -- ARGV[1]     number of batch ids that are now wholly settled (b), then these ids
 -- then per counter: batch id ("" for none), committed total ("" when unknown: only the hold ends), its version
 --                   (0 for a counter without any row), time to live in ms for a counter that is new here
+--                   (0: a counter that is not here is left to those who ask Postgres for it)
 -- Returns nothing of interest.
 --
 -- Atomic because a hold may leave `h` only together with the total that contains it.
@@ -21,10 +22,11 @@ for i = 2, #KEYS do
     redis.call('HDEL', key, field)
     redis.call('HSET', key, 'h', string.format('%.0f', tonumber(state[3] or '0') - tonumber(state[2])))
   end
-  if committed ~= '' and (not state[1] or version > tonumber(state[1])) then
+  local ttl = tonumber(ARGV[position + 3])
+  if committed ~= '' and (state[1] and version > tonumber(state[1]) or not state[1] and ttl > 0) then
     redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
     if not state[1] then
-      redis.call('PEXPIRE', key, ARGV[position + 3])
+      redis.call('PEXPIRE', key, ttl)
     end
   end
   position = position + 4

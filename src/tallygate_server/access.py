@@ -242,20 +242,9 @@ class AccessChecker:
             else:
                 pending.account = loaded.account
                 pending.fresh = loaded.fresh
-                if self._tenants.last_known(check.tenant_id) is None:
-                    self._spawn(self._learn_tenant(pending))
-                else:
-                    self._come_round(pending)
+                self._come_round(pending)
 
         self._accounts.load_soon(check.tenant_id, check.account_id, on_loaded, ask_redis=ask_redis)
-
-    async def _learn_tenant(self, pending: _Pending) -> None:
-        try:
-            await self._tenants.get(pending.check.tenant_id)
-        except TallygateError as error:
-            self._finish(pending, error)
-        else:
-            self._come_round(pending)
 
     async def _read_unknown(self, unknown: list[_Pending]) -> None:
         """Ask Postgres for counters that Redis does not know, and tell Redis."""
@@ -471,6 +460,7 @@ class AccessChecker:
             reason=reason,
             revision=account.revision if account is not None else 0,
             feature_kind=kind or (declared.kind if declared is not None else None),
+            plan_key=account.plan_key(self._clock.now_ms()) if account is not None else "",
             upgrade_url=self._upgrade_link(pending.check),
             cache_ttl_ms=CACHE_TTL_DENIED_MS,
         )

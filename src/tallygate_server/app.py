@@ -19,6 +19,7 @@ from tallygate_server.config import Settings
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
 from tallygate_server.ops_http import Component, OpsServer
+from tallygate_server.ports import check_port_free
 from tallygate_server.release import release_version
 from tallygate_server.service import HotPathLimits, Service, open_service
 from tallygate_server.storage import migrations
@@ -170,6 +171,10 @@ class App:
         Catalog files in `catalogs_dir` are applied for tenants that are not there yet. Raises EmbeddedError,
         StoreUnavailable, AddressTaken, AddressRefused.
         """
+        # Looked at before anything is started or written.
+        if not settings.reuse_port:
+            check_port_free(settings.grpc_host, settings.grpc_port, setting="TALLYGATE_GRPC_PORT")
+        check_port_free(settings.ops_host, settings.ops_port, setting="TALLYGATE_OPS_PORT")
         async with (
             open_stores(settings) as stores,
             open_migrated_service(settings, stores, SystemClock()) as service,

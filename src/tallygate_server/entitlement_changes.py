@@ -8,17 +8,22 @@ Where Redis cannot be told, everything it knows is declared void instead: see `s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.errors import StoreUnavailable
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.tables import accounts, audit_entries, outbox_events
+
+CHANGE_SECONDS_MAX: Final = 20.0
+"""No change takes longer, so none outlives its mark in Redis (counters.CHANGE_MARK_TTL_MS)."""
 
 
 class RevisionMarks(Protocol):
@@ -86,15 +91,17 @@ class EntitlementChanges:
         # A failed commit may have happened all the same: only its mark running out ends the doubt.
         committing = False
         try:
-            async with self._database.tenant_transaction(tenant_id) as connection:
+            async with asyncio.timeout(CHANGE_SECONDS_MAX), self._database.tenant_transaction(tenant_id) as connection:
                 change = EntitlementChange(tenant_id=tenant_id, connection=connection, actor=actor)
                 may_be_cached = await _lock(change, ordered)
                 yield change
                 await _raise_revisions(change, ordered, cause)
                 committing = True
-        except BaseException:
+        except BaseException as error:
             if not committing:
                 await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0), may_be_cached=False)
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable("the change took too long and was given up") from error
             raise
         await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0) | change.revisions, may_be_cached=may_be_cached)
 

@@ -30,6 +30,7 @@ from tallygate_server.errors import StoreUnavailable, TallygateError
 from tallygate_server.storage.ledger import CONNECTION_ERRORS
 from tallygate_server.storage.sources import read_documents, sources_from_document
 from tallygate_server.telemetry import metrics
+from tallygate_server.tenants import TenantDirectory
 
 log = structlog.get_logger(__name__)
 
@@ -132,6 +133,13 @@ class HotAccount:
             self._roll(feature, now_ms)
         return feature
 
+    def plan_key(self, now_ms: int) -> str:
+        """Return the account's leading plan now; empty for none."""
+        if now_ms >= self._expire_ms:
+            self._resolve(now_ms)
+        assert self._resolution is not None
+        return self._resolution.plan_key
+
     def features(self, now_ms: int) -> dict[str, HotFeature]:
         """Return every feature that any source mentions, by key, each in its current period."""
         if not self._resolve_ms <= now_ms < self._expire_ms:
@@ -208,6 +216,7 @@ class HotAccounts:
         *,
         pool: asyncpg.Pool,
         counters: Counters,
+        tenants: TenantDirectory,
         clock: Clock,
         provision: Provision,
         postgres_up: Callable[[], bool],
@@ -223,6 +232,7 @@ class HotAccounts:
         counters.on_renamed = self._forget_all
         self._pool = pool
         self._counters = counters
+        self._tenants = tenants
         self._clock = clock
         self._provision = provision
         self._cache: dict[tuple[TenantId, AccountId], HotAccount] = {}
@@ -244,12 +254,26 @@ class HotAccounts:
     def load_soon(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, ask_redis: bool) -> None:
         """Load the account, as it is now or later; many loads of one tenant become one query.
 
-        With `ask_redis`, sources that Redis holds will do (their revision is compared by the next script).
+        With `ask_redis`, sources that Redis holds will do (their revision is compared by the next script). The
+        account's tenant is known to the directory afterwards: denials show its upgrade link.
         """
+        if self._tenants.last_known(tenant_id) is None:
+            self._spawn(self._learn_tenant_and_load(tenant_id, account_id, on_loaded, ask_redis=ask_redis))
+            return
         if ask_redis and self._counters.ready:
             self._spawn(self._load_from_redis(tenant_id, account_id, on_loaded))
             return
         self._load_from_postgres(tenant_id, account_id, on_loaded, lease=None)
+
+    async def _learn_tenant_and_load(
+        self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, ask_redis: bool
+    ) -> None:
+        try:
+            await self._tenants.get(tenant_id)
+        except TallygateError as error:
+            on_loaded(error)
+        else:
+            self.load_soon(tenant_id, account_id, on_loaded, ask_redis=ask_redis)
 
     def _load_from_postgres(
         self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, lease: _Lease | None

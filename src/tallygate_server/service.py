@@ -124,6 +124,7 @@ async def open_service(
         hot_accounts = HotAccounts(
             pool=pool,
             counters=counters,
+            tenants=tenants,
             clock=clock,
             provision=accounts.provision,
             postgres_up=lambda: ledger.up,

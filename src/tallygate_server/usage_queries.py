@@ -61,6 +61,17 @@ class FeatureUsage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountQuota:
+    """How far everything that is counted for an account is used."""
+
+    usages: tuple[FeatureUsage, ...]
+    """By feature key."""
+    plan_key: str
+    """The account's leading plan; empty for none."""
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageEntry:
     """One entry of the ledger."""
 
@@ -127,11 +138,13 @@ class UsageQueries:
             raise StoreUnavailable("past usage cannot be read just now") from error
         return _usage(account, feature, used=state.used, held=0, start=period.start, end=period.end, reason=Reason.OK)
 
-    async def quota(self, tenant_id: TenantId, account_id: AccountId) -> list[FeatureUsage]:
-        """Return every metered feature that the account has, sorted by key; raises AccountNotFound."""
+    async def quota(self, tenant_id: TenantId, account_id: AccountId) -> AccountQuota:
+        """Return every metered feature that the account has; raises AccountNotFound."""
         account = await self._account(tenant_id, account_id)
-        features = account.features(self._clock.now_ms())
-        return await self._now(account, [features[key] for key in sorted(features) if features[key].metered])
+        now_ms = self._clock.now_ms()
+        features = account.features(now_ms)
+        usages = await self._now(account, [features[key] for key in sorted(features) if features[key].metered])
+        return AccountQuota(usages=tuple(usages), plan_key=account.plan_key(now_ms), revision=account.revision)
 
     async def entries(
         self,
@@ -144,7 +157,7 @@ class UsageQueries:
         before_entry_id: int | None = None,
         limit: int,
     ) -> list[UsageEntry]:
-        """Return ledger entries, newest first: those recorded in `[start, end)`, older than an entry, at most so many.
+        """Return ledger entries, newest first: those of usage in `[start, end)`, older than an entry, at most so many.
 
         Keyset-paged on the primary key (tenant_id, account_id, entry_id).
         """
@@ -166,9 +179,9 @@ class UsageQueries:
         if feature_key:
             query = query.where(t.feature_key == feature_key)
         if start is not None:
-            query = query.where(t.recorded_time >= start)
+            query = query.where(t.event_time >= start)
         if end is not None:
-            query = query.where(t.recorded_time < end)
+            query = query.where(t.event_time < end)
         await self._tenants.get(tenant_id)
         try:
             async with self._database.tenant_transaction(tenant_id) as connection:

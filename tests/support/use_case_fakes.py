@@ -13,7 +13,7 @@ from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import PeriodKind
 from tallygate_server.errors import TallygateError
 from tallygate_server.tenants import Tenant
-from tallygate_server.usage_queries import FeatureUsage, UsageEntry
+from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -227,10 +227,11 @@ class FakeUsageQueries(Scripted):
         self.raise_if_scripted(account_id)
         return a_usage(feature_key)
 
-    async def quota(self, _tenant_id: TenantId, account_id: AccountId) -> list[FeatureUsage]:
+    async def quota(self, _tenant_id: TenantId, account_id: AccountId) -> AccountQuota:
         """Answer with two counters."""
         self.raise_if_scripted(account_id)
-        return [a_usage(), a_usage("devices", feature_kind=FeatureKind.GAUGE)]
+        usages = (a_usage(), a_usage("devices", feature_kind=FeatureKind.GAUGE))
+        return AccountQuota(usages=usages, plan_key="free", revision=7)
 
     async def entries(
         self,

@@ -142,6 +142,8 @@ class Resolution:
     entitlements: dict[str, Entitlement]
     expire_time: datetime | None
     time_zone: tzinfo
+    plan_key: PlanKey | Literal[""] = ""
+    """Plan of the highest rank among the subscriptions that give access now; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +161,15 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
     """
     boundaries: list[datetime] = []
     best: dict[str, _Candidate] = {}
+    leading: SubscriptionSource | None = None
     inactive: dict[str, Allowance] = {}
     off: dict[str, Allowance] = {}
     for source in sources.subscriptions:
         window = access_window(source.subscription, source.grace_days)
         boundaries.extend(_instants(window))
         open_until = _open(window, at)
+        if open_until is not None and (leading is None or _rank(source) > _rank(leading)):
+            leading = source
         for allowance in source.allowances:
             key: str = allowance.feature_key
             if not allowance.enabled:
@@ -195,6 +200,7 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
         entitlements=entitlements,
         expire_time=min((boundary for boundary in boundaries if boundary > at), default=None),
         time_zone=ZoneInfo(sources.time_zone),
+        plan_key=leading.subscription.plan_key if leading is not None else "",
     )
 
 
@@ -262,6 +268,10 @@ def _open(window: AccessWindow | None, at: datetime) -> tuple[datetime | None] |
     if window.grace_end is not None and at < window.grace_end:
         return (window.grace_end,)
     return None
+
+
+def _rank(source: SubscriptionSource) -> tuple[int, str]:
+    return (source.plan_rank, source.subscription.subscription_id)
 
 
 def _generosity(candidate: _Candidate) -> tuple[int, int, int, int, str]:

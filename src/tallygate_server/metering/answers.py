@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from tallygate_server.clock import Clock
 from tallygate_server.domain.call import Increment, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason, allowed_reason
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
@@ -20,8 +21,9 @@ from tallygate_server.tenants import TenantDirectory
 class Answers:
     """Builds answers from calls and totals."""
 
-    def __init__(self, tenants: TenantDirectory, next_entry_id: Callable[[], int]) -> None:
+    def __init__(self, tenants: TenantDirectory, clock: Clock, next_entry_id: Callable[[], int]) -> None:
         """Take upgrade links from the tenants; `next_entry_id` numbers ledger entries and denials."""
+        self._clock = clock
         self._tenants = tenants
         self.next_entry_id = next_entry_id
 
@@ -70,6 +72,9 @@ class Answers:
         increment, account, feature = call.increment, call.account, call.feature
         entitlement = feature.entitlement if feature is not None else None
         metered = entitlement is not None and entitlement.denied is None
+        plan_key: str = entitlement.plan_key if entitlement is not None else ""
+        if not plan_key and account is not None:
+            plan_key = account.plan_key(self._clock.now_ms())
         return IncrementAnswer(
             reason=reason,
             revision=account.revision if account is not None else 0,
@@ -79,7 +84,7 @@ class Answers:
             held_quantity=held,
             reset_time=call.period.end if call.period is not None else None,
             grace_end_time=entitlement.grace_end_time if entitlement is not None else None,
-            plan_key=entitlement.plan_key if entitlement is not None else "",
+            plan_key=plan_key,
             upgrade_url=self.upgrade_link(increment),
         )
 

@@ -63,6 +63,7 @@ class IncrementCall:
         "hold",
         "increment",
         "period",
+        "queued_as_accepted",
         "reason",
         "recorded_time",
     )
@@ -89,6 +90,7 @@ class IncrementCall:
         """An attempt was lost in the middle: the call may be in the ledger already."""
         self.fingerprint = 0
         self.followers: list[tuple[Increment, OnAnswer]] | None = None
+        self.queued_as_accepted = False
         self.atomic_set: AtomicSet | None = None
         self.contended_since: float | None = None
         """When only the holds of others first stood in the way, on the loop's clock."""

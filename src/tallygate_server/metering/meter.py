@@ -108,10 +108,12 @@ class Meter:
         self._open_requests: dict[RequestKey, IncrementCall] = {}
         self._recent_requests: dict[int, None] = {}
         self._in_flight = 0
+        self._accepted = 0
+        """Calls that may be, or were, answered before they are committed."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answers = Answers(tenants, entry_ids(ledger.node, clock.now_ms))
+        self._answers = Answers(tenants, clock, entry_ids(ledger.node, clock.now_ms))
         self._denials = DenialLog(ledger)
         self._exact = ExactCommit(
             ledger=ledger,
@@ -215,9 +217,12 @@ class Meter:
         if self._in_flight > self._commit_queue_max:
             self.finish(call, Overloaded("too many increments are waiting"))
             return
-        if call.increment.accepted and self._in_flight > self._accepted_queue_max:
-            self.finish(call, Overloaded("too many accepted increments are waiting to be committed"))
-            return
+        if call.increment.accepted:
+            if self._accepted >= self._accepted_queue_max:
+                self.finish(call, Overloaded("too many accepted increments are waiting to be committed"))
+                return
+            self._accepted += 1
+            call.queued_as_accepted = True
         self._arrive(call)
 
     def _submit_atomic(self, calls: list[IncrementCall]) -> None:
@@ -328,21 +333,9 @@ class Meter:
             else:
                 call.account = loaded.account
                 call.fresh = loaded.fresh
-                if self._tenants.last_known(increment.tenant_id) is None:
-                    self._spawn(self._learn_tenant(call))
-                else:
-                    self._arrive(call)
+                self._arrive(call)
 
         self._accounts.load_soon(increment.tenant_id, increment.account_id, on_loaded, ask_redis=ask_redis)
-
-    async def _learn_tenant(self, call: IncrementCall) -> None:
-        """Make the tenant known before its account goes on: a denial shows the tenant's upgrade link."""
-        try:
-            await self._tenants.get(call.increment.tenant_id)
-        except TallygateError as error:
-            self._fail(call, error)
-        else:
-            self._arrive(call)
 
     def _hold(self, calls: list[IncrementCall], now_ms: int) -> None:
         batch = HoldBatch(f"{self._server_id}:{self._next_batch}")
@@ -619,6 +612,7 @@ class Meter:
             return
         call.finished = True
         self._in_flight -= 1
+        self._accepted -= call.queued_as_accepted
         if self._in_flight == 0:
             self._idle.set()
         increment = call.increment

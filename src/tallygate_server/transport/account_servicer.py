@@ -69,7 +69,7 @@ class AccountServicer:
         )
         account_id = account.account_id
         tenant = await self._tenants.get(tenant_id)
-        quotas = await self._usage.quota(tenant_id, account_id)
+        quota = await self._usage.quota(tenant_id, account_id)
         live = await self._subscriptions.list(
             tenant_id,
             account_id=account_id,
@@ -84,16 +84,16 @@ class AccountServicer:
         return account_service_pb2.IdentifyAccountResponse(
             account=account_convert.to_api_account(account),
             created=created,
-            quotas=[convert.to_api_quota(quota) for quota in quotas],
+            quotas=[convert.to_api_quota(usage) for usage in quota.usages],
             upgrade_url=tenant.settings.upgrade_link(account_id, request.feature_key),
-            plan_key="" if leading is None else leading.subscription.plan_key,
+            plan_key=quota.plan_key,
             subscription_state=(
                 subscription_pb2.SUBSCRIPTION_STATE_UNSPECIFIED
                 if leading is None
                 else API_STATE[leading.subscription.state]
             ),
             access=access,
-            revision=max([account.revision, *(quota.revision for quota in quotas)]),
+            revision=max(account.revision, quota.revision),
         )
 
     async def GetAccount(

@@ -80,17 +80,16 @@ class UsageServicer:
         self, request: usage_service_pb2.GetQuotaRequest, _context: _Context
     ) -> usage_service_pb2.GetQuotaResponse:
         """Return where an account stands with everything that is counted."""
-        usages = await self._queries.quota(TenantId(request.tenant_id), AccountId(request.account_id))
-        revision = max((usage.revision for usage in usages), default=0)
-        convert.demand_revision(request.min_revision, revision)
+        quota = await self._queries.quota(TenantId(request.tenant_id), AccountId(request.account_id))
+        convert.demand_revision(request.min_revision, quota.revision)
         tenant = await self._tenants.get(TenantId(request.tenant_id))
         return usage_service_pb2.GetQuotaResponse(
-            quotas=[convert.to_api_quota(usage) for usage in usages],
-            plan_key=next((usage.plan_key for usage in usages if usage.plan_key), ""),
+            quotas=[convert.to_api_quota(usage) for usage in quota.usages],
+            plan_key=quota.plan_key,
             next_reset_time=convert.to_api_time(
-                min((usage.period_end for usage in usages if usage.period_end is not None), default=None)
+                min((usage.period_end for usage in quota.usages if usage.period_end is not None), default=None)
             ),
-            revision=revision,
+            revision=quota.revision,
             upgrade_url=tenant.settings.upgrade_link(request.account_id, ""),
         )
 

@@ -18,7 +18,7 @@ from tallygate_server.errors import TallygateError
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.subscriptions import ChangeTiming, NewSubscription, SubscriptionView
 from tallygate_server.tenants import Tenant
-from tallygate_server.usage_queries import FeatureUsage, UsageEntry
+from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 
 Now = Callable[[], datetime]
 """Tells the time, aware, in UTC."""
@@ -63,7 +63,7 @@ class UsageQueries(Protocol):
     ) -> FeatureUsage:
         """Return one counter."""
 
-    async def quota(self, tenant_id: TenantId, account_id: AccountId) -> Sequence[FeatureUsage]:
+    async def quota(self, tenant_id: TenantId, account_id: AccountId) -> AccountQuota:
         """Return all counters and gauges of an account."""
 
     async def entries(

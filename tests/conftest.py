@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from tallygate_server.embedded import EmbeddedServers
+from tests.support.eventually import eventually
 
 TEMPLATE_DATABASE = "migrated_template"
 
@@ -30,6 +31,19 @@ _database_numbers = itertools.count(1)
 def with_database(database_url: str, name: str) -> str:
     """Return the same address with another database."""
     return urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+
+
+async def drop_database(database_url: str, name: str) -> None:
+    """Drop a database, on a new connection: the test may have killed the server."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        # An autovacuum worker may be at work in it, whom only a superuser may end; it is done in a moment.
+        await eventually(
+            lambda: connection.execute(f"DROP DATABASE {name} WITH (FORCE)"),
+            ignore=(asyncpg.InsufficientPrivilegeError, asyncpg.ObjectInUseError),
+        )
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -88,12 +102,7 @@ async def fresh_database(database_url: str, template_database: str) -> AsyncIter
     finally:
         await connection.close()
     yield with_database(database_url, name)
-    # A new connection: the test may have killed the server.
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await connection.close()
+    await drop_database(database_url, name)
 
 
 @pytest.fixture
@@ -103,10 +112,10 @@ async def empty_database(database_url: str) -> AsyncIterator[str]:
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
-        yield with_database(database_url, name)
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await connection.close()
+    yield with_database(database_url, name)
+    await drop_database(database_url, name)
 
 
 @pytest.fixture

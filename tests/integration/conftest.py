@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.conftest import with_database
+from tests.conftest import drop_database, with_database
 from tests.support.use_cases import empty_of_tenants
 
 SHARED_DATABASE = "shared_in_turn"
@@ -22,11 +22,7 @@ async def shared_database(database_url: str, template_database: str) -> AsyncIte
     finally:
         await connection.close()
     yield with_database(database_url, SHARED_DATABASE)
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"DROP DATABASE {SHARED_DATABASE} WITH (FORCE)")
-    finally:
-        await connection.close()
+    await drop_database(database_url, SHARED_DATABASE)
 
 
 @pytest.fixture

@@ -139,6 +139,7 @@ async def test_the_sweeper_finds_the_counters_of_billing_months(
         [(key, state)] = (await counters_of(service, "billed")).items()
         batch = f"{service.server_id}:lost"
         await service.redis.execute("HSET", key, "h", "5", f"h:{batch}", "5")
+        await service.redis.execute("SADD", "tg:servers", service.server_id)
         await service.redis.execute("HSET", f"tg:holds:{service.server_id}", batch, f"{clock.now_ms() + 1000} {key}")
         await service.redis.execute("SADD", keys.SERVERS, service.server_id)
         early = await service.sweeper.sweep()

@@ -36,7 +36,7 @@ from tests.support.acme import (
     services,
     used,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import TIMEOUT_S, eventually
 
 pytestmark = pytest.mark.chaos
 
@@ -75,7 +75,7 @@ async def stores(own_servers: EmbeddedServers, request: pytest.FixtureRequest) -
 
 async def answering(stores: Stores) -> None:
     """Wait until Postgres answers again after what the test did to it."""
-    await eventually(lambda: fetch(stores.database_url, "SELECT 1"), 20.0, ignore=(OSError, asyncpg.PostgresError))
+    await eventually(lambda: fetch(stores.database_url, "SELECT 1"), ignore=(OSError, asyncpg.PostgresError))
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class Load:
             finally:
                 self.stopping = True
 
-    async def more(self, count: int, timeout_s: float = 20.0) -> None:
+    async def more(self, count: int, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until so many more calls were answered."""
         before = len(self.acknowledged)
         await eventually(lambda: len(self.acknowledged) >= before + count, timeout_s)
@@ -311,7 +311,7 @@ async def test_accepted_calls_survive_a_killed_postgres(stores: Stores) -> None:
         outcomes = await service.meter.increment_many(
             [an_increment("endless", accepted=True) for _ in range(500)], atomic=False
         )
-        await eventually(lambda: service.meter.in_flight == 0, 20.0)
+        await eventually(lambda: service.meter.in_flight == 0)
 
         assert await used(stores.database_url, "endless") == 1 + len(allowed(outcomes))
         assert len(allowed(outcomes)) + len(failed(outcomes)) == 500

@@ -141,7 +141,7 @@ async def test_no_message_makes_an_incident(seed: int, fresh_database: str, fres
 
 async def _code_of(channel: aio.Channel, path: str, payload: bytes, *, streaming: bool) -> str:
     method: Any = channel.unary_stream(path) if streaming else channel.unary_unary(path)
-    call = method(payload, timeout=30)
+    call = method(payload, timeout=120)
     try:
         await (call.read() if streaming else call)
     except aio.AioRpcError as error:

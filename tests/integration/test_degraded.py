@@ -428,7 +428,7 @@ async def test_the_retry_of_an_accepted_call_hears_the_same_before_the_commit(se
     increment = an_increment("words", 3, request_id="r1", accepted=True)
     first = await outcome_of(setup.service, increment)
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         again = await outcome_of(setup.service, increment)
         other = await outcome_of(setup.service, replace(increment, quantity=4))
     await setup.find_postgres()
@@ -449,7 +449,7 @@ async def test_a_committed_retry_of_an_accepted_call_is_not_kept_waiting_for_eve
         increment = an_increment("words", 3, request_id="r1", accepted=True)
         await outcome_of(setup.service, increment)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             committed = await outcome_of(setup.service, replace(increment, accepted=False))
         await setup.find_postgres()
         await eventually(lambda: setup.service.meter.in_flight == 0)

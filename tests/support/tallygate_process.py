@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300
 ROOT = Path(__file__).parents[2]
 
 

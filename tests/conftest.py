@@ -15,15 +15,26 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tallygate_server.embedded import EmbeddedServers
 from tests.support.eventually import eventually
+from tests.support.long_run import LONG
 
 TEMPLATE_DATABASE = "migrated_template"
 
 # Settings of whoever runs the tests must not reach them, nor the processes they start.
 for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
     del os.environ[_name]
+
+# The same examples on every machine, however long one takes; new ones at every run in the long form.
+settings.register_profile(
+    "tallygate",
+    derandomize=not LONG,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile("tallygate")
 
 _database_numbers = itertools.count(1)
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tallygate_server.embedded import EmbeddedServers
+from tallygate_server.storage import cache_epochs, migrations
 from tests.support.eventually import eventually
 from tests.support.long_run import LONG
 
@@ -73,6 +74,21 @@ def _one_day() -> None:
         time.sleep(left_s + 0.1)
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no server take Postgres for absent because the machine is busy."""
+    monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 10.0)
+    monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 10.1)
+    monkeypatch.setattr(cache_epochs, "SILENT_SECONDS", 60.0)
+
+
+@pytest.fixture
+def usual_epochs(_patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a change without Redis wait for as long as it does in production, and no longer."""
+    monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 1.0)
+    monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 1.1)
+
+
 @pytest.fixture(scope="session")
 def reachable_dir() -> Iterator[Path]:
     """Make a directory that every user can pass to, as the servers need when root runs the tests.
@@ -107,8 +123,6 @@ def redis_url(servers: EmbeddedServers) -> str:
 @pytest.fixture(scope="session")
 async def template_database(database_url: str) -> str:
     """Apply every migration once per test process, into a database that others are copied from."""
-    from tallygate_server.storage import migrations  # noqa: PLC0415 - tests of parts without storage need none of it.
-
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(f"CREATE DATABASE {TEMPLATE_DATABASE}")
@@ -155,7 +169,7 @@ async def fresh_redis(servers: EmbeddedServers) -> str:
 @pytest.fixture
 async def acme_database(fresh_database: str) -> AsyncIterator[str]:
     """Make a database with the tenant `acme` (see tests/support/acme.py); its books must balance after the test."""
-    from tests.support import acme  # noqa: PLC0415 - as above.
+    from tests.support import acme  # noqa: PLC0415 - tests of parts without a service need none of it.
 
     await acme.apply_catalog(fresh_database)
     yield fresh_database

@@ -32,6 +32,7 @@ from tests.support.acme import (
     assert_redis_agrees,
     failed,
     fetch,
+    hurry,
     outcome_of,
     services,
     used,
@@ -164,6 +165,8 @@ async def assert_ledger_is_what_was_acknowledged(stores: Stores, load: Load) -> 
 
 async def test_a_killed_postgres_loses_nothing_that_was_acknowledged(stores: Stores) -> None:
     async with services(stores.database_url, stores.servers.redis_url, 2, hold_ttl_ms=500) as running:
+        for service in running:
+            hurry(service, 2_000)
         load = Load(running)
         async with load.on():
             for _ in range(KILLS):
@@ -202,10 +205,10 @@ async def test_a_killed_valkey_is_noticed_by_nobody(stores: Stores) -> None:
 
 async def test_a_frozen_postgres_is_told_from_a_slow_one_and_thaws(stores: Stores) -> None:
     """Longer than every time-out; calls in flight stay few, new ones are turned away at once."""
-    async with services(
-        stores.database_url, stores.servers.redis_url, 2, commit_timeout_ms=300, commit_queue_max=500
-    ) as running:
+    async with services(stores.database_url, stores.servers.redis_url, 2, commit_queue_max=500) as running:
         await outcome_of(running[0], an_increment("ten", account_id="known"))
+        for service in running:
+            hurry(service, 300)
         load = Load(running)
         async with load.on():
             await load.more(200)

@@ -20,6 +20,7 @@ from tallygate_server.clock import SystemClock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.service import open_service
 from tallygate_server.transport.server import build_server
+from tests.support.acme import PATIENT
 from tests.support.use_cases import example
 
 SEED = 20_261_120
@@ -112,7 +113,9 @@ async def test_no_message_makes_an_incident(seed: int, fresh_database: str, fres
     dice = random.Random(seed)
     codes: Counter[tuple[str, str]] = Counter()
     incidents: list[str] = []
-    async with open_service(database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock()) as service:
+    async with open_service(
+        database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock(), limits=PATIENT
+    ) as service:
         await service.catalogs.apply(example("lekhak"))
         await service.accounts.provision(TenantId("lekhak"), "a")  # type: ignore[arg-type]
         served = servicers(service)

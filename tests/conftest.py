@@ -18,6 +18,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tallygate_server import hot_accounts
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.storage import cache_epochs, migrations
 from tests.support.eventually import eventually
@@ -80,6 +81,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 10.0)
     monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 10.1)
     monkeypatch.setattr(cache_epochs, "SILENT_SECONDS", 60.0)
+    monkeypatch.setattr(hot_accounts, "_LOAD_TIMEOUT_SECONDS", 60.0)
 
 
 @pytest.fixture

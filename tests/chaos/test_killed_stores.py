@@ -22,7 +22,7 @@ from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import OutcomeUnknown, StoreUnavailable, TallygateError
 from tallygate_server.service import Service
 from tallygate_server.storage import migrations
-from tests.conftest import with_database
+from tests.conftest import create_database
 from tests.support.acme import (
     a_check,
     allowed,
@@ -61,11 +61,7 @@ async def own_servers(reachable_dir: Path) -> AsyncIterator[EmbeddedServers]:
 
 @pytest.fixture
 async def stores(own_servers: EmbeddedServers, request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
-    name = f"chaos_{abs(hash(request.node.name))}"
-    connection = await asyncpg.connect(own_servers.database_url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    database_url = with_database(own_servers.database_url, name)
+    database_url = await create_database(own_servers.database_url, f"chaos_{abs(hash(request.node.name))}")
     await migrations.upgrade(database_url)
     await apply_catalog(database_url)
     await own_servers.flush_redis()

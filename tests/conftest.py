@@ -51,6 +51,17 @@ def with_database(database_url: str, name: str) -> str:
     return urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
 
 
+async def create_database(database_url: str, name: str, more: str = "") -> str:
+    """Make a database and return its address as its owner."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        # Somebody's connection to the one that it is copied from may take a moment to end.
+        await eventually(lambda: connection.execute(f"CREATE DATABASE {name} {more}"), ignore=asyncpg.ObjectInUseError)
+    finally:
+        await connection.close()
+    return with_database(database_url, name)
+
+
 async def drop_database(database_url: str, name: str) -> None:
     """Drop a database, on a new connection: the test may have killed the server."""
     connection = await asyncpg.connect(database_url)
@@ -125,12 +136,7 @@ def redis_url(servers: EmbeddedServers) -> str:
 @pytest.fixture(scope="session")
 async def template_database(database_url: str) -> str:
     """Apply every migration once per test process, into a database that others are copied from."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {TEMPLATE_DATABASE}")
-    finally:
-        await connection.close()
-    await migrations.upgrade(with_database(database_url, TEMPLATE_DATABASE))
+    await migrations.upgrade(await create_database(database_url, TEMPLATE_DATABASE))
     return TEMPLATE_DATABASE
 
 
@@ -138,13 +144,8 @@ async def template_database(database_url: str) -> str:
 async def fresh_database(database_url: str, template_database: str) -> AsyncIterator[str]:
     """Make a migrated database for one test and return its address as its owner."""
     name = f"test_{next(_database_numbers)}"
-    connection = await asyncpg.connect(database_url)
-    try:
-        # Copying files beats writing them through the log for a database of this size.
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
-    finally:
-        await connection.close()
-    yield with_database(database_url, name)
+    # Copying files beats writing them through the log for a database of this size.
+    yield await create_database(database_url, name, f"TEMPLATE {template_database} STRATEGY FILE_COPY")
     await drop_database(database_url, name)
 
 
@@ -152,12 +153,7 @@ async def fresh_database(database_url: str, template_database: str) -> AsyncIter
 async def empty_database(database_url: str) -> AsyncIterator[str]:
     """Make a database without tables for one test and return its address as its owner."""
     name = f"test_{next(_database_numbers)}"
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
-    finally:
-        await connection.close()
-    yield with_database(database_url, name)
+    yield await create_database(database_url, name, "STRATEGY FILE_COPY")
     await drop_database(database_url, name)
 
 

@@ -30,8 +30,15 @@ DAY_S = 86_400
 ROOM_BEFORE_MIDNIGHT_S = 240
 """Longer than any test takes, and short enough to wait for."""
 
+OTHERS_SETTINGS = {
+    # Everything here is on this machine; gRPC would look for it behind the proxy.
+    *("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"),
+    # What commands print would be coloured, or broken into other lines.
+    *("force_color", "py_colors", "github_actions", "columns", "lines"),
+}
+
 # Settings of whoever runs the tests must not reach them, nor the processes they start.
-for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
+for _name in [name for name in os.environ if name.startswith("TALLYGATE_") or name.lower() in OTHERS_SETTINGS]:
     del os.environ[_name]
 
 # The same examples on every machine, however long one takes; new ones at every run in the long form.

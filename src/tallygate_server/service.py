@@ -30,6 +30,8 @@ from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connection_settings
 from tallygate_server.storage.ledger import Ledger, LedgerDown
 from tallygate_server.subscriptions import Subscriptions
+from tallygate_server.subscriptions.due_work import DueSubscriptions
+from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
 from tallygate_server.workers.hold_sweeper import HoldSweeper
@@ -37,6 +39,8 @@ from tallygate_server.workers.hold_sweeper import HoldSweeper
 log = structlog.get_logger(__name__)
 
 LOAD_POOL_SIZE: Final = 4
+LOOKUP_POOL_SIZE: Final = 2
+"""Connections of jobs that look across tenants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,8 @@ class Service:
     catalogs: Catalogs
     accounts: Accounts
     subscriptions: Subscriptions
+    previews: PlanChangePreviews
+    due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
     meter: Meter
@@ -111,6 +117,8 @@ async def open_service(
         stack.push_async_callback(counters.connection.close)
         database = Database(database_url)
         stack.push_async_callback(database.close)
+        lookups = Database(database_url, role=DatabaseRole.INTAKE, pool_size=LOOKUP_POOL_SIZE)
+        stack.push_async_callback(lookups.close)
         tenants = TenantDirectory(database, clock)
         changes = EntitlementChanges(database, FencedMarks(counters, epochs))
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
@@ -169,6 +177,8 @@ async def open_service(
             catalogs=Catalogs(database, tenants),
             accounts=accounts,
             subscriptions=subscriptions,
+            previews=PlanChangePreviews(database, tenants=tenants, standings=usage, clock=clock),
+            due_subscriptions=DueSubscriptions(database, lookups, changes, clock=clock),
             hot_accounts=hot_accounts,
             checker=checker,
             meter=meter,

@@ -47,6 +47,7 @@ class HistoryRow:
     actor: str
     reason: str
     create_time: datetime
+    webhook_event_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,7 @@ async def add_history(
     reason: str,
     at: datetime,
     request: Mapping[str, str] | None = None,
+    webhook_event_id: str = "",
 ) -> None:
     """Add a step: what was done, by whom and why; `request` is what a retry is recognised by."""
     written = subscription_to_json(after)
@@ -193,6 +195,7 @@ async def add_history(
             actor=actor,
             reason=reason,
             create_time=at,
+            webhook_event_id=webhook_event_id or None,
         )
     )
 
@@ -371,4 +374,5 @@ def _history(row: Row[Any]) -> HistoryRow:
         actor=row.actor,
         reason=row.reason,
         create_time=row.create_time,
+        webhook_event_id=row.webhook_event_id or "",
     )

@@ -4,7 +4,7 @@ Before the provider is asked, what is about to be done is committed: its id, fro
 the provider do it once, and everything that was chosen for it (ids, times, the price), so that a second attempt asks
 for exactly the same. An attempt whose outcome is unknown leaves the operation pending. Whoever asks for the same again
 goes on with it: first by looking whether it has happened, then by doing it under the same key. Whoever asks for
-something else has to wait until the attempt can have no effect any more; then what it left is stored, or it is given up.
+something else has to wait until the attempt can have no effect any more; what it left is stored, or it is given up.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ same under the same key."""
 EFFECT_AFTER: Final = timedelta(seconds=30)
 """Age of an attempt until which it may still have an effect: so long nothing else is begun in its place."""
 KEY_AGE_MAX: Final = timedelta(seconds=60)
-"""A provider keeps what it answered under a key, failures too: after this a new key is taken if nothing has happened."""
+"""A provider keeps what it answered under a key, failures too: after this a new one is taken if nothing happened."""
 PENDING_AGE_MAX: Final = timedelta(hours=1)
 """What was prepared longer ago (a price, an end of a page) is not gone on with."""
 CLAIMS_MAX: Final = 8

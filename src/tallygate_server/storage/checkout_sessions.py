@@ -52,9 +52,9 @@ async def read_open_session(
     return _row(row) if row is not None else None
 
 
-async def add_session(connection: Connection, tenant_id: TenantId, row: CheckoutSessionRow) -> None:
-    """Add a page; does nothing where it is known, in whatever state it is by now."""
-    await connection.execute(
+async def add_session(connection: Connection, tenant_id: TenantId, row: CheckoutSessionRow) -> bool:
+    """Add a page; False where it is known, in whatever state it is by now."""
+    added = await connection.execute(
         insert(checkout_sessions)
         .values(
             tenant_id=tenant_id,
@@ -70,7 +70,9 @@ async def add_session(connection: Connection, tenant_id: TenantId, row: Checkout
             update_time=row.create_time,
         )
         .on_conflict_do_nothing(index_elements=["tenant_id", "provider_session_id"])
+        .returning(checkout_sessions.c.provider_session_id)
     )
+    return added.one_or_none() is not None
 
 
 async def close_checkout_session(

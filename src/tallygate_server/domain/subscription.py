@@ -41,11 +41,15 @@ TRANSITIONS: dict[SubscriptionState, frozenset[SubscriptionState]] = {
     _S.ACTIVE: frozenset({_S.PAST_DUE, _S.UNPAID, _S.PAUSED, _S.CANCELED, _S.EXPIRED}),
     _S.PAST_DUE: frozenset({_S.ACTIVE, _S.UNPAID, _S.PAUSED, _S.CANCELED, _S.EXPIRED}),
     _S.UNPAID: frozenset({_S.ACTIVE, _S.CANCELED, _S.EXPIRED}),
-    _S.PAUSED: frozenset({_S.ACTIVE, _S.PAST_DUE, _S.CANCELED, _S.EXPIRED}),
+    _S.PAUSED: frozenset({_S.TRIALING, _S.ACTIVE, _S.PAST_DUE, _S.CANCELED, _S.EXPIRED}),
     _S.CANCELED: frozenset(),
     _S.EXPIRED: frozenset(),
 }
-"""Every permitted move; a state absent from a set is refused. Empty sets are terminal."""
+"""Every permitted move; a state absent from a set is refused. Empty sets are terminal.
+
+It speaks of what is asked for here, and of what happens here by itself. What a billing provider reports is compared
+with nothing but finality: several of its moves may lie between two looks at it.
+"""
 
 LIVE_STATES = frozenset(state for state, following in TRANSITIONS.items() if following)
 """States from which a subscription can still change: at most one live one per account and plan."""

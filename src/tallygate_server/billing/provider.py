@@ -81,6 +81,11 @@ class PaymentProvider(Protocol):
     async def customer(self, customer_id: str) -> ObservedCustomer | None:
         """Return the customer; one that was deleted says so."""
 
+    async def find_customer(
+        self, tenant_id: TenantId, account_id: AccountId, *, created_since: datetime
+    ) -> ObservedCustomer | None:
+        """Return the account's customer by its attributes, of those created since then; None where there is none."""
+
     async def invoice(self, invoice_id: str) -> ObservedInvoice | None:
         """Return the invoice."""
 
@@ -101,6 +106,9 @@ class PaymentProvider(Protocol):
 
     async def checkout_session(self, session_id: str) -> ObservedCheckoutSession | None:
         """Return the page."""
+
+    async def open_checkout_sessions(self, customer_id: str) -> Sequence[ObservedCheckoutSession]:
+        """Return the pages that are open for the customer."""
 
     # ---- doing
 

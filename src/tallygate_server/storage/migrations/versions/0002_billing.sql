@@ -155,8 +155,13 @@ CREATE TABLE billing_operations (
     subject TEXT NOT NULL,
     request_id TEXT,
     fingerprint TEXT NOT NULL,
+    prepared JSONB DEFAULT '{}'::jsonb NOT NULL,
     state TEXT NOT NULL,
     result JSONB,
+    key_number INTEGER DEFAULT 1 NOT NULL,
+    key_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    attempt TEXT,
+    attempt_time TIMESTAMP WITH TIME ZONE NOT NULL,
     create_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     update_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_billing_operations PRIMARY KEY (tenant_id, operation_id),
@@ -167,7 +172,10 @@ CREATE UNIQUE INDEX uq_billing_operations_request ON billing_operations (tenant_
 COMMENT ON COLUMN billing_operations.operation_id IS 'idempotency keys at the provider are derived from it';
 COMMENT ON COLUMN billing_operations.kind IS 'create_subscription, change_plan, create_checkout_session, ...';
 COMMENT ON COLUMN billing_operations.subject IS 'what it is done to: a plan and interval, or a subscription';
+COMMENT ON COLUMN billing_operations.prepared IS 'what was chosen before the provider was asked, the same at every attempt';
 COMMENT ON COLUMN billing_operations.state IS 'pending, done or failed';
+COMMENT ON COLUMN billing_operations.key_number IS 'rises when the provider keeps answering with a failure that it saved';
+COMMENT ON COLUMN billing_operations.attempt IS 'who works on it; null while nobody does';
 
 CREATE TABLE webhook_events (
     source TEXT NOT NULL,

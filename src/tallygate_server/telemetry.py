@@ -242,6 +242,18 @@ class Metrics(Collector):
         self.component_up = Level(
             "tallygate_component_up", "1 when the component answers, 0 when it does not.", "component"
         )
+        # ---- billing
+        self.subscription_syncs = Counts(
+            "tallygate_subscription_sync",
+            "Subscriptions of the billing provider looked at, by what became of them.",
+            "outcome",
+        )
+        self.reconciled = Counts(
+            "tallygate_reconcile_difference",
+            "Differences between the billing provider and us that a reconciliation found, by field.",
+            "field",
+            "outcome",
+        )
         # ---- running it
         self.jobs = Counts("tallygate_job_runs", "Runs of background jobs.", "job", "outcome")
         self.job_seconds = Distribution(

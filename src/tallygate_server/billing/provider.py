@@ -101,6 +101,9 @@ class PaymentProvider(Protocol):
     async def schedule(self, schedule_id: str) -> ObservedSchedule | None:
         """Return the schedule."""
 
+    async def price(self, price_id: str) -> ObservedPrice | None:
+        """Return the price: phases of a schedule name theirs only."""
+
     async def checkout_session(self, session_id: str) -> ObservedCheckoutSession | None:
         """Return the page."""
 

@@ -15,8 +15,15 @@ from sqlalchemy import Row, Select, Table, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.billing.observed import PostalAddress
-from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.subscription import LIVE_STATES, BillingProvider, SubscriptionState
+from tallygate_server.domain.catalog import BillingInterval
+from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
+from tallygate_server.domain.subscription import (
+    LIVE_STATES,
+    BillingProvider,
+    ScheduledChange,
+    ScheduledChangeKind,
+    SubscriptionState,
+)
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.subscriptions import SubscriptionRow, read_subscription
 from tallygate_server.storage.tables import (
@@ -25,6 +32,7 @@ from tallygate_server.storage.tables import (
     invoices,
     payments,
     reconciliations,
+    scheduled_changes,
     subscription_history,
     subscriptions,
     tenants,
@@ -272,6 +280,87 @@ async def has_trial_notice(
     return any(row.after.get("trial_end_time") == wanted for row in rows)
 
 
+# --- What is planned at the provider --------------------------------------------------------------------
+
+
+async def read_pending_change(
+    connection: Connection, tenant_id: TenantId, subscription_id: str
+) -> ScheduledChange | None:
+    """Return the change of the subscription that waits for its time, or None."""
+    rows = await connection.execute(
+        select(scheduled_changes).where(
+            scheduled_changes.c.tenant_id == tenant_id,
+            scheduled_changes.c.subscription_id == subscription_id,
+            scheduled_changes.c.state == "pending",
+        )
+    )
+    row = rows.one_or_none()
+    return None if row is None else _scheduled_change(row)
+
+
+async def subscription_of_schedule(connection: Connection, provider_schedule_id: str) -> str:
+    """Return the provider's subscription that the schedule was last seen with; as the intake; empty for none."""
+    rows = await connection.execute(
+        select(subscriptions.c.provider_subscription_id)
+        .join(
+            scheduled_changes,
+            (scheduled_changes.c.tenant_id == subscriptions.c.tenant_id)
+            & (scheduled_changes.c.subscription_id == subscriptions.c.subscription_id),
+        )
+        .where(scheduled_changes.c.provider_schedule_id == provider_schedule_id)
+        .limit(1)
+    )
+    return rows.scalar_one_or_none() or ""
+
+
+async def write_pending_change(
+    connection: Connection, tenant_id: TenantId, account_id: AccountId, change: ScheduledChange, *, at: datetime
+) -> None:
+    """Add the change, or store it as it now is."""
+    values = {
+        "kind": change.kind.value,
+        "effective_time": change.effective_time,
+        "plan_key": change.plan_key,
+        "plan_version": change.plan_version,
+        "interval": change.interval.value if change.interval is not None else None,
+        "quantity": change.quantity,
+        "provider": change.provider.value if change.provider is not None else None,
+        "resume_time": change.resume_time,
+        "provider_schedule_id": change.provider_schedule_id or None,
+        "update_time": at,
+    }
+    await connection.execute(
+        insert(scheduled_changes)
+        .values(
+            tenant_id=tenant_id,
+            scheduled_change_id=change.scheduled_change_id,
+            subscription_id=change.subscription_id,
+            account_id=account_id,
+            state="pending",
+            actor=change.actor,
+            reason=change.reason,
+            create_time=change.create_time,
+            **values,
+        )
+        .on_conflict_do_update(index_elements=["tenant_id", "scheduled_change_id"], set_=values)
+    )
+
+
+async def end_pending_change(
+    connection: Connection, tenant_id: TenantId, scheduled_change_id: str, *, done: bool, at: datetime
+) -> None:
+    """Write down that the change took effect, or was taken back."""
+    await connection.execute(
+        update(scheduled_changes)
+        .where(
+            scheduled_changes.c.tenant_id == tenant_id,
+            scheduled_changes.c.scheduled_change_id == scheduled_change_id,
+            scheduled_changes.c.state == "pending",
+        )
+        .values(state="done" if done else "canceled", update_time=at)
+    )
+
+
 # --- Customers ------------------------------------------------------------------------------------------
 
 
@@ -508,6 +597,25 @@ def _filtered(
     if end_time is not None:
         statement = statement.where(table.c.create_time < end_time)
     return statement
+
+
+def _scheduled_change(row: Row[Any]) -> ScheduledChange:
+    return ScheduledChange(
+        scheduled_change_id=row.scheduled_change_id,
+        subscription_id=row.subscription_id,
+        kind=ScheduledChangeKind(row.kind),
+        effective_time=row.effective_time,
+        plan_key=PlanKey(row.plan_key) if row.plan_key is not None else None,
+        plan_version=row.plan_version,
+        interval=BillingInterval(row.interval) if row.interval is not None else None,
+        quantity=row.quantity,
+        provider=BillingProvider(row.provider) if row.provider is not None else None,
+        resume_time=row.resume_time,
+        provider_schedule_id=row.provider_schedule_id or "",
+        actor=row.actor,
+        reason=row.reason,
+        create_time=row.create_time,
+    )
 
 
 def _customer(row: Row[Any]) -> CustomerRow:

@@ -70,6 +70,10 @@ class PaymentProviderInMemory(ProviderTwin):
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         """How the next calls of a method go wrong."""
         self.calls: Counter[str] = Counter()
+        self.gates: dict[str, asyncio.Event] = {}
+        """A call of a method waits here before anything happens."""
+        self.waiting = asyncio.Event()
+        """Set when one does."""
         self.needs_payment = False
         """Whether the next subscription is incomplete until somebody pays."""
 
@@ -83,6 +87,10 @@ class PaymentProviderInMemory(ProviderTwin):
             "sessions": len(self.sessions),
             "open_sessions": len([each for each in self.sessions.values() if each.state == "open"]),
         }
+
+    def delete_customer(self, customer_id: str) -> None:
+        """Delete a customer, as somebody does in the provider's dashboard."""
+        self.customers[customer_id] = ObservedCustomer(customer_id=customer_id, deleted=True)
 
     def pay(self, session_id: str) -> ObservedSubscription:
         """Complete a page, as somebody with a card does."""
@@ -338,7 +346,8 @@ class PaymentProviderInMemory(ProviderTwin):
     async def preview_change(
         self, present: ObservedSubscription, sale: Sale, *, quantity: int, proration_time: datetime
     ) -> ObservedProration:
-        """Say what a change would cost."""
+        """Say what a change would cost, had nothing been paid yet."""
+        assert present.state is not SubscriptionState.CANCELED
         return ObservedProration(
             due_now_minor=sale.price.amount_minor * quantity,
             next_invoice_minor=sale.price.amount_minor * quantity,
@@ -407,6 +416,9 @@ class PaymentProviderInMemory(ProviderTwin):
     async def _once(self, method: str, operation_id: str, asked: object, do: Callable[[], R]) -> R:
         self.calls[method] += 1
         await asyncio.sleep(0)
+        if method in self.gates:
+            self.waiting.set()
+            await self.gates[method].wait()
         if self.down:
             raise BillingProviderUnavailable("stripe", "down")
         faults = self.faults[method]
@@ -435,7 +447,9 @@ class PaymentProviderInMemory(ProviderTwin):
     ) -> ObservedSubscription:
         if customer_id not in self.customers or self.customers[customer_id].deleted:
             raise PaymentRefused(
-                "Stripe does not know what the request names", billing_provider="stripe", provider_code="resource_missing"
+                "Stripe does not know what the request names",
+                billing_provider="stripe",
+                provider_code="resource_missing",
             )
         now, number = self._clock.now(), next(self._numbers)
         incomplete, self.needs_payment = self.needs_payment, False
@@ -464,12 +478,12 @@ class PaymentProviderInMemory(ProviderTwin):
             resume_time=None,
             default_payment_method_id="",
             metadata={key: value for key, value in metadata.items() if key != "price"},
-            latest_invoice=self._bill(f"sub_P{number}", customer_id, price, incomplete, now),
+            latest_invoice=self._bill(f"sub_P{number}", customer_id, price, incomplete=incomplete, now=now),
         )
         return self.put(subscription, at=now)
 
     def _bill(
-        self, subscription_id: str, customer_id: str, price: ObservedPrice, incomplete: bool, now: datetime
+        self, subscription_id: str, customer_id: str, price: ObservedPrice, *, incomplete: bool, now: datetime
     ) -> ObservedInvoice:
         return ObservedInvoice(
             invoice_id=f"in_{subscription_id}",

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -28,6 +29,9 @@ SECRET_BYTES_MAX: Final = 65_536
 """Bound on a secret's file; anything larger is another file by mistake."""
 
 DURATION_MS_MAX: Final = 3_600_000
+
+_LIVE_KEY: Final = re.compile(r"\s*(?:[a-z]+_live_|live)", re.IGNORECASE)
+"""Stripe's keys that move real money: `sk_live_...`, `rk_live_...`."""
 
 _SERVICE_LINK: Final = re.compile(rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 """Variables that Kubernetes puts into every pod beside a Service called `tallygate`; they are no settings."""
@@ -187,7 +191,22 @@ class Settings(BaseSettings):
         default=None, description="Signing secret of the Stripe webhook endpoint."
     )
     stripe_api_base: str = Field(
-        default="https://api.stripe.com", description="Address of the Stripe API; another one in tests only."
+        default="https://api.stripe.com",
+        min_length=1,
+        description="Address of the Stripe API; another one in tests only. Live keys go nowhere without TLS.",
+    )
+    stripe_timeout_ms: Milliseconds = Field(default=8_000, description="Longest wait for one answer of Stripe.")
+    stripe_call_timeout_ms: Milliseconds = Field(
+        default=25_000, description="Longest wait for Stripe in all: for every request and try of one change."
+    )
+    stripe_retries_max: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=2, description="Times that a request to Stripe is tried again, with growing pauses."
+    )
+    stripe_breaker_failures_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=5, description="Calls of Stripe without an answer, in a row, after which calls fail at once."
+    )
+    stripe_breaker_open_ms: Milliseconds = Field(
+        default=10_000, description="How long they fail at once, until one tries again."
     )
 
     # ---- what it says
@@ -225,6 +244,9 @@ class Settings(BaseSettings):
             )
         if self.grpc_port == self.ops_port and self.grpc_port != 0 and self.grpc_host == self.ops_host:
             problems.append("TALLYGATE_OPS_PORT: equals TALLYGATE_GRPC_PORT")
+        problems.extend(_problems_of_stripe(self.stripe_api_key, self.stripe_api_base))
+        if self.stripe_call_timeout_ms < self.stripe_timeout_ms:
+            problems.append("TALLYGATE_STRIPE_CALL_TIMEOUT_MS: must not be less than TALLYGATE_STRIPE_TIMEOUT_MS")
         if problems:
             raise SettingsError(tuple(problems))
         return self
@@ -270,6 +292,29 @@ def render_settings_table() -> str:
         default = "" if field.default is None else f"`{_as_text(field.default)}`"
         rows.append(f"| {name} | {default} | {_allowed(field_name)} | {field.description} |")
     return "\n".join(rows) + "\n"
+
+
+def _problems_of_stripe(api_key: SecretStr | None, api_base: str) -> list[str]:
+    """Refuse an address that is none, and one that would carry a live key through the open."""
+    name = "TALLYGATE_STRIPE_API_BASE"
+    parts = urlsplit(api_base)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        return [f"{name}: must start with https:// or http:// and name a host"]
+    if parts.username is not None or parts.query or parts.fragment:
+        return [f"{name}: must be an address only"]
+    live = api_key is not None and _LIVE_KEY.match(api_key.get_secret_value()) is not None
+    if live and parts.scheme != "https" and not _is_loopback(parts.hostname):
+        return [f"{name}: a live key is sent to https:// addresses only"]
+    return []
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read_secret(name: str, file: Path) -> str:

@@ -9,21 +9,38 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tallygate_server.embedded import EmbeddedServers
+from tallygate_server.storage import cache_epochs, migrations
 from tests.support.eventually import eventually
+from tests.support.long_run import LONG
 
 TEMPLATE_DATABASE = "migrated_template"
+
+DAY_S = 86_400
+ROOM_BEFORE_MIDNIGHT_S = 90
+"""Longer than any test takes, and short enough to wait for."""
 
 # Settings of whoever runs the tests must not reach them, nor the processes they start.
 for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
     del os.environ[_name]
+
+# The same examples on every machine, however long one takes; new ones at every run in the long form.
+settings.register_profile(
+    "tallygate",
+    derandomize=not LONG,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile("tallygate")
 
 _database_numbers = itertools.count(1)
 
@@ -44,6 +61,32 @@ async def drop_database(database_url: str, name: str) -> None:
         )
     finally:
         await connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _one_day() -> None:
+    """Let each test run within one day of UTC, and so within one month: what it counts "today" is one count.
+
+    Processes that tests start have the machine's clock, so a clock of our own would not do.
+    """
+    left_s = DAY_S - time.time() % DAY_S
+    if left_s < ROOM_BEFORE_MIDNIGHT_S:
+        time.sleep(left_s + 0.1)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no server take Postgres for absent because the machine is busy."""
+    monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 10.0)
+    monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 10.1)
+    monkeypatch.setattr(cache_epochs, "SILENT_SECONDS", 60.0)
+
+
+@pytest.fixture
+def usual_epochs(_patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a change without Redis wait for as long as it does in production, and no longer."""
+    monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 1.0)
+    monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 1.1)
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +123,6 @@ def redis_url(servers: EmbeddedServers) -> str:
 @pytest.fixture(scope="session")
 async def template_database(database_url: str) -> str:
     """Apply every migration once per test process, into a database that others are copied from."""
-    from tallygate_server.storage import migrations  # noqa: PLC0415 - tests of parts without storage need none of it.
-
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(f"CREATE DATABASE {TEMPLATE_DATABASE}")
@@ -128,7 +169,7 @@ async def fresh_redis(servers: EmbeddedServers) -> str:
 @pytest.fixture
 async def acme_database(fresh_database: str) -> AsyncIterator[str]:
     """Make a database with the tenant `acme` (see tests/support/acme.py); its books must balance after the test."""
-    from tests.support import acme  # noqa: PLC0415 - as above.
+    from tests.support import acme  # noqa: PLC0415 - tests of parts without a service need none of it.
 
     await acme.apply_catalog(fresh_database)
     yield fresh_database

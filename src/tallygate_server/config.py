@@ -209,6 +209,12 @@ class Settings(BaseSettings):
         default=10_000, description="How long they fail at once, until one tries again."
     )
 
+    # ---- trying it out
+    development_clock_url: str | None = Field(
+        default=None,
+        description="Clock of a local Stripe on this machine, to be followed: to try billing out, never in production.",
+    )
+
     # ---- what it says
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged."
@@ -247,6 +253,8 @@ class Settings(BaseSettings):
         problems.extend(_problems_of_stripe(self.stripe_api_key, self.stripe_api_base))
         if self.stripe_call_timeout_ms < self.stripe_timeout_ms:
             problems.append("TALLYGATE_STRIPE_CALL_TIMEOUT_MS: must not be less than TALLYGATE_STRIPE_TIMEOUT_MS")
+        if self.development_clock_url is not None and not is_loopback_http(self.development_clock_url):
+            problems.append("TALLYGATE_DEVELOPMENT_CLOCK_URL: must be http:// on this machine's own address")
         if problems:
             raise SettingsError(tuple(problems))
         return self
@@ -270,6 +278,19 @@ def load_settings(**overrides: Any) -> Settings:
     if problems:
         raise SettingsError(tuple(problems))
     return settings
+
+
+def is_loopback_http(url: str) -> bool:
+    """Whether the address is one that never leaves this machine."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        return False
+    if parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return False
 
 
 def variable_name(field_name: str) -> str:

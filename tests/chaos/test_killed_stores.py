@@ -32,15 +32,17 @@ from tests.support.acme import (
     assert_redis_agrees,
     failed,
     fetch,
+    hurry,
     outcome_of,
     services,
     used,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import TIMEOUT_S, eventually
+from tests.support.long_run import LONG
 
 pytestmark = pytest.mark.chaos
 
-KILLS = 30 if os.environ.get("TALLYGATE_LONG") else 3
+KILLS = 30 if LONG else 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ async def stores(own_servers: EmbeddedServers, request: pytest.FixtureRequest) -
 
 async def answering(stores: Stores) -> None:
     """Wait until Postgres answers again after what the test did to it."""
-    await eventually(lambda: fetch(stores.database_url, "SELECT 1"), 20.0, ignore=(OSError, asyncpg.PostgresError))
+    await eventually(lambda: fetch(stores.database_url, "SELECT 1"), ignore=(OSError, asyncpg.PostgresError))
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ class Load:
             finally:
                 self.stopping = True
 
-    async def more(self, count: int, timeout_s: float = 20.0) -> None:
+    async def more(self, count: int, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until so many more calls were answered."""
         before = len(self.acknowledged)
         await eventually(lambda: len(self.acknowledged) >= before + count, timeout_s)
@@ -163,6 +165,8 @@ async def assert_ledger_is_what_was_acknowledged(stores: Stores, load: Load) -> 
 
 async def test_a_killed_postgres_loses_nothing_that_was_acknowledged(stores: Stores) -> None:
     async with services(stores.database_url, stores.servers.redis_url, 2, hold_ttl_ms=500) as running:
+        for service in running:
+            hurry(service, 2_000)
         load = Load(running)
         async with load.on():
             for _ in range(KILLS):
@@ -201,10 +205,10 @@ async def test_a_killed_valkey_is_noticed_by_nobody(stores: Stores) -> None:
 
 async def test_a_frozen_postgres_is_told_from_a_slow_one_and_thaws(stores: Stores) -> None:
     """Longer than every time-out; calls in flight stay few, new ones are turned away at once."""
-    async with services(
-        stores.database_url, stores.servers.redis_url, 2, commit_timeout_ms=300, commit_queue_max=500
-    ) as running:
+    async with services(stores.database_url, stores.servers.redis_url, 2, commit_queue_max=500) as running:
         await outcome_of(running[0], an_increment("ten", account_id="known"))
+        for service in running:
+            hurry(service, 300)
         load = Load(running)
         async with load.on():
             await load.more(200)
@@ -311,7 +315,7 @@ async def test_accepted_calls_survive_a_killed_postgres(stores: Stores) -> None:
         outcomes = await service.meter.increment_many(
             [an_increment("endless", accepted=True) for _ in range(500)], atomic=False
         )
-        await eventually(lambda: service.meter.in_flight == 0, 20.0)
+        await eventually(lambda: service.meter.in_flight == 0)
 
         assert await used(stores.database_url, "endless") == 1 + len(allowed(outcomes))
         assert len(allowed(outcomes)) + len(failed(outcomes)) == 500

@@ -30,6 +30,7 @@ from tests.support.acme import (
     ACME,
     ANN,
     BOB,
+    PATIENT,
     a_check,
     allowed,
     an_increment,
@@ -38,6 +39,7 @@ from tests.support.acme import (
     denied,
     failed,
     fetch,
+    hurry,
     outcome_of,
     services,
     used,
@@ -152,6 +154,7 @@ async def a_days_work(service: Service, account_id: str) -> list[object]:
     return told
 
 
+@pytest.mark.usefixtures("usual_epochs")
 @pytest.mark.parametrize("lost", ["at the start", "in the middle"])
 async def test_without_redis_everything_is_answered_the_same(
     acme_database: str, fresh_redis: str, servers: EmbeddedServers, lost: str
@@ -428,7 +431,7 @@ async def test_the_retry_of_an_accepted_call_hears_the_same_before_the_commit(se
     increment = an_increment("words", 3, request_id="r1", accepted=True)
     first = await outcome_of(setup.service, increment)
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         again = await outcome_of(setup.service, increment)
         other = await outcome_of(setup.service, replace(increment, quantity=4))
     await setup.find_postgres()
@@ -443,14 +446,16 @@ async def test_the_retry_of_an_accepted_call_hears_the_same_before_the_commit(se
 async def test_a_committed_retry_of_an_accepted_call_is_not_kept_waiting_for_ever(
     acme_database: str, fresh_redis: str
 ) -> None:
-    async with setting_up(acme_database, fresh_redis, commit_timeout_ms=200) as setup:
+    async with setting_up(acme_database, fresh_redis) as setup:
         await warm(setup)
         await setup.lose_postgres()
+        hurry(setup.service, 200)
         increment = an_increment("words", 3, request_id="r1", accepted=True)
         await outcome_of(setup.service, increment)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             committed = await outcome_of(setup.service, replace(increment, accepted=False))
+        hurry(setup.service, PATIENT.commit_timeout_ms)
         await setup.find_postgres()
         await eventually(lambda: setup.service.meter.in_flight == 0)
         again = await outcome_of(setup.service, replace(increment, accepted=False))
@@ -461,6 +466,7 @@ async def test_a_committed_retry_of_an_accepted_call_is_not_kept_waiting_for_eve
     assert await used(acme_database, "words") == 4
 
 
+@pytest.mark.usefixtures("usual_epochs")
 async def test_changes_of_plans_go_on_without_redis(setup: Setup) -> None:
     await warm(setup)
     await setup.lose_redis()

@@ -285,10 +285,15 @@ def is_loopback_http(url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
         return False
-    if parts.hostname == "localhost":
+    return is_loopback_host(parts.hostname)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether the name or number is one of this machine's own."""
+    if host == "localhost":
         return True
     try:
-        return ip_address(parts.hostname).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -324,18 +329,9 @@ def _problems_of_stripe(api_key: SecretStr | None, api_base: str) -> list[str]:
     if parts.username is not None or parts.query or parts.fragment:
         return [f"{name}: must be an address only"]
     live = api_key is not None and _LIVE_KEY.match(api_key.get_secret_value()) is not None
-    if live and parts.scheme != "https" and not _is_loopback(parts.hostname):
+    if live and parts.scheme != "https" and not is_loopback_host(parts.hostname):
         return [f"{name}: a live key is sent to https:// addresses only"]
     return []
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read_secret(name: str, file: Path) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
@@ -29,6 +28,7 @@ from tallygate_server.billing.circuit_breaker import CircuitBreaker
 from tallygate_server.billing.stripe_errors import is_absence, problem_of, refusal, translated, unavailable
 from tallygate_server.billing.stripe_objects import Fields, JsonObject, StripeObjectInvalid
 from tallygate_server.clock import Clock
+from tallygate_server.config import is_loopback_host
 from tallygate_server.errors import BillingProviderUnavailable, PaymentRefused
 from tallygate_server.telemetry import BillingOutcome, metrics
 
@@ -71,7 +71,7 @@ class StripeHttp(stripe.HTTPClient):
         self._client = httpx.AsyncClient(
             verify=verify,
             timeout=self._timeout_seconds,
-            trust_env=not is_loopback(api_base),
+            trust_env=not is_loopback_host(urlsplit(api_base).hostname or ""),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
         )
 
@@ -299,17 +299,6 @@ def plain(answer: object) -> JsonObject:
     if not isinstance(answer, stripe.StripeObject):
         raise StripeObjectInvalid("answer", "?", "(itself)", "is no object")
     return answer.to_dict()
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether the address is one of this machine's own."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_stored(error: stripe.StripeError, tried: list[int]) -> bool:

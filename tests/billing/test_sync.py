@@ -382,7 +382,7 @@ async def test_a_request_whose_effect_a_webhook_wrote_first_is_still_recognised(
     assert not applied.changed
     steps = await server.history("sub_ours1")
     assert [(s.action, s.actor) for s in steps] == [("create", "stripe"), ("create", "ann@ops")]
-    assert steps[1].after["request"] == {"id": "r1", "fingerprint": "f"}
+    assert steps[1].request == {"id": "r1", "fingerprint": "f"}
 
 
 async def test_what_was_fetched_before_somebody_stored_something_newer_is_not_believed(

@@ -221,12 +221,11 @@ class PaymentProviderInMemory(ProviderTwin):
         """Change price and quantity."""
         price = await self.ensure_price(sale)
         asked = (present.provider_subscription_id, price.price_id, quantity, payment_method_id, proration_time)
-        assert present.schedule is None, "a schedule is released first"
         return await self._once(
             "change_subscription",
             operation_id,
             asked,
-            lambda: self.change(present.provider_subscription_id, price=price, quantity=quantity),
+            lambda: self.change(present.provider_subscription_id, price=price, quantity=quantity, schedule=None),
         )
 
     async def schedule_change(
@@ -297,9 +296,9 @@ class PaymentProviderInMemory(ProviderTwin):
 
         def plan() -> ObservedSubscription:
             present = self.subscriptions[provider_subscription_id]
-            assert present.schedule is None, "a schedule is released first"
             return self.change(
                 provider_subscription_id,
+                schedule=None,
                 cancel_at_period_end=at is None,
                 cancel_time=at or present.period_end_time,
                 cancel_request_time=self._clock.now(),
@@ -324,7 +323,7 @@ class PaymentProviderInMemory(ProviderTwin):
             "pause",
             operation_id,
             provider_subscription_id,
-            lambda: self.change(provider_subscription_id, state=SubscriptionState.PAUSED),
+            lambda: self.change(provider_subscription_id, state=SubscriptionState.PAUSED, schedule=None),
         )
 
     async def resume(self, provider_subscription_id: str, *, operation_id: str) -> ObservedSubscription:

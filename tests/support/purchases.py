@@ -115,7 +115,7 @@ def order(request_id: str, *content: object, account_id: AccountId = ANNA) -> Or
     )
 
 
-async def patiently(clock: FrozenClock, call: Any, seconds: Sequence[float] = (1, 2, 4, 8, 16, 32, 64)) -> Any:
+async def patiently(clock: FrozenClock, call: Any, seconds: Sequence[float] = (1, 2, 4, 8, 16, 32, 64, 128)) -> Any:
     """Retry a call as a good client does, letting time pass in between."""
     for step in seconds:
         try:

@@ -40,14 +40,14 @@ from tallygate_server.unique_ids import new_id
 
 log = structlog.get_logger(__name__)
 
-ATTEMPT_SECONDS_MAX: Final = 25.0
+ATTEMPT_SECONDS_MAX: Final = 50.0
 """No attempt works longer, so that it can have no effect any more once `EFFECT_AFTER` has passed."""
 RESUME_AFTER: Final = timedelta(seconds=10)
 """Age at which an attempt that said nothing is taken over with the same content: if it does live, both ask for the
 same under the same key."""
-EFFECT_AFTER: Final = timedelta(seconds=30)
+EFFECT_AFTER: Final = timedelta(seconds=60)
 """Age of an attempt until which it may still have an effect: so long nothing else is begun in its place."""
-KEY_AGE_MAX: Final = timedelta(seconds=60)
+KEY_AGE_MAX: Final = timedelta(seconds=120)
 """A provider keeps what it answered under a key, failures too: after this a new one is taken if nothing happened."""
 PENDING_AGE_MAX: Final = timedelta(hours=1)
 """What was prepared longer ago (a price, an end of a page) is not gone on with."""

@@ -21,12 +21,16 @@ from tallygate_server.billing.provider import SUBSCRIPTION_ATTRIBUTE, PaymentPro
 from tallygate_server.billing.sales import check_not_bought, sale_from_json, sale_of, sale_to_json
 from tallygate_server.clock import Clock
 from tallygate_server.domain.catalog import Plan, Price
-from tallygate_server.domain.subscription import LIVE_STATES, ScheduledChange, ScheduledChangeKind, SubscriptionState
-from tallygate_server.domain.subscription import BillingProvider as Collector
+from tallygate_server.domain.subscription import (
+    LIVE_STATES,
+    SCHEDULED_CHANGE_PREFIX,
+    ScheduledChange,
+    ScheduledChangeKind,
+    SubscriptionState,
+)
 from tallygate_server.errors import IllegalTransition, PaymentRefused, TallygateError
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.mapping import Json
-from tallygate_server.storage.scheduled_changes import SCHEDULED_CHANGE_PREFIX
 from tallygate_server.storage.subscriptions import SubscriptionRow
 from tallygate_server.unique_ids import new_id
 
@@ -166,7 +170,6 @@ class StripePaidSubscriptions:
         async def act(present: ObservedSubscription, chosen: Json, key: str) -> ObservedSubscription:
             sale = sale_from_json(order.tenant_id, chosen["sale"])
             await self._make_room(order, sale, key, but=row.subscription.subscription_id)
-            present = await self._without_plans(order, row, present, key)
             time = chosen["proration_time"]
             return await self._provider.change_subscription(
                 present,
@@ -177,7 +180,10 @@ class StripePaidSubscriptions:
                 operation_id=key,
             )
 
-        change = _Change(action="change_plan", prepared=prepared, is_done=is_done, act=act)
+        async def afterwards(_chosen: Json) -> int:
+            return await self._planned.drop(order, row)
+
+        change = _Change(action="change_plan", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards)
         return await self._change(order, row, change)
 
     async def change_later(
@@ -194,10 +200,11 @@ class StripePaidSubscriptions:
 
         Without a price the plan is a free one: the subscription ends at that time, and a free one follows it.
         """
+        if price is None:
+            # The account holds the free plan already, or it begins beside: nothing must happen at the very end.
+            return await self._end_later(order, row, "change_plan", effective_time)
         present = await self._present(row)
         effective = effective_time or present.period_end_time
-        if price is None:
-            return await self._become_free_later(order, row, plan, effective, at_period_end=effective_time is None)
         prepared = {
             "sale": sale_to_json(sale_of(order.tenant_id, plan, price)),
             "quantity": quantity,
@@ -216,7 +223,9 @@ class StripePaidSubscriptions:
             )
 
         async def act(present: ObservedSubscription, chosen: Json, key: str) -> None:
-            present = await self._without_plans(order, row, present, key, cancellation=True)
+            # What ends cannot change later.
+            if _is_ending(present):
+                present = await self._provider.keep(present.provider_subscription_id, operation_id=key)
             await self._provider.schedule_change(
                 present,
                 sale_from_json(order.tenant_id, chosen["sale"]),
@@ -225,34 +234,26 @@ class StripePaidSubscriptions:
                 operation_id=key,
             )
 
-        change = _Change(action="schedule_change", prepared=prepared, is_done=is_done, act=act)
+        change = _Change(action="change_plan", prepared=prepared, is_done=is_done, act=act)
         return await self._change(order, row, change)
 
     async def cancel(self, order: Order, row: SubscriptionRow, *, now: bool, at: datetime | None) -> Paid:
         """Cancel at once, at a time, or (neither) at the end of the paid period."""
-        prepared = {"now": now, "at": at.isoformat() if at is not None else None, "reason": order.reason}
+        if not now:
+            return await self._end_later(order, row, "cancel", at)
 
-        async def is_done(present: ObservedSubscription, chosen: Json) -> bool:
-            if present.state not in LIVE_STATES:
-                return True
-            return not chosen["now"] and _ends(present, chosen["at"])
+        async def is_done(present: ObservedSubscription, _chosen: Json) -> bool:
+            return present.state not in LIVE_STATES
 
         async def act(present: ObservedSubscription, chosen: Json, key: str) -> ObservedSubscription:
-            if chosen["now"]:
-                return await self._provider.cancel_now(
-                    present.provider_subscription_id, reason=chosen["reason"], operation_id=key
-                )
-            present = await self._without_plans(order, row, present, key)
-            time = chosen["at"]
-            return await self._provider.cancel_at(
-                present.provider_subscription_id,
-                at=datetime.fromisoformat(time) if time is not None else None,
-                operation_id=key,
+            return await self._provider.cancel_now(
+                present.provider_subscription_id, reason=chosen["reason"], operation_id=key
             )
 
         async def afterwards(_chosen: Json) -> int:
             return await self._planned.drop(order, row)
 
+        prepared = {"reason": order.reason}
         change = _Change(action="cancel", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards)
         return await self._change(order, row, change)
 
@@ -286,7 +287,6 @@ class StripePaidSubscriptions:
             return _is_paused(present)
 
         async def act(present: ObservedSubscription, _chosen: Json, key: str) -> ObservedSubscription:
-            present = await self._without_plans(order, row, present, key)
             return await self._provider.pause(present.provider_subscription_id, operation_id=key)
 
         async def afterwards(chosen: Json) -> int:
@@ -307,13 +307,17 @@ class StripePaidSubscriptions:
         return await self._change(order, row, change)
 
     async def drop_scheduled_change(self, order: Order, row: SubscriptionRow) -> Paid:
-        """Take back what is planned at the provider."""
+        """Take back what is planned at the provider: a move to another price, or an end."""
 
         async def is_done(present: ObservedSubscription, _chosen: Json) -> bool:
             return present.schedule is None and not _is_ending(present)
 
         async def act(present: ObservedSubscription, _chosen: Json, key: str) -> None:
-            await self._without_plans(order, row, present, key, cancellation=True)
+            if present.schedule is not None:
+                await self._provider.release_schedule(present.schedule.schedule_id, operation_id=key)
+                present = await self._present(row)
+            if _is_ending(present):
+                await self._provider.keep(present.provider_subscription_id, operation_id=key)
 
         async def afterwards(_chosen: Json) -> int:
             return await self._planned.drop(order, row)
@@ -323,22 +327,14 @@ class StripePaidSubscriptions:
 
     # ---- steps
 
-    async def _become_free_later(
-        self, order: Order, row: SubscriptionRow, plan: Plan, effective: datetime, *, at_period_end: bool
-    ) -> Paid:
-        prepared = {
-            "plan_key": plan.key,
-            "plan_version": plan.version,
-            "effective_time": effective.isoformat(),
-            "at": None if at_period_end else effective.isoformat(),
-            "scheduled_change_id": new_id(SCHEDULED_CHANGE_PREFIX, self._clock.now()),
-        }
+    async def _end_later(self, order: Order, row: SubscriptionRow, action: str, at: datetime | None) -> Paid:
+        """Let the subscription end at the time (None: with its period)."""
+        prepared = {"at": at.isoformat() if at is not None else None}
 
         async def is_done(present: ObservedSubscription, chosen: Json) -> bool:
             return present.schedule is None and _ends(present, chosen["at"])
 
         async def act(present: ObservedSubscription, chosen: Json, key: str) -> ObservedSubscription:
-            present = await self._without_plans(order, row, present, key)
             time = chosen["at"]
             return await self._provider.cancel_at(
                 present.provider_subscription_id,
@@ -346,26 +342,10 @@ class StripePaidSubscriptions:
                 operation_id=key,
             )
 
-        async def afterwards(chosen: Json) -> int:
-            move = ScheduledChange(
-                scheduled_change_id=chosen["scheduled_change_id"],
-                subscription_id=row.subscription.subscription_id,
-                kind=ScheduledChangeKind.PLAN,
-                effective_time=datetime.fromisoformat(chosen["effective_time"]),
-                plan_key=chosen["plan_key"],
-                plan_version=chosen["plan_version"],
-                interval=None,
-                quantity=1,
-                provider=Collector.NONE,
-                actor=order.actor,
-                reason=order.reason,
-                create_time=self._clock.now(),
-            )
-            return await self._planned.put(order, row, move)
+        async def afterwards(_chosen: Json) -> int:
+            return await self._planned.drop(order, row)
 
-        change = _Change(
-            action="schedule_free_plan", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards
-        )
+        change = _Change(action=action, prepared=prepared, is_done=is_done, act=act, afterwards=afterwards)
         return await self._change(order, row, change)
 
     async def _change(
@@ -442,26 +422,6 @@ class StripePaidSubscriptions:
                 provider_code="resource_missing",
                 subscription_id=row.subscription.subscription_id,
             )
-        return present
-
-    async def _without_plans(
-        self,
-        order: Order,
-        row: SubscriptionRow,
-        present: ObservedSubscription,
-        key: str,
-        *,
-        cancellation: bool = False,
-    ) -> ObservedSubscription:
-        """Take back what is planned: a schedule, an end that a free plan was to follow, on demand any end."""
-        if present.schedule is not None:
-            await self._provider.release_schedule(present.schedule.schedule_id, operation_id=key)
-            present = await self._present(row)
-        becomes_free = await self._planned.becomes_free(order.tenant_id, row)
-        if _is_ending(present) and (cancellation or becomes_free):
-            present = await self._provider.keep(present.provider_subscription_id, operation_id=key)
-        if becomes_free:
-            await self._planned.drop(order, row)
         return present
 
     async def _make_room(self, order: Order, sale: Sale, key: str, *, but: str) -> None:

@@ -1,4 +1,4 @@
-"""Changes of a paid subscription that the provider cannot carry out: a free plan after it, the end of a pause.
+"""Changes of a paid subscription that the provider cannot carry out by itself, such as the end of a pause.
 
 They are planned here, beside what is planned at the provider.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from tallygate_server.billing.ports import Order
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
-from tallygate_server.domain.subscription import BillingProvider, ScheduledChange, ScheduledChangeKind
+from tallygate_server.domain.subscription import ScheduledChange
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.storage import scheduled_changes as rows
 from tallygate_server.storage.engine import Database
@@ -24,15 +24,6 @@ class PlannedChanges:
         self._database = database
         self._changes = changes
         self._clock = clock
-
-    async def becomes_free(self, tenant_id: TenantId, row: SubscriptionRow) -> bool:
-        """Tell whether a free plan is to follow the subscription when it ends."""
-        pending = await self._pending(tenant_id, row)
-        return (
-            pending is not None
-            and pending.kind is ScheduledChangeKind.PLAN
-            and pending.provider is BillingProvider.NONE
-        )
 
     async def put(self, order: Order, row: SubscriptionRow, planned: ScheduledChange) -> int:
         """Plan the change in place of what we planned before; return the revision, 0 where it is planned already."""

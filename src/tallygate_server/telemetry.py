@@ -248,6 +248,12 @@ class Metrics(Collector):
             "Subscriptions of the billing provider looked at, by what became of them.",
             "outcome",
         )
+        self.payments = Counts(
+            "tallygate_payment",
+            "Payments at the billing provider, by what became of them: `succeeded`, `failed`, `refunded`, `disputed`,"
+            " `fraud_warning`.",
+            "outcome",
+        )
         self.reconciled = Counts(
             "tallygate_reconcile_difference",
             "Differences between the billing provider and us that a reconciliation found, by field.",

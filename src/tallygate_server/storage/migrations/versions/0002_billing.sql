@@ -281,7 +281,8 @@ END $$;
 GRANT SELECT (tenant_id) ON tenants TO tallygate_intake;
 GRANT SELECT (tenant_id, account_id, provider, provider_customer_id) ON customers TO tallygate_intake;
 GRANT SELECT (
-    tenant_id, subscription_id, account_id, state, provider, provider_subscription_id, period_end_time, trial_end_time,
+    tenant_id, subscription_id, account_id, state, provider, provider_subscription_id, provider_customer_id,
+    period_end_time, trial_end_time,
     grace_end_time, cancel_at_period_end, resume_time
 ) ON subscriptions TO tallygate_intake;
 GRANT SELECT (tenant_id, scheduled_change_id, subscription_id, account_id, state, effective_time, provider_schedule_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Final
 
 from tallygate_server.domain.catalog import BillingInterval
 from tallygate_server.domain.identifier import PlanKey
@@ -86,6 +87,10 @@ class Subscription:
     """When the pause that it is in began; None outside one."""
     resume_time: datetime | None = None
     """When the pause ends by itself; None: when somebody resumes it."""
+
+
+SCHEDULED_CHANGE_PREFIX: Final = "chg"
+"""Of the ids of scheduled changes."""
 
 
 class ScheduledChangeKind(Enum):

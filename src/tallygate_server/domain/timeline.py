@@ -1,4 +1,4 @@
-"""What a subscription goes through by itself: its end, the end of its trial or pause, a change that waited for its time.
+"""What a subscription goes through by itself: its end, the end of its trial or pause, a change that was planned.
 
 All of it follows from the row, the change that is planned for it, and the instant. So access and answers are right at
 every instant, and the job that writes the steps down may come late, or never.
@@ -68,24 +68,28 @@ def next_step(subscription: Subscription, change: ScheduledChange | None) -> Ste
         return None if end is None else Step(kind=StepKind.EXPIRY, at=end, after=_ended(subscription))
     trial_end = subscription.trial_end_time if subscription.state is SubscriptionState.TRIALING else None
     resumption = subscription.resume_time if subscription.state is SubscriptionState.PAUSED else None
-    instants = [
-        (instant, order)
-        for order, instant in enumerate(
-            (end, trial_end, resumption, change.effective_time if change is not None else None)
-        )
-        if instant is not None
-    ]
-    if not instants:
+    first: tuple[datetime, StepKind] | None = None
+    for at, kind in (
+        (end, StepKind.EXPIRY),
+        (trial_end, StepKind.TRIAL_END),
+        (resumption, StepKind.RESUMPTION),
+        (change.effective_time if change is not None else None, StepKind.SCHEDULED_CHANGE),
+    ):
+        if at is not None and (first is None or at < first[0]):
+            first = at, kind
+    if first is None:
         return None
-    at, order = min(instants)
-    if order == 0:
-        return Step(kind=StepKind.EXPIRY, at=at, after=_ended(subscription))
-    if order == 1:
-        return Step(kind=StepKind.TRIAL_END, at=at, after=_paid(subscription, at))
-    if order == 2:
-        return Step(kind=StepKind.RESUMPTION, at=at, after=resumed(subscription, at))
-    assert change is not None
-    return Step(kind=StepKind.SCHEDULED_CHANGE, at=at, after=_changed(subscription, change, at))
+    at, kind = first
+    if kind is StepKind.EXPIRY:
+        after = _ended(subscription)
+    elif kind is StepKind.TRIAL_END:
+        after = _paid(subscription, at)
+    elif kind is StepKind.RESUMPTION:
+        after = resumed(subscription, at)
+    else:
+        assert change is not None
+        after = _changed(subscription, change, at)
+    return Step(kind=kind, at=at, after=after)
 
 
 def steps_until(subscription: Subscription, change: ScheduledChange | None, at: datetime) -> list[Step]:

@@ -15,9 +15,6 @@ from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.mapping import Json
 from tallygate_server.storage.tables import scheduled_changes
 
-SCHEDULED_CHANGE_PREFIX = "chg"
-"""Of ids of scheduled changes, for `new_id`."""
-
 
 class ChangeOutcome(Enum):
     """What became of a change that no longer waits."""

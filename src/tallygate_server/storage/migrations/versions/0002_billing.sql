@@ -3,8 +3,6 @@
 
 ALTER TABLE subscriptions ADD COLUMN pause_start_time TIMESTAMP WITH TIME ZONE;
 ALTER TABLE subscriptions ADD COLUMN resume_time TIMESTAMP WITH TIME ZONE;
-ALTER TABLE subscription_history ADD COLUMN webhook_event_id TEXT;
-COMMENT ON COLUMN subscription_history.webhook_event_id IS 'the webhook that caused it; null when none did';
 
 -- What exists at Stripe is stored as it is, even twice; nothing of ours makes a second one.
 DROP INDEX uq_subscriptions_live_price;

@@ -34,6 +34,7 @@ ACCOUNT_ATTRIBUTE: Final = "tallygate_account_id"
 PLAN_ATTRIBUTE: Final = "tallygate_plan_key"
 PLAN_VERSION_ATTRIBUTE: Final = "tallygate_plan_version"
 SUBSCRIPTION_ATTRIBUTE: Final = "tallygate_subscription_id"
+OPERATION_ATTRIBUTE: Final = "tallygate_operation_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

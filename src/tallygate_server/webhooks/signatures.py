@@ -41,6 +41,7 @@ Headers = Mapping[str, str]
 """By lower-case name."""
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
+_SCHEME = re.compile(r"[a-z0-9]+")
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{64}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{43}=")
 _MESSAGE_ID = re.compile(r"[!-~]{1,255}")
@@ -96,7 +97,7 @@ def check_stripe(payload: bytes, headers: Headers, secrets: Sequence[str], fresh
     signatures: list[str] = []
     for item in header.split(","):
         scheme, equals, value = item.partition("=")
-        if not equals:
+        if not equals or _SCHEME.fullmatch(scheme) is None:
             raise refusal(source, Rule.MALFORMED)
         # Other schemes are weaker: one that is left out of the check cannot be used to get around it.
         if scheme == "t":
@@ -125,6 +126,7 @@ def check_svix(payload: bytes, headers: Headers, secrets: Sequence[str], freshne
         or _SECONDS.fullmatch(time) is None
         or not all(comma for _, comma, _ in items)
         or not 1 <= len(signatures) <= SIGNATURES_MAX
+        or not all(_BASE64.fullmatch(signature) for signature in signatures)
     ):
         raise refusal(source, Rule.MALFORMED)
     signed = f"{message_id}.{time}.".encode() + payload

@@ -610,6 +610,7 @@ webhook_events = Table(
         "next_attempt_time",
         postgresql_where=text("state IN ('pending', 'retrying')"),
     ),
+    Index("ix_webhook_events_dead", "sequence", postgresql_where=text("state = 'dead'")),
     Index("ix_webhook_events_account", "tenant_id", "account_id", "sequence"),
 )
 

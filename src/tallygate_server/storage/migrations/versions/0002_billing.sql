@@ -198,6 +198,7 @@ CREATE TABLE webhook_events (
     CONSTRAINT ck_webhook_events_state_known CHECK (state IN ('pending', 'processed', 'ignored', 'retrying', 'dead'))
 );
 CREATE INDEX ix_webhook_events_account ON webhook_events (tenant_id, account_id, sequence);
+CREATE INDEX ix_webhook_events_dead ON webhook_events (sequence) WHERE state = 'dead';
 CREATE INDEX ix_webhook_events_due ON webhook_events (next_attempt_time) WHERE state IN ('pending', 'retrying');
 CREATE UNIQUE INDEX uq_webhook_events_sequence ON webhook_events (sequence);
 COMMENT ON COLUMN webhook_events.source IS 'stripe, clerk or ayrshare';

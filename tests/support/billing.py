@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import cast
 
 from tallygate_server.billing.ports import Cause
 from tallygate_server.billing.provider import PaymentProvider
+from tallygate_server.billing.recorder import Recorder
+from tallygate_server.billing.stripe_events import StripeEvents
 from tallygate_server.billing.sync import StripeSubscriptions
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.entitlement_changes import EntitlementChanges
@@ -16,6 +19,7 @@ from tallygate_server.storage import subscriptions as subscription_rows
 from tallygate_server.storage.engine import Database, DatabaseRole
 from tallygate_server.storage.provider_locks import ProviderLocks
 from tallygate_server.storage.subscriptions import HistoryRow, SubscriptionRow
+from tallygate_server.webhooks.events import Handled, StoredEvent, WebhookSource
 from tests.support.clock import FrozenClock
 from tests.support.use_cases import LEKHAK, UseCases, example, use_cases
 
@@ -31,6 +35,22 @@ class Billing:
     lookups: Database
     locks: ProviderLocks
     sync: StripeSubscriptions
+    recorder: Recorder
+    stripe_events: StripeEvents
+
+    async def hear(self, event_type: str, subject: dict[str, object] | str, *, event_id: str = "evt_1") -> Handled:
+        """Process a webhook about the object (or the id of one)."""
+        about = {"id": subject} if isinstance(subject, str) else subject
+        return await self.stripe_events.handle(
+            StoredEvent(
+                source=WebhookSource.STRIPE,
+                event_id=event_id,
+                event_type=event_type,
+                payload=json.dumps({"id": event_id, "type": event_type, "data": {"object": about}}).encode(),
+                event_time=None,
+                attempt=1,
+            )
+        )
 
     async def rows(self, tenant_id: TenantId = LEKHAK, account_id: AccountId = ANNA) -> list[SubscriptionRow]:
         """Return the account's subscriptions at the provider, oldest first."""
@@ -81,20 +101,26 @@ async def billing(
             stack.push_async_callback(lookups.close)
             locks = ProviderLocks(database_url)
             stack.push_async_callback(locks.close)
+            asked = cast("PaymentProvider", provider)
+            sync = StripeSubscriptions(
+                world.database,
+                lookups=lookups,
+                changes=EntitlementChanges(world.database, world.marks),
+                provider=asked,
+                accounts=world.accounts,
+                locks=locks,
+                clock=clock,
+            )
+            recorder = Recorder(world.database, lookups=lookups, provider=asked, sync=sync, locks=locks, clock=clock)
+            events = StripeEvents(world.database, lookups=lookups, provider=asked, sync=sync, recorder=recorder)
             built.append(
                 Billing(
                     world=world,
                     lookups=lookups,
                     locks=locks,
-                    sync=StripeSubscriptions(
-                        world.database,
-                        lookups=lookups,
-                        changes=EntitlementChanges(world.database, world.marks),
-                        provider=cast("PaymentProvider", provider),
-                        accounts=world.accounts,
-                        locks=locks,
-                        clock=clock,
-                    ),
+                    sync=sync,
+                    recorder=recorder,
+                    stripe_events=events,
                 )
             )
         await built[0].world.catalogs.apply(example("lekhak"))

@@ -11,14 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tallygate_server.billing.customers import free_metadata
 from tallygate_server.billing.observed import ObservedPrice, ObservedSchedulePhase, ObservedSubscription
-from tallygate_server.billing.provider import (
-    ACCOUNT_ATTRIBUTE,
-    PLAN_ATTRIBUTE,
-    PLAN_VERSION_ATTRIBUTE,
-    SUBSCRIPTION_ATTRIBUTE,
-    TENANT_ATTRIBUTE,
-)
+from tallygate_server.billing.provider import PLAN_ATTRIBUTE, TENANT_ATTRIBUTE
 from tallygate_server.domain.catalog import BillingInterval, Plan
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.subscription import (
@@ -32,11 +27,6 @@ from tallygate_server.domain.subscription import (
 from tallygate_server.storage.subscriptions import SubscriptionRow
 
 _S = SubscriptionState
-
-OUR_ATTRIBUTES: Final = frozenset(
-    {TENANT_ATTRIBUTE, ACCOUNT_ATTRIBUTE, PLAN_ATTRIBUTE, PLAN_VERSION_ATTRIBUTE, SUBSCRIPTION_ATTRIBUTE}
-)
-"""Attributes of the provider's objects that are ours, not the caller's metadata."""
 
 _LOOKUP_KEY_PARTS: Final = 5
 _PERIOD_MIN: Final = timedelta(seconds=1)
@@ -167,7 +157,7 @@ def row_as_observed(
         pause_start_time=_pause_start(before, at) if paused else None,
         resume_time=observed.resume_time if paused else None,
     )
-    metadata = {key: value for key, value in observed.metadata.items() if key not in OUR_ATTRIBUTES}
+    metadata = free_metadata(observed.metadata)
     if present is None:
         return SubscriptionRow(
             account_id=account_id,

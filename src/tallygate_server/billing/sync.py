@@ -105,9 +105,11 @@ class _Decision:
         if self.planned is None:
             # What we planned ourselves is ours to carry out.
             return self.pending is not None and not ours
-        if ours and self.planned.kind is ScheduledChangeKind.CANCELLATION:
-            # The provider ends it, so that what we planned can follow.
-            return False
+        if self.pending is not None and ours:
+            follows = self.planned.kind is ScheduledChangeKind.CANCELLATION
+            if follows or self.pending.kind is not ScheduledChangeKind.PLAN:
+                # The provider ends it, so that what we planned can follow; or it is paused, and we resume it.
+                return False
         return self.pending is None or not self.planned.says(self.pending)
 
     def differences(self) -> list[Difference]:

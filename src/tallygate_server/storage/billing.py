@@ -154,24 +154,26 @@ async def owner_of_subscription(connection: Connection, provider_subscription_id
 
 
 async def owner_of_customer(connection: Connection, provider_customer_id: str) -> Owner | None:
-    """Return whose the provider's customer is: by its row, else by an identity `stripe:cus_...` of one account."""
-    rows = await connection.execute(
+    """Return whose the provider's customer is: by its row, an identity `stripe:cus_...`, or what it has bought."""
+    asked = (
         select(customers.c.tenant_id, customers.c.account_id).where(
             customers.c.provider == STRIPE, customers.c.provider_customer_id == provider_customer_id
-        )
+        ),
+        select(account_identities.c.tenant_id, account_identities.c.account_id).where(
+            account_identities.c.provider == STRIPE, account_identities.c.external_id == provider_customer_id
+        ),
+        select(subscriptions.c.tenant_id, subscriptions.c.account_id).where(
+            subscriptions.c.provider == STRIPE, subscriptions.c.provider_customer_id == provider_customer_id
+        ),
     )
-    row = rows.one_or_none()
-    if row is None:
-        columns = account_identities.c
-        linked = await connection.execute(
-            select(columns.tenant_id, columns.account_id)
-            .where(columns.provider == STRIPE, columns.external_id == provider_customer_id)
-            .limit(2)
-        )
-        found = linked.all()
-        # Of two tenants that both say it is theirs, none is believed.
-        row = found[0] if len(found) == 1 else None
-    return None if row is None else Owner(tenant_id=TenantId(row.tenant_id), account_id=AccountId(row.account_id))
+    for statement in asked:
+        found = (await connection.execute(statement.distinct().limit(2))).all()
+        if len(found) == 1:
+            return Owner(tenant_id=TenantId(found[0].tenant_id), account_id=AccountId(found[0].account_id))
+        if found:
+            # Of two accounts that both say it is theirs, none is believed.
+            return None
+    return None
 
 
 async def every_tenant(connection: Connection) -> list[TenantId]:
@@ -212,6 +214,22 @@ async def subscriptions_at_provider(
         )
         for row in rows
     ]
+
+
+async def live_subscriptions_of_customer(connection: Connection, provider_customer_id: str, *, limit: int) -> list[str]:
+    """Return the provider's ids of live subscriptions that the customer pays for."""
+    rows = await connection.execute(
+        select(subscriptions.c.provider_subscription_id)
+        .where(
+            subscriptions.c.provider == STRIPE,
+            subscriptions.c.provider_customer_id == provider_customer_id,
+            subscriptions.c.provider_subscription_id.is_not(None),
+            subscriptions.c.state.in_([state.value for state in LIVE_STATES]),
+        )
+        .order_by(subscriptions.c.provider_subscription_id)
+        .limit(limit)
+    )
+    return [row.provider_subscription_id for row in rows]
 
 
 # --- Subscriptions --------------------------------------------------------------------------------------

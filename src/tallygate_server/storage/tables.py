@@ -246,7 +246,6 @@ subscription_history = Table(
     _text("actor"),
     _text("reason"),
     _time("create_time", default_now=True),
-    Column("webhook_event_id", Text, nullable=True, comment="the webhook that caused it; null when none did"),
     PrimaryKeyConstraint("tenant_id", "subscription_id", "history_id"),
     Index(None, "tenant_id", "account_id", "history_id"),
 )
@@ -611,6 +610,7 @@ webhook_events = Table(
         "next_attempt_time",
         postgresql_where=text("state IN ('pending', 'retrying')"),
     ),
+    Index("ix_webhook_events_dead", "sequence", postgresql_where=text("state = 'dead'")),
     Index("ix_webhook_events_account", "tenant_id", "account_id", "sequence"),
 )
 

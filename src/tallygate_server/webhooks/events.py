@@ -41,7 +41,9 @@ class StoredEvent:
     attempt: int
     """1 for the first one."""
     tenant_id: str = ""
-    """Tenant that the webhook's address names; empty where it names none."""
+    """Tenant that the webhook's address names, or that it turned out to be about; empty while unknown."""
+    processed_before: bool = False
+    """An administrator has it processed again."""
 
     def content(self) -> dict[str, Any]:
         """Return the body's object; the intake has refused everything else."""

@@ -39,7 +39,6 @@ def downgrade() -> None:
         " ON subscriptions (tenant_id, account_id, plan_key, coalesce(interval, ''))"
         " WHERE state NOT IN ('incomplete_expired', 'canceled', 'expired')"
     )
-    op.execute("ALTER TABLE subscription_history DROP COLUMN webhook_event_id")
     op.execute("ALTER TABLE subscriptions DROP COLUMN resume_time")
     op.execute("ALTER TABLE subscriptions DROP COLUMN pause_start_time")
     op.execute("REVOKE ALL ON SCHEMA public FROM tallygate_intake")

@@ -3,8 +3,6 @@
 
 ALTER TABLE subscriptions ADD COLUMN pause_start_time TIMESTAMP WITH TIME ZONE;
 ALTER TABLE subscriptions ADD COLUMN resume_time TIMESTAMP WITH TIME ZONE;
-ALTER TABLE subscription_history ADD COLUMN webhook_event_id TEXT;
-COMMENT ON COLUMN subscription_history.webhook_event_id IS 'the webhook that caused it; null when none did';
 
 -- What exists at Stripe is stored as it is, even twice; nothing of ours makes a second one.
 DROP INDEX uq_subscriptions_live_price;
@@ -200,6 +198,7 @@ CREATE TABLE webhook_events (
     CONSTRAINT ck_webhook_events_state_known CHECK (state IN ('pending', 'processed', 'ignored', 'retrying', 'dead'))
 );
 CREATE INDEX ix_webhook_events_account ON webhook_events (tenant_id, account_id, sequence);
+CREATE INDEX ix_webhook_events_dead ON webhook_events (sequence) WHERE state = 'dead';
 CREATE INDEX ix_webhook_events_due ON webhook_events (next_attempt_time) WHERE state IN ('pending', 'retrying');
 CREATE UNIQUE INDEX uq_webhook_events_sequence ON webhook_events (sequence);
 COMMENT ON COLUMN webhook_events.source IS 'stripe, clerk or ayrshare';
@@ -281,7 +280,8 @@ END $$;
 GRANT SELECT (tenant_id) ON tenants TO tallygate_intake;
 GRANT SELECT (tenant_id, account_id, provider, provider_customer_id) ON customers TO tallygate_intake;
 GRANT SELECT (
-    tenant_id, subscription_id, account_id, state, provider, provider_subscription_id, period_end_time, trial_end_time,
+    tenant_id, subscription_id, account_id, state, provider, provider_subscription_id, provider_customer_id,
+    period_end_time, trial_end_time,
     grace_end_time, cancel_at_period_end, resume_time
 ) ON subscriptions TO tallygate_intake;
 GRANT SELECT (tenant_id, scheduled_change_id, subscription_id, account_id, state, effective_time, provider_schedule_id)

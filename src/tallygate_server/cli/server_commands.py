@@ -235,14 +235,16 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
         work = jobs(settings, stores, service)
         runner = JobRunner(stores.database_url, work)
         await runner.start()
+        await service.webhooks.processor.start()
         try:
             names = [job.name for job in work]
             if as_json:
                 typer.echo(json.dumps({"event": "working", "jobs": names}))
             else:
-                typer.echo(f"Tallygate runs the jobs {', '.join(names)}. Ctrl-C stops them.")
+                typer.echo(f"Tallygate runs the jobs {', '.join(names)}, and processes webhooks. Ctrl-C stops it.")
             await stop.wait()
         finally:
+            await service.webhooks.processor.close()
             await runner.close()
 
 

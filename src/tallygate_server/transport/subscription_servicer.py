@@ -9,8 +9,8 @@ from grpc import aio
 
 from tallygate.v1 import subscription_service_pb2
 from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
-from tallygate_server.transport import convert, paging, subscription_convert
-from tallygate_server.transport.use_cases import Now, PlanChangePreviewUse, SubscriptionUse
+from tallygate_server.transport import convert, paging, subscription_convert, webhook_convert
+from tallygate_server.transport.use_cases import Now, PlanChangePreviewUse, SubscriptionUse, WebhookIntakeUse
 
 SERVICE: Final[ServiceDescriptor] = subscription_service_pb2.DESCRIPTOR.services_by_name["SubscriptionService"]
 
@@ -22,10 +22,18 @@ class SubscriptionServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, subscriptions: SubscriptionUse, now: Now, *, previews: PlanChangePreviewUse) -> None:
+    def __init__(
+        self,
+        subscriptions: SubscriptionUse,
+        now: Now,
+        *,
+        previews: PlanChangePreviewUse,
+        webhooks: WebhookIntakeUse,
+    ) -> None:
         self._subscriptions = subscriptions
         self._now = now
         self._previews = previews
+        self._webhooks = webhooks
 
     async def CreateSubscription(
         self, request: subscription_service_pb2.CreateSubscriptionRequest, _context: _Context
@@ -213,3 +221,15 @@ class SubscriptionServicer:
             changes=[subscription_convert.to_api_change(change) for change in page],
             next_page_token=paging.page_token(request, last, now=now) if more else "",
         )
+
+    async def IngestWebhook(
+        self, request: subscription_service_pb2.IngestWebhookRequest, _context: _Context
+    ) -> subscription_service_pb2.IngestWebhookResponse:
+        """Take in a webhook."""
+        taken = await self._webhooks.take(
+            webhook_convert.from_api_source(request.source),
+            request.payload,
+            dict(request.headers),
+            request.tenant_id,
+        )
+        return webhook_convert.to_api_taken(taken)

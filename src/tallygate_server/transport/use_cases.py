@@ -23,8 +23,12 @@ from tallygate_server.subscriptions import (
     SubscriptionView,
 )
 from tallygate_server.subscriptions.preview import PlanChangePreview
+from tallygate_server.storage.webhook_events import WebhookEventRow
+from tallygate_server.subscriptions import ChangeTiming, NewSubscription, SubscriptionView
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
+from tallygate_server.webhooks.intake import Taken
 
 Now = Callable[[], datetime]
 """Tells the time, aware, in UTC."""
@@ -297,3 +301,43 @@ class PlanChangePreviewUse(Protocol):
         effective_time: datetime | None,
     ) -> PlanChangePreview:
         """Return what a change would mean."""
+
+
+class WebhookIntakeUse(Protocol):
+    """Takes webhooks in."""
+
+    async def take(self, source: WebhookSource, payload: bytes, headers: Mapping[str, str], tenant_id: str) -> Taken:
+        """Check and store a webhook."""
+
+
+class WebhookAdministrationUse(Protocol):
+    """Shows and replays webhooks."""
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        source: WebhookSource | None,
+        state: WebhookEventState | None,
+        event_type_prefix: str,
+        account_id: str,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_sequence: int | None,
+        limit: int,
+    ) -> Sequence[WebhookEventRow]:
+        """Return webhooks, newest first."""
+
+    async def get(self, source: WebhookSource, event_id: str) -> WebhookEventRow:
+        """Return one webhook with its body."""
+
+    async def replay(
+        self,
+        *,
+        source: WebhookSource | None,
+        event_ids: Sequence[str],
+        start_time: datetime | None,
+        end_time: datetime | None,
+        actor: str,
+    ) -> int:
+        """Process webhooks again; return how many."""

@@ -16,6 +16,7 @@ import structlog
 
 from tallygate_server.access import AccessChecker
 from tallygate_server.accounts import Accounts
+from tallygate_server.billing.assembly import Billing, StripeOptions, open_billing
 from tallygate_server.catalog import Catalogs
 from tallygate_server.clock import Clock
 from tallygate_server.counters.connection import RedisConnection
@@ -82,6 +83,7 @@ class Service:
     usage: UsageQueries
     sweeper: HoldSweeper
     webhooks: Webhooks
+    billing: Billing
 
 
 @asynccontextmanager
@@ -92,6 +94,7 @@ async def open_service(
     clock: Clock,
     limits: HotPathLimits | None = None,
     webhook_options: WebhookOptions | None = None,
+    stripe: StripeOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -130,7 +133,26 @@ async def open_service(
         tenants = TenantDirectory(database, clock)
         changes = EntitlementChanges(database, FencedMarks(counters, epochs))
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
-        subscriptions = Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock)
+        webhook_options = webhook_options or WebhookOptions()
+        # One connection for each event that is worked on, and some for those that come in.
+        pool_size = APP_POOL_SIZE + webhook_options.concurrency
+        intake_database = Database(database_url, role=DatabaseRole.INTAKE, pool_size=pool_size)
+        stack.push_async_callback(intake_database.close)
+        billing = await stack.enter_async_context(
+            open_billing(
+                database_url,
+                database=database,
+                lookups=intake_database,
+                changes=changes,
+                tenants=tenants,
+                accounts=accounts,
+                clock=clock,
+                stripe=stripe,
+            )
+        )
+        subscriptions = Subscriptions(
+            database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=billing.paid
+        )
         by_hand = ChangesByHand(database_url, counters.forget_soon)
         try:
             await by_hand.start()
@@ -174,11 +196,6 @@ async def open_service(
             tenants=tenants,
             clock=clock,
         )
-        webhook_options = webhook_options or WebhookOptions()
-        # One connection for each event that is worked on, and some for those that come in.
-        pool_size = APP_POOL_SIZE + webhook_options.concurrency
-        intake_database = Database(database_url, role=DatabaseRole.INTAKE, pool_size=pool_size)
-        stack.push_async_callback(intake_database.close)
         webhooks = await stack.enter_async_context(
             open_webhooks(
                 database_url,
@@ -212,4 +229,5 @@ async def open_service(
             usage=usage,
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
+            billing=billing,
         )

@@ -27,16 +27,30 @@ from tallygate_server.metering.meter import Meter
 from tallygate_server.revision_marks import FencedMarks
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
-from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connection_settings
+from tallygate_server.storage.engine import (
+    APP_POOL_SIZE,
+    CONNECTION_ERRORS,
+    Database,
+    DatabaseRole,
+    connection_settings,
+)
 from tallygate_server.storage.ledger import Ledger, LedgerDown
 from tallygate_server.subscriptions import Subscriptions
+from tallygate_server.subscriptions.due_work import DueSubscriptions
+from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
+from tallygate_server.webhooks.ayrshare import AyrshareEvents
+from tallygate_server.webhooks.clerk import ClerkEvents
+from tallygate_server.webhooks.events import WebhookSource
 from tallygate_server.workers.hold_sweeper import HoldSweeper
 
 log = structlog.get_logger(__name__)
 
 LOAD_POOL_SIZE: Final = 4
+LOOKUP_POOL_SIZE: Final = 2
+"""Connections of jobs that look across tenants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +80,24 @@ class Service:
     catalogs: Catalogs
     accounts: Accounts
     subscriptions: Subscriptions
+    previews: PlanChangePreviews
+    due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
     meter: Meter
     usage: UsageQueries
     sweeper: HoldSweeper
+    webhooks: Webhooks
 
 
 @asynccontextmanager
 async def open_service(
-    *, database_url: str, redis_url: str, clock: Clock, limits: HotPathLimits | None = None
+    *,
+    database_url: str,
+    redis_url: str,
+    clock: Clock,
+    limits: HotPathLimits | None = None,
+    webhook_options: WebhookOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -111,6 +133,8 @@ async def open_service(
         stack.push_async_callback(counters.connection.close)
         database = Database(database_url)
         stack.push_async_callback(database.close)
+        lookups = Database(database_url, role=DatabaseRole.INTAKE, pool_size=LOOKUP_POOL_SIZE)
+        stack.push_async_callback(lookups.close)
         tenants = TenantDirectory(database, clock)
         changes = EntitlementChanges(database, FencedMarks(counters, epochs))
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
@@ -158,6 +182,27 @@ async def open_service(
             tenants=tenants,
             clock=clock,
         )
+        webhook_options = webhook_options or WebhookOptions()
+        # One connection for each event that is worked on, and some for those that come in.
+        pool_size = APP_POOL_SIZE + webhook_options.concurrency
+        intake_database = Database(database_url, role=DatabaseRole.INTAKE, pool_size=pool_size)
+        stack.push_async_callback(intake_database.close)
+        webhooks = await stack.enter_async_context(
+            open_webhooks(
+                database_url,
+                intake_database=intake_database,
+                database=database,
+                handlers={
+                    WebhookSource.CLERK: ClerkEvents(
+                        accounts, intake_database, default_tenant_id=webhook_options.clerk_tenant_id
+                    ),
+                    WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
+                },
+                tenants=tenants,
+                clock=clock,
+                options=webhook_options,
+            )
+        )
         yield Service(
             server_id=server_id,
             clock=clock,
@@ -169,9 +214,12 @@ async def open_service(
             catalogs=Catalogs(database, tenants),
             accounts=accounts,
             subscriptions=subscriptions,
+            previews=PlanChangePreviews(database, tenants=tenants, standings=usage, clock=clock),
+            due_subscriptions=DueSubscriptions(database, lookups, changes, clock=clock),
             hot_accounts=hot_accounts,
             checker=checker,
             meter=meter,
             usage=usage,
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
+            webhooks=webhooks,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import logging
 import secrets
@@ -273,7 +275,11 @@ def _authenticate(request: Request) -> None:
 
     """
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme != "Bearer" or not key:
+    if scheme == "Basic":
+        # The key as user name, as `curl -u` sends it.
+        with contextlib.suppress(binascii.Error):
+            key = base64.b64decode(key).decode(errors="replace").partition(":")[0]
+    if not key:
         raise StripeError("You did not provide an API key.", status=401)
     if not key.startswith(("sk_test_", "rk_test_")):
         raise StripeError(f"Invalid API Key provided: {key[:8]}****", status=401)

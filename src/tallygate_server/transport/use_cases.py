@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from tallygate_server.accounts import Account, AccountUpdate, Identity
+from tallygate_server.billing.checkout import CheckoutPage, WantedPage
+from tallygate_server.billing.provider import CustomerDetails
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
@@ -15,7 +17,9 @@ from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.storage.billing import CustomerRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
+from tallygate_server.storage.webhook_events import WebhookEventRow
 from tallygate_server.subscriptions import (
     ChangeTiming,
     NewSubscription,
@@ -23,8 +27,6 @@ from tallygate_server.subscriptions import (
     SubscriptionView,
 )
 from tallygate_server.subscriptions.preview import PlanChangePreview
-from tallygate_server.storage.webhook_events import WebhookEventRow
-from tallygate_server.subscriptions import ChangeTiming, NewSubscription, SubscriptionView
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
@@ -341,3 +343,31 @@ class WebhookAdministrationUse(Protocol):
         actor: str,
     ) -> int:
         """Process webhooks again; return how many."""
+
+
+class CheckoutUse(Protocol):
+    """Opens pages at the billing provider."""
+
+    async def open_page(
+        self, tenant_id: TenantId, account_id: AccountId, wanted: WantedPage, *, request_id: str, actor: str
+    ) -> CheckoutPage:
+        """Return a page where a plan is paid for."""
+
+    async def open_portal(self, tenant_id: TenantId, account_id: AccountId, *, return_url: str) -> str:
+        """Return the address of a page where billing is managed."""
+
+
+class CustomerUse(Protocol):
+    """Changes customers at the billing provider."""
+
+    async def update(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        details: CustomerDetails,
+        *,
+        billing_provider: BillingProvider | None,
+        request_id: str,
+        actor: str,
+    ) -> CustomerRow:
+        """Create or change the account's customer."""

@@ -35,6 +35,22 @@ _UNSUPPORTED: Final = (
 )
 
 
+# What may be changed together with `payment_behavior=pending_if_incomplete`.
+_WITH_PENDING_UPDATES: Final = frozenset(
+    {
+        "billing_cycle_anchor",
+        "discounts",
+        "expand",
+        "items",
+        "off_session",
+        "payment_behavior",
+        "proration_behavior",
+        "proration_date",
+        "trial_end",
+    }
+)
+
+
 def _refuse_unsupported(given: JsonObject) -> None:
     for name in _UNSUPPORTED:
         if given.get(name):
@@ -322,6 +338,14 @@ def _refuse_impossible(subscription: JsonObject, given: JsonObject) -> None:
                 f"The subscription is managed by the subscription schedule `{subscription['schedule']}`, and updating"
                 f" `{name}` directly is not allowed. Please update the schedule instead.",
                 param=name,
+            )
+    if given.get("payment_behavior") == "pending_if_incomplete":
+        rejected = sorted(set(given) - _WITH_PENDING_UPDATES)
+        if rejected or subscription["collection_method"] != "charge_automatically":
+            raise refused(
+                "`payment_behavior=pending_if_incomplete` needs automatic collection and does not go"
+                f" together with: {', '.join(rejected)}.",
+                param="payment_behavior",
             )
     if given.get("cancel_at_period_end") and given.get("cancel_at"):
         raise refused("You may only specify one of these parameters: cancel_at, cancel_at_period_end.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tallygate_local_stripe import billing, invoices
-from tallygate_local_stripe.invoices import ACTION_REQUIRED, EXHAUSTED, FAILED, PAID, Line
+from tallygate_local_stripe.invoices import ACTION_REQUIRED, EXHAUSTED, FAILED, PAID, VOIDED, Line
 from tallygate_local_stripe.objects import JsonObject, build
 from tallygate_local_stripe.payment_methods import SUCCEEDS
 from tallygate_local_stripe.periods import DAY
@@ -179,6 +179,8 @@ def _after_invoice(world: World, invoice: JsonObject, outcome: str) -> None:
         _after_payment(world, subscription, invoice)
     elif outcome in (FAILED, ACTION_REQUIRED):
         _after_failure(world, subscription, invoice)
+    elif outcome == VOIDED and invoice["id"] == subscription.get("_pending_invoice"):
+        _drop_pending_update(world, subscription)
     elif outcome == EXHAUSTED and subscription["status"] == "past_due":
         _after_last_failure(world, subscription)
 
@@ -273,13 +275,18 @@ def _expire_incomplete(world: World, subscription: JsonObject) -> None:
 def _expire_pending_update(world: World, subscription: JsonObject, at: int) -> None:
     if subscription["pending_update"] is None or subscription["pending_update"]["expires_at"] != at:
         return
-    invoice = world.store.get("invoice", subscription.pop("_pending_invoice"))
-    subscription.pop("_pending_plan")
+    invoice = world.store.get("invoice", subscription["_pending_invoice"])
     if invoice["status"] == "open":
         invoices.close(world, invoice, "void")
+    world.emit("customer.subscription.pending_update_expired", subscription)
+
+
+def _drop_pending_update(world: World, subscription: JsonObject) -> None:
+    """Forget a change whose invoice was voided, by hand or because nobody paid in time."""
+    subscription.pop("_pending_invoice")
+    subscription.pop("_pending_plan")
     with world.updating(UPDATED, subscription):
         subscription["pending_update"] = None
-    world.emit("customer.subscription.pending_update_expired", subscription)
 
 
 def collect_first(world: World, subscription: JsonObject, invoice: JsonObject, *, on_session: bool) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tallygate_local_stripe import billing, invoices
+from tallygate_local_stripe.errors import refused
 from tallygate_local_stripe.invoices import ACTION_REQUIRED, EXHAUSTED, FAILED, PAID, VOIDED, Line
 from tallygate_local_stripe.objects import JsonObject, build
 from tallygate_local_stripe.payment_methods import SUCCEEDS
@@ -158,6 +159,39 @@ def end(world: World, subscription: JsonObject, *, reason: str | None) -> None:
         schedule |= {"status": "canceled", "canceled_at": now, "current_phase": None}
         aborted = reason == "payment_failed"
         world.emit("subscription_schedule.aborted" if aborted else "subscription_schedule.canceled", schedule)
+
+
+def set_cancellation(world: World, subscription: JsonObject, given: JsonObject) -> None:
+    """Take over `cancel_at_period_end` or `cancel_at`, if they are given.
+
+    Raises:
+        StripeError: the moment is not in the future.
+
+    """
+    now = world.now(subscription)
+    if "cancel_at_period_end" in given:
+        at_end = given["cancel_at_period_end"]
+        subscription |= {
+            "cancel_at_period_end": at_end,
+            "cancel_at": max(item["current_period_end"] for item in items_of(subscription)) if at_end else None,
+        }
+    elif "cancel_at" in given:
+        wanted = given["cancel_at"] or None
+        if wanted in ("min_period_end", "max_period_end", "max_billed_until"):
+            ends = [item["current_period_end"] for item in items_of(subscription)]
+            wanted = min(ends) if wanted == "min_period_end" else max(ends)
+        if wanted is not None and int(wanted) <= now:
+            raise refused("`cancel_at` must be in the future.", param="cancel_at")
+        subscription |= {"cancel_at": int(wanted) if wanted else None, "cancel_at_period_end": False}
+    else:
+        return
+    if subscription["cancel_at"] is not None:
+        subscription["canceled_at"] = now
+        subscription["cancellation_details"]["reason"] = "cancellation_requested"
+        world.later(subscription, subscription["cancel_at"], "subscription.cancel")
+    else:
+        subscription["canceled_at"] = None
+        subscription["cancellation_details"]["reason"] = None
 
 
 def activate(world: World, subscription: JsonObject) -> None:

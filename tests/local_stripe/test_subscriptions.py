@@ -318,6 +318,21 @@ async def test_cancelling_now_can_credit_the_unused_time(shop: Shop, client: str
     assert (await client.v1.customers.retrieve_async(customer)).balance == -1000
 
 
+async def test_a_refused_update_changes_nothing(shop: Shop, client: stripe.StripeClient) -> None:
+    subscription = await shop.subscribe(await shop.customer())
+    someone_elses = await client.v1.payment_methods.create_async({"type": "card", "card": {"token": "tok_visa"}})
+    before = subscription.to_dict()
+
+    with pytest.raises(stripe.InvalidRequestError):
+        await client.v1.subscriptions.update_async(
+            subscription.id, {"metadata": {"a": "b"}, "default_payment_method": someone_elses.id}
+        )
+    with pytest.raises(stripe.InvalidRequestError):
+        await client.v1.subscriptions.update_async(subscription.id, {"description": "x", "cancel_at": 1})
+
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).to_dict() == before
+
+
 async def test_an_update_that_must_be_paid_waits_until_it_is(shop: Shop, client: stripe.StripeClient) -> None:
     customer = await shop.customer()
     subscription = await shop.subscribe(customer)

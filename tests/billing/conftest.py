@@ -28,7 +28,7 @@ def clock() -> FrozenClock:
 
 @pytest.fixture
 async def gateway(web: ScriptedHttp, clock: FrozenClock) -> AsyncIterator[StripeGateway]:
-    """A gateway that tries once: what the library does between tries takes real time."""
+    """Make a gateway that tries once: what the library does between tries takes real time."""
     made = StripeGateway(api_key="sk_test_local", api_base=web.url, clock=clock, retries_max=0)
     yield made
     await made.close()

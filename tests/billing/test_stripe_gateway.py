@@ -575,7 +575,7 @@ async def test_a_call_that_is_given_up_counts_as_neither(web: ScriptedHttp, gate
     async def asked() -> bool:
         return bool(web.asked)
 
-    task = asyncio.create_task(gateway.subscription("sub_1"))  # type: ignore[arg-type]  # A coroutine, by its wrapper.
+    task = asyncio.create_task(gateway.subscription("sub_1"))
     await eventually(asked)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -62,7 +62,10 @@ _FAMILIES: Final = (
     test_clocks.routes,
     webhooks.routes,
 )
-_ROUTES: Final = [route for family in _FAMILIES for route in family.routes]
+# Literal paths win over those with names, as /v1/invoices/create_preview over /v1/invoices/{id}.
+_ROUTES: Final = sorted(
+    (route for family in _FAMILIES for route in family.routes), key=lambda route: route.template.count("{")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,8 +280,7 @@ def _authenticate(request: Request) -> None:
 
 
 def _find(method: str, path: str) -> tuple[routing.Route, dict[str, str]]:
-    # Literal paths win over those with names, as /v1/invoices/create_preview over /v1/invoices/{id}.
-    for route in sorted(_ROUTES, key=lambda route: route.template.count("{")):
+    for route in _ROUTES:
         names = route.match(method, path)
         if names is not None:
             return route, names

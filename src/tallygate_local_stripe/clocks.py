@@ -40,6 +40,11 @@ class Clocks:
         return self._frozen_at if self._frozen_at is not None else int(time.time()) + self._offset_seconds
 
     @property
+    def ahead_seconds(self) -> float:
+        """Return how far the clock of everything is ahead of the machine's, for those who follow it."""
+        return self._frozen_at - time.time() if self._frozen_at is not None else float(self._offset_seconds)
+
+    @property
     def is_frozen(self) -> bool:
         """Say whether the clock of everything stands still until it is moved."""
         return self._frozen_at is not None

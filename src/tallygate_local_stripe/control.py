@@ -87,7 +87,7 @@ class Control:
     async def clock(self, _request: Request, _body: JsonObject) -> JsonObject:
         """Return the time of all objects without a test clock."""
         clocks = self._world.clocks
-        return {"now": clocks.now(None), "frozen": clocks.is_frozen}
+        return {"now": clocks.now(None), "ahead_seconds": clocks.ahead_seconds, "frozen": clocks.is_frozen}
 
     async def move_clock(self, request: Request, body: JsonObject) -> JsonObject:
         """Move the clock of everything by `advance_seconds` or to `now` (seconds or ISO), or set `frozen`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tallygate_local_stripe.errors import StripeError
@@ -77,6 +78,11 @@ def _matches(value: Any, wanted: Any) -> bool:
 Handler = Callable[[Call], JsonObject]
 
 
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One endpoint; `shape` is the SDK's parameter type, None for an endpoint without parameters."""
@@ -88,10 +94,7 @@ class Route:
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
         """Return the names in the path, if this is the endpoint."""
-        if method != self.method:
-            return None
-        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.template)
-        found = re.fullmatch(pattern, path)
+        found = _pattern(self.template).fullmatch(path) if method == self.method else None
         return found.groupdict() if found else None
 
 

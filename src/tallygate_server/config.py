@@ -22,6 +22,9 @@ from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationEr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tallygate_server.domain.limits import TENANT_ID_PATTERN
+from tallygate_server.webhooks.signatures import svix_key
+
 PREFIX: Final = "TALLYGATE_"
 FILE_SUFFIX: Final = "_FILE"
 
@@ -49,6 +52,26 @@ def _redis_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _webhook_secrets(secret: SecretStr) -> SecretStr:
+    if not all(several_secrets(secret)):
+        raise ValueError("must be secrets separated by commas, none of them empty")
+    return secret
+
+
+def _svix_secrets(secret: SecretStr) -> SecretStr:
+    try:
+        for each in several_secrets(secret):
+            svix_key(each)
+    except ValueError:
+        raise ValueError("must be whsec_ and base64, or several of these separated by commas") from None
+    return secret
+
+
+def several_secrets(secret: SecretStr | None) -> tuple[str, ...]:
+    """Return the secrets that a setting holds, separated by commas."""
+    return tuple(each.strip() for each in secret.get_secret_value().split(",")) if secret is not None else ()
+
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Milliseconds = Annotated[int, Field(ge=1, le=DURATION_MS_MAX)]
@@ -56,6 +79,9 @@ MillisecondsOrNone = Annotated[int, Field(ge=0, le=DURATION_MS_MAX)]
 Days = Annotated[int, Field(ge=1, le=3_650)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+WebhookSecrets = Annotated[SecretStr, AfterValidator(_webhook_secrets)]
+SvixSecrets = Annotated[SecretStr, AfterValidator(_svix_secrets)]
+TenantIdText = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
 
 
 class SettingsError(Exception):
@@ -187,9 +213,6 @@ class Settings(BaseSettings):
 
     # ---- billing
     stripe_api_key: SecretStr | None = Field(default=None, description="Secret key of the Stripe account.")
-    stripe_webhook_secret: SecretStr | None = Field(
-        default=None, description="Signing secret of the Stripe webhook endpoint."
-    )
     stripe_api_base: str = Field(
         default="https://api.stripe.com",
         min_length=1,
@@ -207,6 +230,34 @@ class Settings(BaseSettings):
     )
     stripe_breaker_open_ms: Milliseconds = Field(
         default=10_000, description="How long they fail at once, until one tries again."
+    )
+
+    # ---- webhooks
+    stripe_webhook_secret: WebhookSecrets | None = Field(
+        default=None,
+        description="Signing secret of the Stripe webhook endpoint: one, or several separated by commas while one is"
+        " replaced.",
+    )
+    clerk_webhook_secret: SvixSecrets | None = Field(
+        default=None, description="Signing secret of the Clerk webhook endpoint, as above: `whsec_` and base64."
+    )
+    clerk_tenant_id: TenantIdText | None = Field(
+        default=None, description="Tenant of Clerk users whose webhooks name none."
+    )
+    ayrshare_webhook_secret: WebhookSecrets | None = Field(
+        default=None, description="Secret that Ayrshare signs its webhooks with, as above."
+    )
+    webhook_tolerance_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
+        default=300, description="How far the time of a webhook may be from ours, either way, before it is refused."
+    )
+    webhook_answer_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = Field(
+        default=200, description="Longest wait of a webhook's answer for the first attempt to process it."
+    )
+    webhook_attempts_max: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=12, description="Attempts to process a webhook before it is left to an administrator."
+    )
+    webhook_concurrency: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=4, description="Webhooks that one process works on at a time."
     )
 
     # ---- trying it out

@@ -150,14 +150,18 @@ class LocalStripe:
         return await self.control(f"charges/{charge_id}/fraud_warning")
 
 
-def stripe_client(url: str, *, max_network_retries: int = 0, timeout_s: float = 30.0) -> stripe.StripeClient:
-    """Return the real client, pointed at a local Stripe."""
-    return stripe.StripeClient(
-        API_KEY,
-        base_addresses={"api": url},
-        http_client=stripe.HTTPXClient(timeout=timeout_s),
-        max_network_retries=max_network_retries,
-    )
+@asynccontextmanager
+async def stripe_client(
+    url: str, *, max_network_retries: int = 0, timeout_s: float = 30.0
+) -> AsyncIterator[stripe.StripeClient]:
+    """Give the real client, pointed at a local Stripe, and close its connections."""
+    http_client = stripe.HTTPXClient(timeout=timeout_s)
+    try:
+        yield stripe.StripeClient(
+            API_KEY, base_addresses={"api": url}, http_client=http_client, max_network_retries=max_network_retries
+        )
+    finally:
+        await http_client.close_async()  # type: ignore[no-untyped-call]
 
 
 @asynccontextmanager
@@ -173,15 +177,11 @@ async def local_stripe(*arguments: str) -> AsyncIterator[LocalStripe]:
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             announced = json.loads(await process.stdout.readline())
-        http_client = stripe.HTTPXClient(timeout=30.0)
-        client = stripe.StripeClient(
-            API_KEY, base_addresses={"api": announced["url"]}, http_client=http_client, max_network_retries=0
-        )
-        try:
-            async with httpx.AsyncClient(base_url=announced["url"], timeout=60.0) as http:
-                yield LocalStripe(url=announced["url"], pid=announced["pid"], client=client, http=http)
-        finally:
-            await http_client.close_async()  # type: ignore[no-untyped-call]
+        async with (
+            stripe_client(announced["url"]) as client,
+            httpx.AsyncClient(base_url=announced["url"], timeout=60.0) as http,
+        ):
+            yield LocalStripe(url=announced["url"], pid=announced["pid"], client=client, http=http)
     finally:
         await _end(process)
 

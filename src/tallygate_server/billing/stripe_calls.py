@@ -26,7 +26,7 @@ import stripe
 import structlog
 
 from tallygate_server.billing.circuit_breaker import CircuitBreaker
-from tallygate_server.billing.stripe_errors import is_absence, problem_of, refusal, translated, unavailable
+from tallygate_server.billing.stripe_errors import is_absence, is_conflict, problem_of, refusal, translated, unavailable
 from tallygate_server.billing.stripe_objects import Fields, JsonObject, StripeObjectInvalid
 from tallygate_server.clock import Clock
 from tallygate_server.config import is_loopback_host
@@ -329,7 +329,9 @@ def _is_stored(error: stripe.StripeError, tried: list[int]) -> bool:
     A second 500 to the same key is taken for a stored one too: proxies may drop the header that says so.
     """
     if isinstance(error, stripe.IdempotencyError):
-        return True
+        # A request that is still under way under the key (a conflict) may yet have its effect: another key would have
+        # it twice.
+        return not is_conflict(error)
     if error.http_status != 500:  # noqa: PLR2004 - Others come from before the request was carried out.
         return False
     return _is_replayed(error.headers) or tried.count(500) > 1

@@ -85,6 +85,11 @@ def is_absence(error: stripe.StripeError) -> bool:
     return isinstance(error, stripe.InvalidRequestError) and error.http_status == 404  # noqa: PLR2004 - Not Found.
 
 
+def is_conflict(error: stripe.StripeError) -> bool:
+    """Tell whether Stripe is still busy with an earlier request, under the same key or about the same object."""
+    return error.http_status == 409  # noqa: PLR2004 - Conflict.
+
+
 def refusal(code: str, *, parameter: str = "") -> PaymentRefused:
     """Return the error for a refusal, by its code."""
     code = _matching(_CODE, code) or "refused"
@@ -110,7 +115,7 @@ def translated(error: stripe.StripeError) -> PaymentRefused | BillingProviderUna
     problem = problem_of(error)
     if isinstance(error, stripe.CardError | stripe.InvalidRequestError):
         return refusal(problem.code or problem.kind, parameter=problem.parameter)
-    if isinstance(error, stripe.IdempotencyError):
+    if isinstance(error, stripe.IdempotencyError) and not is_conflict(error):
         return refusal("idempotency_error")
     if isinstance(error, stripe.APIConnectionError):
         return unavailable("no answer")

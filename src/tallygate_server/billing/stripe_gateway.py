@@ -225,6 +225,34 @@ class StripeGateway:
         data = await self._calls.read_or_none(self._v1.checkout.sessions.retrieve_async(session_id))
         return None if data is None else checkout_session_of(data)
 
+    @guarded
+    async def price(self, price_id: str) -> ObservedPrice | None:
+        """Return the price: phases of a schedule name theirs only."""
+        if not price_id:
+            return None
+        data = await self._calls.read_or_none(self._v1.prices.retrieve_async(price_id))
+        return None if data is None else price_of(data)
+
+    @guarded
+    async def find_customer(
+        self, tenant_id: TenantId, account_id: AccountId, *, created_since: datetime
+    ) -> ObservedCustomer | None:
+        """Return the account's customer by its attributes, of those created since then; None where there is none."""
+        wanted: wire.CustomerListParams = {"created": {"gte": _seconds(created_since)}}
+        async for data in self._calls.pages(self._v1.customers.list_async, wanted, pages_max=CUSTOMER_SCAN_PAGES_MAX):
+            metadata = Fields(data, kind="customer").texts("metadata")
+            if (metadata.get(TENANT_ATTRIBUTE), metadata.get(ACCOUNT_ATTRIBUTE)) == (tenant_id, account_id):
+                return customer_of(await self._customer(Fields(data, kind="customer").text("id")))
+        return None
+
+    @guarded
+    async def open_checkout_sessions(self, customer_id: str) -> Sequence[ObservedCheckoutSession]:
+        """Return the pages that are open for the customer."""
+        wanted: checkout_wire.SessionListParams = {"customer": customer_id, "status": "open"}
+        return [
+            checkout_session_of(data) async for data in self._calls.pages(self._v1.checkout.sessions.list_async, wanted)
+        ]
+
     # -------------------------------------------------------------- prices and customers
 
     @guarded

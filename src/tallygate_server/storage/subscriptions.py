@@ -211,13 +211,17 @@ async def add_history(
     webhook_event_id: str = "",
     pending_before: ScheduledChange | None = None,
     pending_after: ScheduledChange | None = None,
+    raises_revision: bool = True,
 ) -> None:
     """Add a step: what was done, by whom and why; `request` is what a retry is recognised by.
 
-    The revision that it writes is the one that the change of the account's entitlements will end at.
+    The revision that it writes is the one that the change of the account's entitlements will end at; a step that
+    changes none says so.
     """
     revision = await connection.execute(
-        select(accounts.c.revision + 1).where(accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id)
+        select(accounts.c.revision + int(raises_revision)).where(
+            accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id
+        )
     )
     written = subscription_to_json(after) | {"scheduled_change": change_to_json(pending_after)}
     written["revision"] = revision.scalar_one_or_none() or 0

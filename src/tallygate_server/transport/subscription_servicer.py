@@ -9,8 +9,15 @@ from grpc import aio
 
 from tallygate.v1 import subscription_service_pb2
 from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
-from tallygate_server.transport import convert, paging, subscription_convert
-from tallygate_server.transport.use_cases import Now, PlanChangePreviewUse, SubscriptionUse
+from tallygate_server.transport import convert, paging, purchase_convert, subscription_convert, webhook_convert
+from tallygate_server.transport.use_cases import (
+    CheckoutUse,
+    CustomerUse,
+    Now,
+    PlanChangePreviewUse,
+    SubscriptionUse,
+    WebhookIntakeUse,
+)
 
 SERVICE: Final[ServiceDescriptor] = subscription_service_pb2.DESCRIPTOR.services_by_name["SubscriptionService"]
 
@@ -22,10 +29,22 @@ class SubscriptionServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, subscriptions: SubscriptionUse, now: Now, *, previews: PlanChangePreviewUse) -> None:
+    def __init__(
+        self,
+        subscriptions: SubscriptionUse,
+        now: Now,
+        *,
+        previews: PlanChangePreviewUse,
+        webhooks: WebhookIntakeUse,
+        checkout: CheckoutUse,
+        customers: CustomerUse,
+    ) -> None:
         self._subscriptions = subscriptions
         self._now = now
         self._previews = previews
+        self._checkout = checkout
+        self._customers = customers
+        self._webhooks = webhooks
 
     async def CreateSubscription(
         self, request: subscription_service_pb2.CreateSubscriptionRequest, _context: _Context
@@ -212,4 +231,56 @@ class SubscriptionServicer:
         return subscription_service_pb2.ListSubscriptionChangesResponse(
             changes=[subscription_convert.to_api_change(change) for change in page],
             next_page_token=paging.page_token(request, last, now=now) if more else "",
+        )
+
+    async def IngestWebhook(
+        self, request: subscription_service_pb2.IngestWebhookRequest, _context: _Context
+    ) -> subscription_service_pb2.IngestWebhookResponse:
+        """Take in a webhook."""
+        taken = await self._webhooks.take(
+            webhook_convert.from_api_source(request.source),
+            request.payload,
+            dict(request.headers),
+            request.tenant_id,
+        )
+        return webhook_convert.to_api_taken(taken)
+
+    # ---- buying
+
+    async def CreateCheckoutSession(
+        self, request: subscription_service_pb2.CreateCheckoutSessionRequest, _context: _Context
+    ) -> subscription_service_pb2.CreateCheckoutSessionResponse:
+        """Open a page where a plan is paid for."""
+        page = await self._checkout.open_page(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            purchase_convert.from_api_wanted_page(request),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+        )
+        return purchase_convert.to_api_page(page)
+
+    async def CreatePortalSession(
+        self, request: subscription_service_pb2.CreatePortalSessionRequest, _context: _Context
+    ) -> subscription_service_pb2.CreatePortalSessionResponse:
+        """Open a page where billing is managed."""
+        url = await self._checkout.open_portal(
+            TenantId(request.tenant_id), AccountId(request.account_id), return_url=request.return_url
+        )
+        return subscription_service_pb2.CreatePortalSessionResponse(url=url)
+
+    async def UpdateCustomer(
+        self, request: subscription_service_pb2.UpdateCustomerRequest, _context: _Context
+    ) -> subscription_service_pb2.UpdateCustomerResponse:
+        """Create or change the account's customer."""
+        row = await self._customers.update(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            purchase_convert.from_api_details(request),
+            billing_provider=subscription_convert.from_api_provider(request.billing_provider),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+        )
+        return subscription_service_pb2.UpdateCustomerResponse(
+            customer=purchase_convert.to_api_customer(row, TenantId(request.tenant_id))
         )

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from tallygate_server.accounts import Account, AccountUpdate, Identity
+from tallygate_server.billing.checkout import CheckoutPage, WantedPage
+from tallygate_server.billing.provider import CustomerDetails
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
@@ -15,7 +17,9 @@ from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.storage.billing import CustomerRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
+from tallygate_server.storage.webhook_events import WebhookEventRow
 from tallygate_server.subscriptions import (
     ChangeTiming,
     NewSubscription,
@@ -25,6 +29,8 @@ from tallygate_server.subscriptions import (
 from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
+from tallygate_server.webhooks.intake import Taken
 
 Now = Callable[[], datetime]
 """Tells the time, aware, in UTC."""
@@ -297,3 +303,71 @@ class PlanChangePreviewUse(Protocol):
         effective_time: datetime | None,
     ) -> PlanChangePreview:
         """Return what a change would mean."""
+
+
+class WebhookIntakeUse(Protocol):
+    """Takes webhooks in."""
+
+    async def take(self, source: WebhookSource, payload: bytes, headers: Mapping[str, str], tenant_id: str) -> Taken:
+        """Check and store a webhook."""
+
+
+class WebhookAdministrationUse(Protocol):
+    """Shows and replays webhooks."""
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        source: WebhookSource | None,
+        state: WebhookEventState | None,
+        event_type_prefix: str,
+        account_id: str,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_sequence: int | None,
+        limit: int,
+    ) -> Sequence[WebhookEventRow]:
+        """Return webhooks, newest first."""
+
+    async def get(self, source: WebhookSource, event_id: str) -> WebhookEventRow:
+        """Return one webhook with its body."""
+
+    async def replay(
+        self,
+        *,
+        source: WebhookSource | None,
+        event_ids: Sequence[str],
+        start_time: datetime | None,
+        end_time: datetime | None,
+        actor: str,
+    ) -> int:
+        """Process webhooks again; return how many."""
+
+
+class CheckoutUse(Protocol):
+    """Opens pages at the billing provider."""
+
+    async def open_page(
+        self, tenant_id: TenantId, account_id: AccountId, wanted: WantedPage, *, request_id: str, actor: str
+    ) -> CheckoutPage:
+        """Return a page where a plan is paid for."""
+
+    async def open_portal(self, tenant_id: TenantId, account_id: AccountId, *, return_url: str) -> str:
+        """Return the address of a page where billing is managed."""
+
+
+class CustomerUse(Protocol):
+    """Changes customers at the billing provider."""
+
+    async def update(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        details: CustomerDetails,
+        *,
+        billing_provider: BillingProvider | None,
+        request_id: str,
+        actor: str,
+    ) -> CustomerRow:
+        """Create or change the account's customer."""

@@ -39,6 +39,7 @@ class UseCases:
     database: Database
     clock: FrozenClock
     marks: InMemoryRevisionMarks
+    changes: EntitlementChanges
     tenants: TenantDirectory
     catalogs: Catalogs
     accounts: Accounts
@@ -86,6 +87,7 @@ async def use_cases(
             database=database,
             clock=clock,
             marks=marks,
+            changes=changes,
             tenants=tenants,
             catalogs=Catalogs(database, tenants),
             accounts=accounts,

@@ -33,6 +33,9 @@ SECRET_BYTES_MAX: Final = 65_536
 
 DURATION_MS_MAX: Final = 3_600_000
 
+_LIVE_KEY: Final = re.compile(r"\s*(?:[a-z]+_live_|live)", re.IGNORECASE)
+"""Stripe's keys that move real money: `sk_live_...`, `rk_live_...`."""
+
 _SERVICE_LINK: Final = re.compile(rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 """Variables that Kubernetes puts into every pod beside a Service called `tallygate`; they are no settings."""
 
@@ -211,7 +214,22 @@ class Settings(BaseSettings):
     # ---- billing
     stripe_api_key: SecretStr | None = Field(default=None, description="Secret key of the Stripe account.")
     stripe_api_base: str = Field(
-        default="https://api.stripe.com", description="Address of the Stripe API; another one in tests only."
+        default="https://api.stripe.com",
+        min_length=1,
+        description="Address of the Stripe API; another one in tests only. Live keys go nowhere without TLS.",
+    )
+    stripe_timeout_ms: Milliseconds = Field(default=8_000, description="Longest wait for one answer of Stripe.")
+    stripe_call_timeout_ms: Milliseconds = Field(
+        default=25_000, description="Longest wait for Stripe in all: for every request and try of one change."
+    )
+    stripe_retries_max: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=2, description="Times that a request to Stripe is tried again, with growing pauses."
+    )
+    stripe_breaker_failures_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=5, description="Calls of Stripe without an answer, in a row, after which calls fail at once."
+    )
+    stripe_breaker_open_ms: Milliseconds = Field(
+        default=10_000, description="How long they fail at once, until one tries again."
     )
 
     # ---- webhooks
@@ -283,6 +301,9 @@ class Settings(BaseSettings):
             )
         if self.grpc_port == self.ops_port and self.grpc_port != 0 and self.grpc_host == self.ops_host:
             problems.append("TALLYGATE_OPS_PORT: equals TALLYGATE_GRPC_PORT")
+        problems.extend(_problems_of_stripe(self.stripe_api_key, self.stripe_api_base))
+        if self.stripe_call_timeout_ms < self.stripe_timeout_ms:
+            problems.append("TALLYGATE_STRIPE_CALL_TIMEOUT_MS: must not be less than TALLYGATE_STRIPE_TIMEOUT_MS")
         if self.development_clock_url is not None and not is_loopback_http(self.development_clock_url):
             problems.append("TALLYGATE_DEVELOPMENT_CLOCK_URL: must be http:// on this machine's own address")
         if problems:
@@ -315,10 +336,15 @@ def is_loopback_http(url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
         return False
-    if parts.hostname == "localhost":
+    return is_loopback_host(parts.hostname)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether the name or number is one of this machine's own."""
+    if host == "localhost":
         return True
     try:
-        return ip_address(parts.hostname).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -343,6 +369,20 @@ def render_settings_table() -> str:
         default = "" if field.default is None else f"`{_as_text(field.default)}`"
         rows.append(f"| {name} | {default} | {_allowed(field_name)} | {field.description} |")
     return "\n".join(rows) + "\n"
+
+
+def _problems_of_stripe(api_key: SecretStr | None, api_base: str) -> list[str]:
+    """Refuse an address that is none, and one that would carry a live key through the open."""
+    name = "TALLYGATE_STRIPE_API_BASE"
+    parts = urlsplit(api_base)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        return [f"{name}: must start with https:// or http:// and name a host"]
+    if parts.username is not None or parts.query or parts.fragment:
+        return [f"{name}: must be an address only"]
+    live = api_key is not None and _LIVE_KEY.match(api_key.get_secret_value()) is not None
+    if live and parts.scheme != "https" and not is_loopback_host(parts.hostname):
+        return [f"{name}: a live key is sent to https:// addresses only"]
+    return []
 
 
 def _read_secret(name: str, file: Path) -> str:

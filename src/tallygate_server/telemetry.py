@@ -37,11 +37,16 @@ CALL_SECONDS: Final = (
 )  # fmt: skip
 """Upper bounds of duration buckets: fine below ten milliseconds, where this service lives."""
 
+BILLING_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+
 JOB_SECONDS: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
 
 WEBHOOK_LAG_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 21_600.0)
 
 COMMIT_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+BillingOutcome = Literal["done", "refused", "unavailable", "not_tried", "invalid", "canceled", "broken"]
+"""How a call of the billing provider ended; `invalid`: its answer is not understood, `broken`: a defect of ours."""
 
 METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -244,6 +249,40 @@ class Metrics(Collector):
         self.component_up = Level(
             "tallygate_component_up", "1 when the component answers, 0 when it does not.", "component"
         )
+        # ---- billing
+        self.subscription_syncs = Counts(
+            "tallygate_subscription_sync",
+            "Subscriptions of the billing provider looked at, by what became of them.",
+            "outcome",
+        )
+        self.payments = Counts(
+            "tallygate_payment",
+            "Payments at the billing provider, by what became of them: `succeeded`, `failed`, `refunded`, `disputed`,"
+            " `fraud_warning`.",
+            "outcome",
+        )
+        self.reconciled = Counts(
+            "tallygate_reconcile_difference",
+            "Differences between the billing provider and us that a reconciliation found, by field.",
+            "field",
+            "outcome",
+        )
+        self.billing_calls = Counts(
+            "tallygate_billing_provider_call",
+            "Calls of the billing provider's methods; `not_tried` while the circuit is open.",
+            "method",
+            "outcome",
+        )
+        self.billing_seconds = Distribution(
+            "tallygate_billing_provider_seconds",
+            "Duration of a billing provider's method, with all its requests and tries.",
+            "method",
+            bounds=BILLING_SECONDS,
+        )
+        self.billing_breaker_state = Level(
+            "tallygate_billing_provider_breaker_state",
+            "Circuit breaker of the billing provider: 0 closed, 1 half-open, 2 open.",
+        )
         # ---- webhooks
         self.webhooks_received = Counts(
             "tallygate_webhook_received",
@@ -360,6 +399,12 @@ class Metrics(Collector):
         """Count one run of a background job."""
         self.jobs.add(name, outcome)
         self.job_seconds.observe(seconds, name)
+
+    def billing_call(self, method: str, outcome: BillingOutcome, seconds: float) -> None:
+        """Count one call of a method of the billing provider's."""
+        self.billing_calls.add(method, outcome)
+        if outcome != "not_tried":
+            self.billing_seconds.observe(seconds, method)
 
     def embedded_restart(self, server: Literal["postgres", "redis"]) -> None:
         """Count a restart of an embedded server."""

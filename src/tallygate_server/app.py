@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from grpc import aio
 
+from tallygate_server.billing.assembly import StripeOptions
 from tallygate_server.catalog import CatalogSource
 from tallygate_server.catalog_files import parse_catalog
 from tallygate_server.clock import Clock, SystemClock
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
+SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -108,8 +111,24 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         clock=clock,
         limits=limits,
         webhook_options=webhook_options(settings),
+        stripe=stripe_options(settings),
     ) as service:
         yield service
+
+
+def stripe_options(settings: Settings) -> StripeOptions | None:
+    """Return what the settings say about Stripe; None where it is not connected."""
+    if settings.stripe_api_key is None:
+        return None
+    return StripeOptions(
+        api_key=settings.stripe_api_key.get_secret_value(),
+        api_base=settings.stripe_api_base,
+        timeout_ms=settings.stripe_timeout_ms,
+        call_timeout_ms=settings.stripe_call_timeout_ms,
+        retries_max=settings.stripe_retries_max,
+        breaker_failures_max=settings.stripe_breaker_failures_max,
+        breaker_open_ms=settings.stripe_breaker_open_ms,
+    )
 
 
 def webhook_options(settings: Settings) -> WebhookOptions:
@@ -134,7 +153,14 @@ def servicers(service: Service) -> list[Servicer]:
     return [
         EntitlementServicer(service.checker, now),
         UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
-        SubscriptionServicer(service.subscriptions, now, webhooks=service.webhooks.intake),
+        SubscriptionServicer(
+            service.subscriptions,
+            now,
+            previews=service.previews,
+            webhooks=service.webhooks.intake,
+            checkout=service.billing.checkout,
+            customers=service.billing.customers,
+        ),
         CatalogServicer(service.catalogs, now),
         AccountServicer(
             service.accounts,
@@ -168,6 +194,16 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="forget_requests",
             interval_seconds=FORGET_INTERVAL_SECONDS,
             run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="due_subscriptions",
+            interval_seconds=DUE_SUBSCRIPTIONS_INTERVAL_SECONDS,
+            run=service.due_subscriptions.write_down,
+        ),
+        Job(
+            name="subscription_notices",
+            interval_seconds=SUBSCRIPTION_NOTICES_INTERVAL_SECONDS,
+            run=service.due_subscriptions.tell,
         ),
     ]
 

@@ -110,6 +110,10 @@ class _Decision:
         if self.wanted is None:
             return False
         ours = self.pending is not None and not self.pending.provider_schedule_id
+        if self.pending is not None and ours:
+            before = None if self.present is None else self.present.subscription
+            if observation.ends_what_we_planned(self.pending, before, self.wanted.subscription):
+                return True
         if self.planned is None:
             # What we planned ourselves is ours to carry out.
             return self.pending is not None and not ours
@@ -443,6 +447,8 @@ class StripeSubscriptions:
                 after = await self._write_planned(change, decision, cause)
             if decision.row_differs or decision.plan_differs:
                 await self._record(change, decision, after, cause)
+            if decision.pending is not None and observation.is_followed(decision.pending, decision.wanted.subscription):
+                await self._follow(change, decision.pending, decision.wanted, cause)
         self._count(decision, owner)
         return _applied(owner, decision.wanted, change.revisions[account_id], changed=True), decision
 
@@ -534,6 +540,37 @@ class StripeSubscriptions:
         for event in _events(decision):
             state_before = None if before is None else before.state.value
             await change.emit(event, wanted.account_id, _payload(wanted, state_before))
+
+    async def _follow(
+        self, change: EntitlementChange, planned: ScheduledChange, ended: SubscriptionRow, cause: Cause
+    ) -> None:
+        """Begin the free subscription that was to follow a paid one, unless the account has it beside it already."""
+        tenant_id, connection, account_id = change.tenant_id, change.connection, ended.account_id
+        for other in await subscription_rows.live_subscriptions(connection, tenant_id, account_id):
+            if other.subscription.plan_key == planned.plan_key:
+                return
+        now = self._clock.now()
+        free = observation.free_one_after(planned, ended.subscription, new_id(ID_PREFIX, now))
+        row = SubscriptionRow(account_id=account_id, subscription=free, create_time=now, update_time=now)
+        await subscription_rows.add_subscription(connection, tenant_id, row)
+        await subscription_rows.add_history(
+            connection,
+            tenant_id,
+            account_id=account_id,
+            action="create",
+            before=None,
+            after=free,
+            actor=planned.actor or cause.actor,
+            reason=planned.reason or f"follows {ended.subscription.subscription_id}",
+            at=now,
+            webhook_event_id=cause.webhook_event_id,
+        )
+        await change.audit(
+            "subscription.create",
+            f"subscription:{free.subscription_id}",
+            {"account_id": account_id, "follows": ended.subscription.subscription_id},
+        )
+        await change.emit("subscription.created", account_id, _payload(row, None))
 
     async def _note_request(
         self, connection: Connection, tenant_id: TenantId, row: SubscriptionRow, cause: Cause

@@ -18,6 +18,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tallygate_server import hot_accounts
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.storage import cache_epochs, migrations
 from tests.support.eventually import eventually
@@ -29,8 +30,15 @@ DAY_S = 86_400
 ROOM_BEFORE_MIDNIGHT_S = 90
 """Longer than any test takes, and short enough to wait for."""
 
+OTHERS_SETTINGS = {
+    # Everything here is on this machine; gRPC would look for it behind the proxy.
+    *("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"),
+    # What commands print would be coloured, or broken into other lines.
+    *("force_color", "py_colors", "github_actions", "columns", "lines"),
+}
+
 # Settings of whoever runs the tests must not reach them, nor the processes they start.
-for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
+for _name in [name for name in os.environ if name.startswith("TALLYGATE_") or name.lower() in OTHERS_SETTINGS]:
     del os.environ[_name]
 
 # The same examples on every machine, however long one takes; new ones at every run in the long form.
@@ -48,6 +56,17 @@ _database_numbers = itertools.count(1)
 def with_database(database_url: str, name: str) -> str:
     """Return the same address with another database."""
     return urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+
+
+async def create_database(database_url: str, name: str, more: str = "") -> str:
+    """Make a database and return its address as its owner."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        # Somebody's connection to the one that it is copied from may take a moment to end.
+        await eventually(lambda: connection.execute(f"CREATE DATABASE {name} {more}"), ignore=asyncpg.ObjectInUseError)
+    finally:
+        await connection.close()
+    return with_database(database_url, name)
 
 
 async def drop_database(database_url: str, name: str) -> None:
@@ -80,6 +99,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 10.0)
     monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 10.1)
     monkeypatch.setattr(cache_epochs, "SILENT_SECONDS", 60.0)
+    monkeypatch.setattr(hot_accounts, "_LOAD_TIMEOUT_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -98,7 +118,8 @@ def reachable_dir() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix=f"tallygate-test-{os.getpid()}-"))
     directory.chmod(0o711)
     yield directory
-    shutil.rmtree(directory)
+    # What a killed server's children still write there is in nobody's way.
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -123,12 +144,7 @@ def redis_url(servers: EmbeddedServers) -> str:
 @pytest.fixture(scope="session")
 async def template_database(database_url: str) -> str:
     """Apply every migration once per test process, into a database that others are copied from."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {TEMPLATE_DATABASE}")
-    finally:
-        await connection.close()
-    await migrations.upgrade(with_database(database_url, TEMPLATE_DATABASE))
+    await migrations.upgrade(await create_database(database_url, TEMPLATE_DATABASE))
     return TEMPLATE_DATABASE
 
 
@@ -136,13 +152,8 @@ async def template_database(database_url: str) -> str:
 async def fresh_database(database_url: str, template_database: str) -> AsyncIterator[str]:
     """Make a migrated database for one test and return its address as its owner."""
     name = f"test_{next(_database_numbers)}"
-    connection = await asyncpg.connect(database_url)
-    try:
-        # Copying files beats writing them through the log for a database of this size.
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
-    finally:
-        await connection.close()
-    yield with_database(database_url, name)
+    # Copying files beats writing them through the log for a database of this size.
+    yield await create_database(database_url, name, f"TEMPLATE {template_database} STRATEGY FILE_COPY")
     await drop_database(database_url, name)
 
 
@@ -150,12 +161,7 @@ async def fresh_database(database_url: str, template_database: str) -> AsyncIter
 async def empty_database(database_url: str) -> AsyncIterator[str]:
     """Make a database without tables for one test and return its address as its owner."""
     name = f"test_{next(_database_numbers)}"
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
-    finally:
-        await connection.close()
-    yield with_database(database_url, name)
+    yield await create_database(database_url, name, "STRATEGY FILE_COPY")
     await drop_database(database_url, name)
 
 

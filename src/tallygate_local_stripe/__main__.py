@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -29,6 +30,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--webhook-url", help="deliver all events there")
     parser.add_argument("--webhook-secret", help="sign them with this secret")
     parser.add_argument("--now", help="let the clock stand still at this ISO time until it is moved")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input closes, too")
     return parser.parse_args()
 
 
@@ -43,6 +45,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     )
     family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
     listener = socket.create_server((arguments.host, arguments.port), family=family)
+    # Inherited by every connection; without it an answer's head and body are 40 ms apart.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if family == socket.AF_INET6 else host
     stripe.world.url = f"http://{shown}:{port}"
@@ -56,7 +60,17 @@ async def _serve(arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
+    if arguments.until_stdin_closes:
+        # Whoever started us has ended, of whatever.
+        threading.Thread(target=_wait_for_end_of_input, args=(loop, server.stop), daemon=True).start()
     await server.serve(sockets=[listener])
+
+
+def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    sys.stdin.buffer.read()
+    # The loop may have closed meanwhile: then there is nothing left to stop.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(stop)
 
 
 class _Server(uvicorn.Server):

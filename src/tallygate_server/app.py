@@ -46,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
+SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -154,6 +156,7 @@ def servicers(service: Service) -> list[Servicer]:
         SubscriptionServicer(
             service.subscriptions,
             now,
+            previews=service.previews,
             webhooks=service.webhooks.intake,
             checkout=service.billing.checkout,
             customers=service.billing.customers,
@@ -191,6 +194,16 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="forget_requests",
             interval_seconds=FORGET_INTERVAL_SECONDS,
             run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="due_subscriptions",
+            interval_seconds=DUE_SUBSCRIPTIONS_INTERVAL_SECONDS,
+            run=service.due_subscriptions.write_down,
+        ),
+        Job(
+            name="subscription_notices",
+            interval_seconds=SUBSCRIPTION_NOTICES_INTERVAL_SECONDS,
+            run=service.due_subscriptions.tell,
         ),
     ]
 

@@ -37,12 +37,14 @@ from tallygate_server.storage.engine import (
 )
 from tallygate_server.storage.ledger import Ledger, LedgerDown
 from tallygate_server.subscriptions import Subscriptions
+from tallygate_server.subscriptions.due_work import DueSubscriptions
+from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
 from tallygate_server.webhooks.ayrshare import AyrshareEvents
 from tallygate_server.webhooks.clerk import ClerkEvents
-from tallygate_server.webhooks.events import WebhookSource
+from tallygate_server.webhooks.events import EventHandler, WebhookSource
 from tallygate_server.workers.hold_sweeper import HoldSweeper
 
 log = structlog.get_logger(__name__)
@@ -77,6 +79,8 @@ class Service:
     catalogs: Catalogs
     accounts: Accounts
     subscriptions: Subscriptions
+    previews: PlanChangePreviews
+    due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
     meter: Meter
@@ -201,12 +205,7 @@ async def open_service(
                 database_url,
                 intake_database=intake_database,
                 database=database,
-                handlers={
-                    WebhookSource.CLERK: ClerkEvents(
-                        accounts, intake_database, default_tenant_id=webhook_options.clerk_tenant_id
-                    ),
-                    WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
-                },
+                handlers=_handlers(billing, accounts, database, intake_database, webhook_options),
                 tenants=tenants,
                 clock=clock,
                 options=webhook_options,
@@ -223,6 +222,10 @@ async def open_service(
             catalogs=Catalogs(database, tenants),
             accounts=accounts,
             subscriptions=subscriptions,
+            previews=PlanChangePreviews(
+                database, tenants=tenants, standings=usage, clock=clock, provider=billing.provider
+            ),
+            due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock),
             hot_accounts=hot_accounts,
             checker=checker,
             meter=meter,
@@ -231,3 +234,16 @@ async def open_service(
             webhooks=webhooks,
             billing=billing,
         )
+
+
+def _handlers(
+    billing: Billing, accounts: Accounts, database: Database, intake_database: Database, options: WebhookOptions
+) -> dict[WebhookSource, EventHandler]:
+    """Return who understands the events of each source; those of Stripe wait where Stripe is not connected."""
+    handlers: dict[WebhookSource, EventHandler] = {
+        WebhookSource.CLERK: ClerkEvents(accounts, intake_database, default_tenant_id=options.clerk_tenant_id),
+        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
+    }
+    if billing.events is not None:
+        handlers[WebhookSource.STRIPE] = billing.events
+    return handlers

@@ -26,10 +26,7 @@ async def endpoint(local: LocalStripe, sink: WebhookSink) -> str:
 
 def verified(sink: WebhookSink, secret: str = WEBHOOK_SECRET) -> list[stripe.Event]:
     """Return what the sink received, verified by the real library."""
-    return [
-        stripe.Webhook.construct_event(body, header, secret, tolerance=ANY_AGE)
-        for body, header in sink.received
-    ]
+    return [stripe.Webhook.construct_event(body, header, secret, tolerance=ANY_AGE) for body, header in sink.received]
 
 
 async def test_events_are_signed_and_arrive_in_order(

@@ -13,6 +13,9 @@ from tallygate_server.billing.operations import Operations
 from tallygate_server.billing.paid_subscriptions import StripePaidSubscriptions
 from tallygate_server.billing.planned_changes import PlannedChanges
 from tallygate_server.billing.provider import PaymentProvider
+from tallygate_server.billing.recorder import Recorder
+from tallygate_server.billing.records import BillingRecords
+from tallygate_server.billing.stripe_events import StripeEvents
 from tallygate_server.billing.stripe_gateway import StripeGateway
 from tallygate_server.billing.sync import StripeSubscriptions
 from tallygate_server.clock import Clock
@@ -43,8 +46,10 @@ class Billing:
     provider: PaymentProvider | None
     sync: StripeSubscriptions | None
     paid: StripePaidSubscriptions | None
+    events: StripeEvents | None
     customers: Customers
     checkout: Checkout
+    records: BillingRecords
 
 
 class Provisioner(Protocol):
@@ -71,6 +76,7 @@ async def open_billing(
     async with AsyncExitStack() as stack:
         provider: StripeGateway | None = None
         sync: StripeSubscriptions | None = None
+        events: StripeEvents | None = None
         if stripe is not None:
             provider = StripeGateway(
                 api_key=stripe.api_key,
@@ -94,6 +100,8 @@ async def open_billing(
                 locks=locks,
                 clock=clock,
             )
+            recorder = Recorder(database, lookups=lookups, provider=provider, sync=sync, locks=locks, clock=clock)
+            events = StripeEvents(database, lookups=lookups, provider=provider, sync=sync, recorder=recorder)
         customers = Customers(database, operations, provider=provider, tenants=tenants, clock=clock)
         paid: StripePaidSubscriptions | None = None
         if provider is not None and sync is not None:
@@ -110,6 +118,7 @@ async def open_billing(
             provider=provider,
             sync=sync,
             paid=paid,
+            events=events,
             customers=customers,
             checkout=Checkout(
                 database,
@@ -121,4 +130,5 @@ async def open_billing(
                 accounts=accounts,
                 clock=clock,
             ),
+            records=BillingRecords(database, tenants),
         )

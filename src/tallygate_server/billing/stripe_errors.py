@@ -51,7 +51,6 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "tax_id_invalid": "the tax id is not valid",
     "coupon_expired": "the promotion code has expired",
     "promotion_code_unknown": "there is no such promotion code that can be used",
-    "payment_method_of_another_customer": "the payment method belongs to another customer",
     "price_mismatch": "the price at Stripe is not the one of the catalog",
     "idempotency_error": "Stripe has another request under the same key",
 }

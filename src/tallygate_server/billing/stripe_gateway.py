@@ -60,6 +60,7 @@ from tallygate_server.billing.stripe_objects import (
 )
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.errors import PaymentRefused
 
 EVENT_DAYS: Final = 29
 """Stripe keeps events for 30 days; what is asked for about an older time is answered by listing everything."""
@@ -410,44 +411,63 @@ class StripeGateway:
         A planned change is released before: Stripe lets nobody else change what a schedule steers.
         """
         subscription_id = present.provider_subscription_id
-        price = await self._price(sale)
         await self._release_steering(await self._subscription(subscription_id), operation_id)
         if payment_method_id:
             method_id = await self._attached(payment_method_id, present.customer_id, operation_id)
             await self._update(subscription_id, {"default_payment_method": method_id}, f"{operation_id}:method")
+        try:
+            data = await self._changed(present, sale, quantity, proration_time, operation_id)
+        except (PaymentRefused, stripe.CardError, stripe.InvalidRequestError):
+            if payment_method_id:
+                await self._restore_method(present, operation_id)
+            raise
+        return await self._observed(data)
+
+    async def _changed(
+        self,
+        present: ObservedSubscription,
+        sale: Sale,
+        quantity: int,
+        proration_time: datetime | None,
+        operation_id: str,
+    ) -> JsonObject:
+        subscription_id = present.provider_subscription_id
+        price_id = (await self._price(sale)).price_id
         data = await self._subscription(subscription_id)
-        if _sells(data, price.price_id, quantity) and data.get("pending_update") is None:
-            return await self._observed(data)
+        if _sells(data, price_id, quantity) and data.get("pending_update") is None:
+            return data
         update: wire.SubscriptionUpdateParams = {
-            "items": [{"id": present.item_id, "price": price.price_id, "quantity": quantity}],
+            "items": [{"id": present.item_id, "price": price_id, "quantity": quantity}],
             "proration_behavior": "always_invoice",
             "payment_behavior": "pending_if_incomplete",
         }
         if proration_time is not None:
             update["proration_date"] = _seconds(proration_time)
 
-        async def changed() -> JsonObject | None:
-            found = await self._subscription(subscription_id)
-            return found if _sells(found, price.price_id, quantity) or found.get("pending_update") else None
+        async def found() -> JsonObject | None:
+            now = await self._subscription(subscription_id)
+            return now if _sells(now, price_id, quantity) or _waits_to_sell(now, price_id, quantity) else None
 
         try:
-            written = await self._update(subscription_id, update, f"{operation_id}:change", find=changed)
+            written = await self._update(subscription_id, update, f"{operation_id}:change", find=found)
         except stripe.InvalidRequestError as error:
             if problem_of(error).parameter != "payment_behavior":
                 self._forget_price(sale)
                 raise
             update["payment_behavior"] = "error_if_incomplete"
-            written = await self._update(subscription_id, update, f"{operation_id}:change-paid", find=changed)
+            written = await self._update(subscription_id, update, f"{operation_id}:change_paid", find=found)
         invoice_id = Fields(written.data, kind="subscription").reference_or_empty("latest_invoice")
         data = await self._subscription(subscription_id)
-        if not _sells(data, price.price_id, quantity):
-            code = await self._decline_code(invoice_id)
-            if data.get("pending_update") is None:
-                raise refusal(code or "payment_failed")
-            if code:
-                await self._void(invoice_id, f"{operation_id}:void")
-                raise refusal(code)
-        return await self._observed(data)
+        if _sells(data, price_id, quantity):
+            return data
+        code = await self._decline_code(invoice_id)
+        if data.get("pending_update") is None:
+            # It was voided, or has expired, since an earlier try.
+            raise refusal(code or "payment_failed", parameter="payment_method")
+        if code:
+            await self._void(invoice_id, f"{operation_id}:void")
+            raise refusal(code, parameter="payment_method")
+        return data
 
     @guarded
     async def schedule_change(
@@ -958,26 +978,45 @@ class StripeGateway:
                 raise
 
     async def _attached(self, payment_method_id: str, customer_id: str, operation_id: str) -> str:
-        """Attach a payment method where it is not; return its id, which for Stripe's test methods is a new one."""
+        """Attach a payment method; return its id, which for Stripe's test methods is a new one."""
 
         async def attached() -> JsonObject | None:
-            method = await self._calls.read(self._v1.payment_methods.retrieve_async(payment_method_id))
+            method = await self._calls.read_or_none(self._v1.payment_methods.retrieve_async(payment_method_id))
+            if method is None:
+                return None
             owner = Fields(method, kind="payment_method").reference_or_empty("customer")
-            if owner and owner != customer_id:
-                raise refusal("payment_method_of_another_customer", parameter="payment_method")
-            return method if owner else None
+            return method if owner == customer_id else None
 
-        present = await attached()
-        if present is not None:
+        try:
+            written = await self._calls.write(
+                f"{operation_id}:attach",
+                lambda options: self._v1.payment_methods.attach_async(
+                    payment_method_id, {"customer": customer_id}, options
+                ),
+                find=attached,
+            )
+        except stripe.InvalidRequestError as error:
+            # Some methods refuse to be attached a second time.
+            present = await attached()
+            if present is None:
+                raise refusal(problem_of(error).code, parameter="payment_method") from None
             return Fields(present, kind="payment_method").text("id")
-        written = await self._calls.write(
-            f"{operation_id}:attach",
-            lambda options: self._v1.payment_methods.attach_async(
-                payment_method_id, {"customer": customer_id}, options
-            ),
-            find=attached,
-        )
         return _id_of(written)
+
+    async def _restore_method(self, before: ObservedSubscription, operation_id: str) -> None:
+        """Make a declined method no subscription's default: the next renewal would meet it again.
+
+        A subscription without a method of its own is given the customer's: Stripe does not take one away.
+        """
+        method_id = before.default_payment_method_id
+        if not method_id:
+            method_id = customer_of(await self._customer(before.customer_id)).default_payment_method_id
+        if method_id:
+            await self._update(
+                before.provider_subscription_id,
+                {"default_payment_method": method_id},
+                f"{operation_id}:method_back",
+            )
 
     async def _replace_tax_ids(self, customer_id: str, wanted: Sequence[tuple[str, str]], operation_id: str) -> None:
         async def present() -> dict[tuple[str, str], str]:
@@ -1160,6 +1199,13 @@ def _seconds(instant: datetime) -> int:
 def _sells(data: JsonObject, price_id: str, quantity: int) -> bool:
     """Tell whether the subscription is at the price and quantity."""
     item = Fields(data, kind="subscription").listed("items")[:1]
+    return bool(item) and (item[0].reference("price"), item[0].number_or("quantity", 1)) == (price_id, quantity)
+
+
+def _waits_to_sell(data: JsonObject, price_id: str, quantity: int) -> bool:
+    """Tell whether a change to the price and quantity waits for its payment."""
+    pending = Fields(data, kind="subscription").inside_or_none("pending_update")
+    item = pending.each("subscription_items")[:1] if pending is not None else []
     return bool(item) and (item[0].reference("price"), item[0].number_or("quantity", 1)) == (price_id, quantity)
 
 

@@ -428,12 +428,13 @@ def _invoice(fields: Fields) -> ObservedInvoice:
     transitions = fields.inside_or_none("status_transitions")
     secret = fields.inside_or_none("confirmation_secret")
     start_time, end_time = _billed_period(fields)
+    # One that is being made has no status yet.
+    state = fields.one_of("status", INVOICE_STATES) if fields.data.get("status") is not None else "draft"
     return ObservedInvoice(
         invoice_id=fields.text("id"),
         customer_id=fields.reference_or_empty("customer"),
         provider_subscription_id=_subscription_of_invoice(fields),
-        # One that is being made has no status yet.
-        state=fields.one_of("status", INVOICE_STATES) if fields.data.get("status") is not None else "draft",
+        state=state,
         number=fields.text_or_empty("number"),
         currency=fields.text("currency").upper(),
         due_minor=fields.number("amount_due"),
@@ -447,7 +448,8 @@ def _invoice(fields: Fields) -> ObservedInvoice:
         hosted_url=fields.text_or_empty("hosted_invoice_url"),
         create_time=fields.instant("created"),
         paid_time=transitions.instant_or_none("paid_at") if transitions is not None else None,
-        client_secret=secret.text_or_empty("client_secret") if secret is not None else "",
+        # Stripe tells the secret of a paid one too, which opens nothing that anybody needs.
+        client_secret=secret.text_or_empty("client_secret") if secret is not None and state == "open" else "",
     )
 
 

@@ -171,19 +171,12 @@ def resumed(before: Subscription, at: datetime) -> Subscription:
     trial_end = before.trial_end_time
     if trial_end is not None and at < trial_end:
         return replace(after, state=SubscriptionState.TRIALING)
-    after = replace(after, state=SubscriptionState.ACTIVE)
-    return _past_trial(after)
+    return replace(after, state=SubscriptionState.ACTIVE)
 
 
 def _paid(before: Subscription, at: datetime) -> Subscription:
-    return _past_trial(replace(before, state=SubscriptionState.ACTIVE, start_time=at))
-
-
-def _past_trial(after: Subscription) -> Subscription:
-    """Let the first paid period begin where the trial ended."""
-    if after.trial_end_time is None or after.period_start_time >= after.trial_end_time:
-        return after
-    return replace(after, period_start_time=after.trial_end_time)
+    # Billing begins where the trial ended, and so do the periods anchored to it.
+    return replace(before, state=SubscriptionState.ACTIVE, start_time=at)
 
 
 def _ended(before: Subscription) -> Subscription:

@@ -13,7 +13,7 @@ from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, ScheduledChange, ScheduledChangeKind
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.mapping import Json
-from tallygate_server.storage.tables import scheduled_changes
+from tallygate_server.storage.tables import scheduled_changes, subscriptions
 
 
 class ChangeOutcome(Enum):
@@ -47,6 +47,27 @@ async def read_pending_of(
         select(scheduled_changes).where(
             scheduled_changes.c.tenant_id == tenant_id,
             scheduled_changes.c.subscription_id.in_(subscription_ids),
+            scheduled_changes.c.state == "pending",
+        )
+    )
+    return {row.subscription_id: _change(row) for row in rows}
+
+
+async def read_pending_of_account(
+    connection: Connection, tenant_id: TenantId, account_id: AccountId
+) -> dict[str, ScheduledChange]:
+    """Return the changes that the account's subscriptions wait for, also those that have ended, by subscription."""
+    rows = await connection.execute(
+        select(scheduled_changes)
+        .join(
+            subscriptions,
+            (subscriptions.c.tenant_id == scheduled_changes.c.tenant_id)
+            & (subscriptions.c.subscription_id == scheduled_changes.c.subscription_id),
+        )
+        .where(
+            # By way of the subscriptions, which are few and indexed by account.
+            subscriptions.c.tenant_id == tenant_id,
+            subscriptions.c.account_id == account_id,
             scheduled_changes.c.state == "pending",
         )
     )

@@ -219,7 +219,9 @@ async def add_history(
     changes none says so.
     """
     revision = await connection.execute(
-        select(accounts.c.revision + int(raises_revision)).where(accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id)
+        select(accounts.c.revision + int(raises_revision)).where(
+            accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id
+        )
     )
     written = subscription_to_json(after) | {"scheduled_change": change_to_json(pending_after)}
     written["revision"] = revision.scalar_one_or_none() or 0

@@ -224,6 +224,14 @@ subscriptions = Table(
         postgresql_where=text("provider_subscription_id IS NOT NULL"),
     ),
     Index(
+        "ix_subscriptions_ending",
+        "period_end_time",
+        postgresql_where=text("cancel_at_period_end AND state NOT IN ('incomplete_expired', 'canceled', 'expired')"),
+    ),
+    Index("ix_subscriptions_in_trial", "trial_end_time", postgresql_where=text("state = 'trialing'")),
+    Index("ix_subscriptions_resuming", "resume_time", postgresql_where=text("state = 'paused'")),
+    Index("ix_subscriptions_overdue", "grace_end_time", postgresql_where=text("state = 'past_due'")),
+    Index(
         "uq_subscriptions_create_request",
         "tenant_id",
         "account_id",

@@ -289,8 +289,12 @@ async def record(
     request: Mapping[str, str] | None = None,
     actor: str | None = None,
     dropped: bool = True,
+    event: str = "",
 ) -> None:
-    """Write history, audit and events of one step; `dropped`: a change that is planned no longer was taken back."""
+    """Write history, audit and events of one step; `dropped`: a change that is planned no longer was taken back.
+
+    The events follow from what changes, but for one that is named.
+    """
     await rows.add_history(
         change.connection,
         change.tenant_id,
@@ -318,9 +322,9 @@ async def record(
             "scheduled_change": change_rows.change_to_json(after.pending),
         },
     )
-    for event in events_of(before, after, dropped=dropped):
+    for event_type in [event] if event else events_of(before, after, dropped=dropped):
         await change.emit(
-            event,
+            event_type,
             account_id,
             {
                 "subscription": json_after,

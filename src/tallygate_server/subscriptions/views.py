@@ -14,6 +14,7 @@ from tallygate_server.domain.subscription import (
     ScheduledChangeKind,
     Subscription,
     SubscriptionState,
+    access_window,
 )
 from tallygate_server.storage.mapping import Json
 from tallygate_server.storage.subscriptions import HistoryRow, SubscriptionRow
@@ -35,6 +36,8 @@ class SubscriptionView:
     """None for what costs nothing and has no end."""
     end_time: datetime | None
     """When it will end, or has ended; None while it renews by itself."""
+    grace_end_time: datetime | None
+    """When access ends if an overdue payment does not come; None outside grace."""
     scheduled_change: ScheduledChange | None
     """What will change by itself: a planned change, a cancellation to come, the end of a pause."""
     metadata: dict[str, str]
@@ -97,6 +100,7 @@ def view_of(tenant_id: TenantId, row: SubscriptionRow, held: Held, plan: Plan, n
         current_period_start=start,
         current_period_end=end,
         end_time=ended,
+        grace_end_time=_grace_end(subscription, plan.grace_days, now),
         scheduled_change=shown_change(held),
         metadata=row.metadata,
         create_time=row.create_time,
@@ -105,6 +109,13 @@ def view_of(tenant_id: TenantId, row: SubscriptionRow, held: Held, plan: Plan, n
         provider_customer_id=row.provider_customer_id,
         provider_price_id=row.provider_price_id,
     )
+
+
+def _grace_end(subscription: Subscription, grace_days: int, now: datetime) -> datetime | None:
+    window = access_window(subscription, grace_days)
+    if window is None or window.paid_end is None or window.grace_end is None:
+        return None
+    return window.grace_end if window.paid_end <= now and window.paid_end < window.grace_end else None
 
 
 def change_view_of(step: HistoryRow) -> SubscriptionChangeView:

@@ -10,7 +10,14 @@ from grpc import aio
 from tallygate.v1 import subscription_service_pb2
 from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
 from tallygate_server.transport import convert, paging, purchase_convert, subscription_convert, webhook_convert
-from tallygate_server.transport.use_cases import CheckoutUse, CustomerUse, Now, SubscriptionUse, WebhookIntakeUse
+from tallygate_server.transport.use_cases import (
+    CheckoutUse,
+    CustomerUse,
+    Now,
+    PlanChangePreviewUse,
+    SubscriptionUse,
+    WebhookIntakeUse,
+)
 
 SERVICE: Final[ServiceDescriptor] = subscription_service_pb2.DESCRIPTOR.services_by_name["SubscriptionService"]
 
@@ -27,12 +34,14 @@ class SubscriptionServicer:
         subscriptions: SubscriptionUse,
         now: Now,
         *,
+        previews: PlanChangePreviewUse,
         webhooks: WebhookIntakeUse,
         checkout: CheckoutUse,
         customers: CustomerUse,
     ) -> None:
         self._subscriptions = subscriptions
         self._now = now
+        self._previews = previews
         self._checkout = checkout
         self._customers = customers
         self._webhooks = webhooks
@@ -52,6 +61,8 @@ class SubscriptionServicer:
             subscription=subscription_convert.to_api_subscription(view),
             revision=view.revision,
             replayed=view.replayed,
+            payment_client_secret=view.payment_client_secret,
+            hosted_invoice_url=view.hosted_invoice_url,
         )
 
     async def GetSubscription(
@@ -97,6 +108,9 @@ class SubscriptionServicer:
             quantity=convert.optional(request, "quantity"),
             provider=subscription_convert.from_api_provider(request.billing_provider),
             timing=subscription_convert.from_api_timing(request.timing),
+            effective_time=convert.from_api_optional_time(request, "effective_time"),
+            payment_method_id=request.payment_method_id,
+            preview_time=convert.from_api_optional_time(request, "preview_time"),
             request_id=request.request_id,
             actor=convert.actor_of(request),
             reason=request.reason_text,
@@ -105,6 +119,7 @@ class SubscriptionServicer:
             subscription=subscription_convert.to_api_subscription(view),
             revision=view.revision,
             replayed=view.replayed,
+            payment_client_secret=view.payment_client_secret,
         )
 
     async def CancelSubscription(
@@ -116,6 +131,7 @@ class SubscriptionServicer:
             AccountId(request.account_id),
             subscription_id=request.subscription_id,
             timing=subscription_convert.from_api_timing(request.timing),
+            effective_time=convert.from_api_optional_time(request, "effective_time"),
             request_id=request.request_id,
             actor=convert.actor_of(request),
             reason=request.reason_text,
@@ -124,6 +140,97 @@ class SubscriptionServicer:
             subscription=subscription_convert.to_api_subscription(view),
             revision=view.revision,
             replayed=view.replayed,
+        )
+
+    async def PauseSubscription(
+        self, request: subscription_service_pb2.PauseSubscriptionRequest, _context: _Context
+    ) -> subscription_service_pb2.PauseSubscriptionResponse:
+        """Pause a subscription."""
+        view = await self._subscriptions.pause(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            subscription_id=request.subscription_id,
+            timing=subscription_convert.from_api_timing(request.timing),
+            effective_time=convert.from_api_optional_time(request, "effective_time"),
+            resume_time=convert.from_api_optional_time(request, "resume_time"),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+            reason=request.reason_text,
+        )
+        return subscription_service_pb2.PauseSubscriptionResponse(
+            subscription=subscription_convert.to_api_subscription(view),
+            revision=view.revision,
+            replayed=view.replayed,
+        )
+
+    async def ResumeSubscription(
+        self, request: subscription_service_pb2.ResumeSubscriptionRequest, _context: _Context
+    ) -> subscription_service_pb2.ResumeSubscriptionResponse:
+        """Resume a subscription."""
+        view = await self._subscriptions.resume(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            subscription_id=request.subscription_id,
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+            reason=request.reason_text,
+        )
+        return subscription_service_pb2.ResumeSubscriptionResponse(
+            subscription=subscription_convert.to_api_subscription(view),
+            revision=view.revision,
+            replayed=view.replayed,
+        )
+
+    async def CancelScheduledChange(
+        self, request: subscription_service_pb2.CancelScheduledChangeRequest, _context: _Context
+    ) -> subscription_service_pb2.CancelScheduledChangeResponse:
+        """Take back a change that has not taken effect."""
+        view = await self._subscriptions.cancel_scheduled_change(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            subscription_id=request.subscription_id,
+            scheduled_change_id=request.scheduled_change_id,
+            actor=convert.actor_of(request),
+            reason=request.reason_text,
+        )
+        return subscription_service_pb2.CancelScheduledChangeResponse(
+            subscription=subscription_convert.to_api_subscription(view), revision=view.revision
+        )
+
+    async def PreviewPlanChange(
+        self, request: subscription_service_pb2.PreviewPlanChangeRequest, _context: _Context
+    ) -> subscription_service_pb2.PreviewPlanChangeResponse:
+        """Tell what a change of plan would mean."""
+        preview = await self._previews.preview(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            plan_key=PlanKey(request.plan_key),
+            subscription_id=request.subscription_id,
+            interval=subscription_convert.from_api_interval(request.interval),
+            quantity=convert.optional(request, "quantity"),
+            timing=subscription_convert.from_api_timing(request.timing),
+            effective_time=convert.from_api_optional_time(request, "effective_time"),
+        )
+        return subscription_convert.to_api_preview(preview)
+
+    async def ListSubscriptionChanges(
+        self, request: subscription_service_pb2.ListSubscriptionChangesRequest, _context: _Context
+    ) -> subscription_service_pb2.ListSubscriptionChangesResponse:
+        """List the history of an account's subscriptions, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        changes = await self._subscriptions.list_changes(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            subscription_id=request.subscription_id,
+            before_change_id=convert.entry_id_of(paging.page_position(request, now=now)),
+            limit=size + 1,
+        )
+        page, more = changes[:size], len(changes) > size
+        last = str(page[-1].change_id) if more else ""
+        return subscription_service_pb2.ListSubscriptionChangesResponse(
+            changes=[subscription_convert.to_api_change(change) for change in page],
+            next_page_token=paging.page_token(request, last, now=now) if more else "",
         )
 
     async def IngestWebhook(

@@ -20,7 +20,13 @@ from tallygate_server.errors import TallygateError
 from tallygate_server.storage.billing import CustomerRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
-from tallygate_server.subscriptions import ChangeTiming, NewSubscription, SubscriptionView
+from tallygate_server.subscriptions import (
+    ChangeTiming,
+    NewSubscription,
+    SubscriptionChangeView,
+    SubscriptionView,
+)
+from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
@@ -192,6 +198,9 @@ class SubscriptionUse(Protocol):
         quantity: int | None,
         provider: BillingProvider | None,
         timing: ChangeTiming | None,
+        effective_time: datetime | None,
+        payment_method_id: str,
+        preview_time: datetime | None,
         request_id: str,
         actor: str,
         reason: str,
@@ -205,11 +214,51 @@ class SubscriptionUse(Protocol):
         *,
         subscription_id: str,
         timing: ChangeTiming | None,
+        effective_time: datetime | None,
         request_id: str,
         actor: str,
         reason: str,
     ) -> SubscriptionView:
         """Cancel a subscription."""
+
+    async def pause(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        timing: ChangeTiming | None,
+        effective_time: datetime | None,
+        resume_time: datetime | None,
+        request_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Pause a subscription."""
+
+    async def resume(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        request_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Resume a subscription."""
+
+    async def cancel_scheduled_change(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        scheduled_change_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Take back what is planned."""
 
     async def get(self, tenant_id: TenantId, subscription_id: str) -> SubscriptionView:
         """Return one subscription."""
@@ -225,6 +274,35 @@ class SubscriptionUse(Protocol):
         limit: int,
     ) -> Sequence[SubscriptionView]:
         """Return subscriptions, newest first."""
+
+    async def list_changes(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        before_change_id: int | None,
+        limit: int,
+    ) -> Sequence[SubscriptionChangeView]:
+        """Return steps of history, newest first."""
+
+
+class PlanChangePreviewUse(Protocol):
+    """Previews changes of plans."""
+
+    async def preview(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        plan_key: PlanKey,
+        subscription_id: str,
+        interval: BillingInterval | None,
+        quantity: int | None,
+        timing: ChangeTiming | None,
+        effective_time: datetime | None,
+    ) -> PlanChangePreview:
+        """Return what a change would mean."""
 
 
 class WebhookIntakeUse(Protocol):

@@ -9,6 +9,12 @@ DROP INDEX uq_subscriptions_live_price;
 CREATE UNIQUE INDEX uq_subscriptions_live_price ON subscriptions (tenant_id, account_id, plan_key, coalesce(interval, '')) WHERE state NOT IN ('incomplete_expired', 'canceled', 'expired') AND provider <> 'stripe';
 CREATE UNIQUE INDEX uq_subscriptions_provider_subscription ON subscriptions (provider, provider_subscription_id) WHERE provider_subscription_id IS NOT NULL;
 
+-- What is due by itself is looked for every second, and is rare.
+CREATE INDEX ix_subscriptions_ending ON subscriptions (period_end_time) WHERE cancel_at_period_end AND state NOT IN ('incomplete_expired', 'canceled', 'expired');
+CREATE INDEX ix_subscriptions_in_trial ON subscriptions (trial_end_time) WHERE state = 'trialing';
+CREATE INDEX ix_subscriptions_resuming ON subscriptions (resume_time) WHERE state = 'paused';
+CREATE INDEX ix_subscriptions_overdue ON subscriptions (grace_end_time) WHERE state = 'past_due';
+
 CREATE TABLE scheduled_changes (
     tenant_id TEXT NOT NULL,
     scheduled_change_id TEXT NOT NULL,

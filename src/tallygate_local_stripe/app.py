@@ -108,6 +108,7 @@ class LocalStripe:
         for install in (subscriptions.install, invoices.install, schedules.install, checkout.install):
             install(self.world)
         self.world.includes["customer", "tax_ids"] = customers.include_tax_ids
+        self.world.includes["charge", "refunds"] = payments.include_refunds
         self.world.on_event = self._sender.take
         self.world.after_answer = _soon
         self._restore()
@@ -128,11 +129,13 @@ class LocalStripe:
         self._register_endpoint()
 
     def _register_endpoint(self) -> None:
-        url = self._settings.webhook_url
-        known = {endpoint["url"] for endpoint in self.world.store.all("webhook_endpoint")}
-        if url is not None and url not in known:
-            given = {"url": url, "enabled_events": ["*"], "api_version": API_VERSION}
-            webhooks.add_endpoint(self.world, given, secret=self._settings.webhook_secret)
+        """Register the endpoint of the command line in place of an earlier start's, whose port is gone."""
+        for endpoint in self.world.store.all("webhook_endpoint", lambda entry: "_of_this_start" in entry):
+            self.world.store.remove("webhook_endpoint", endpoint["id"])
+        if self._settings.webhook_url is not None:
+            given = {"url": self._settings.webhook_url, "enabled_events": ["*"], "api_version": API_VERSION}
+            endpoint = webhooks.add_endpoint(self.world, given, secret=self._settings.webhook_secret)
+            endpoint["_of_this_start"] = True
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from stripe import params
 
-from tallygate_local_stripe import payment_methods, payments
+from tallygate_local_stripe import catalog, payment_methods, payments
 from tallygate_local_stripe.errors import card_declined, refused
 from tallygate_local_stripe.objects import JsonObject, build, listing, merge_metadata
 from tallygate_local_stripe.payment_methods import DECLINED, NEEDS_ACTION, SUCCEEDS
-from tallygate_local_stripe.periods import DAY, percent_of
+from tallygate_local_stripe.periods import DAY
 from tallygate_local_stripe.routing import Call, Routes
 from tallygate_local_stripe.world import World
 
@@ -52,8 +52,8 @@ def draft(
     for discount_id in invoice["discounts"]:
         world.store.get("discount", discount_id)["_used"] = True
     customer = world.store.get("customer", subscription["customer"])
-    if customer["currency"] is None:
-        customer["currency"] = invoice["currency"]
+    with world.updating("customer.updated", customer):
+        customer["currency"] = customer["currency"] or invoice["currency"]
     subscription["latest_invoice"] = invoice["id"]
     world.emit("invoice.created", invoice)
     return invoice
@@ -155,8 +155,7 @@ def _discount_amounts(world: World, subscription: JsonObject, subtotal: int) -> 
         over = discount["end"] is not None and discount["end"] <= world.now(subscription)
         if over or (coupon["duration"] == "once" and discount["_used"]):
             continue
-        off = coupon["amount_off"] if coupon["amount_off"] is not None else percent_of(left, coupon["percent_off"])
-        amount = min(left, off)
+        amount = min(left, catalog.amount_off(coupon, left))
         left -= amount
         amounts.append({"amount": amount, "discount": discount_id})
     return amounts

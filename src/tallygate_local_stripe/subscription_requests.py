@@ -21,6 +21,9 @@ routes = Routes()
 # Parameters that would change what is paid and that the local Stripe does not work out: refused rather than ignored.
 _UNSUPPORTED: Final = (
     "add_invoice_items",
+    "schedule",
+    "schedule_details",
+    "invoice_items",
     "backdate_start_date",
     "billing_cycle_anchor_config",
     "billing_schedules",
@@ -62,7 +65,9 @@ def create_subscription(world: World, given: JsonObject, *, session: JsonObject 
     subscription["discounts"] = catalog.redeem(world, given.get("discounts"), subscription)
     if "cancel_at" in given or "cancel_at_period_end" in given:
         _set_cancellation(world, subscription, given)
-    return _begin(world, subscription, behaviour, on_session=not given.get("off_session", False))
+    free_stub = given.get("proration_behavior") == "none" and subscription["billing_cycle_anchor"] > world.now(customer)
+    lines = [] if free_stub else subscriptions.period_lines(world, subscription, items_of(subscription))
+    return _begin(world, subscription, lines, behaviour, on_session=not given.get("off_session", False))
 
 
 def _blank(world: World, customer: JsonObject, given: JsonObject) -> JsonObject:
@@ -161,9 +166,10 @@ def refuse_unless_chargeable(method: JsonObject | None, *, on_session: bool) -> 
         raise payment_methods.decline_of(method)
 
 
-def _begin(world: World, subscription: JsonObject, behaviour: str, *, on_session: bool) -> JsonObject:
+def _begin(
+    world: World, subscription: JsonObject, lines: list[Line], behaviour: str, *, on_session: bool
+) -> JsonObject:
     """Announce a subscription with its first invoice, and collect that if it shall be."""
-    lines = subscriptions.period_lines(world, subscription, items_of(subscription))
     by_hand = subscription["collection_method"] == "send_invoice"
     if by_hand and subscription["status"] == "incomplete":
         subscription["status"] = "active"
@@ -204,7 +210,7 @@ def create(call: Call) -> JsonObject:
 
 @routes("GET", "/v1/subscriptions", params.SubscriptionListParams)
 def list_all(call: Call) -> JsonObject:
-    """List subscriptions: without a status all that are not canceled, with `all` really all."""
+    """List subscriptions: without a status all but canceled ones; those on test clocks by clock or customer only."""
     status, price, clock = call.get("status"), call.get("price"), call.get("test_clock")
 
     def wanted(subscription: JsonObject) -> bool:
@@ -213,7 +219,7 @@ def list_all(call: Call) -> JsonObject:
         return (
             fits
             and (price is None or any(item["price"]["id"] == price for item in items_of(subscription)))
-            and (clock is None or subscription["test_clock"] == clock)
+            and (subscription["test_clock"] == clock or (clock is None and "customer" in call.params))
             and all(_period_matches(subscription, name, call.get(name)) for name in _PERIOD_FILTERS)
         )
 
@@ -504,7 +510,7 @@ def create_preview(call: Call) -> JsonObject:
     """Return the invoice that a change, or the next renewal, would bring; nothing is stored."""
     world = call.world
     details = call.get("subscription_details") or {}
-    _refuse_unsupported(details)
+    _refuse_unsupported(details | call.params)
     if "subscription" not in call.params:
         return _preview_of_new(world, call.params, details)
     subscription = world.store.get("subscription", call.get("subscription"), param="subscription")
@@ -516,7 +522,8 @@ def create_preview(call: Call) -> JsonObject:
         return _preview(world, subscription, lines, at=at)
     change = _plan(world, subscription, details)
     if change is None:
-        if subscription["cancel_at"] is not None and subscription["cancel_at"] <= period_end(subscription):
+        cancel_at = subscription["cancel_at"]
+        if details.get("cancel_at_period_end") or (cancel_at is not None and cancel_at <= period_end(subscription)):
             raise refused("No upcoming invoices for customer", code="invoice_upcoming_none")
         fields = subscriptions.preview_of_renewal(world, subscription)
         return build("invoice", fields | {"id": f"upcoming_{new_id('invoice')}"})

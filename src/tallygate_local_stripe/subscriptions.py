@@ -185,12 +185,22 @@ def _after_invoice(world: World, invoice: JsonObject, outcome: str) -> None:
 
 def _after_payment(world: World, subscription: JsonObject, invoice: JsonObject) -> None:
     _set_delinquent(world, subscription, delinquent=False)
+    _keep_method(world, subscription, invoice)
     if invoice["id"] == subscription.get("_pending_invoice"):
         apply_pending_update(world, subscription)
     if subscription["status"] == "incomplete" or invoice["id"] == subscription.get("_resume_invoice"):
         activate(world, subscription)
     if subscription["status"] in ("past_due", "unpaid") and subscription["latest_invoice"] == invoice["id"]:
         activate(world, subscription)
+
+
+def _keep_method(world: World, subscription: JsonObject, invoice: JsonObject) -> None:
+    """Remember the method that paid, if the subscription's settings say so."""
+    wanted = (subscription["payment_settings"] or {}).get("save_default_payment_method") == "on_subscription"
+    if wanted and subscription["default_payment_method"] is None and "_intent" in invoice:
+        with world.updating(UPDATED, subscription):
+            intent = world.store.get("payment_intent", invoice["_intent"])
+            subscription["default_payment_method"] = intent["payment_method"]
 
 
 def _after_failure(world: World, subscription: JsonObject, invoice: JsonObject) -> None:

@@ -310,7 +310,7 @@ class Sender:
         }
         try:
             answer = await self._client.post(endpoint["url"], content=payload.encode(), headers=headers)
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             return 0
         return answer.status_code
 

@@ -11,7 +11,7 @@ import stripe
 
 from tallygate_local_stripe.clocks import Clocks
 from tallygate_local_stripe.errors import StripeError
-from tallygate_local_stripe.objects import JsonObject, previous_attributes, public
+from tallygate_local_stripe.objects import JsonObject, owner_of, previous_attributes, public
 from tallygate_local_stripe.store import Store
 
 API_VERSION: str = stripe.api_version
@@ -67,9 +67,9 @@ class World:
     def clock_of(self, subject: JsonObject) -> str | None:
         """Return the test clock of an object, or of its customer."""
         clock: str | None = subject.get("test_clock")
-        if clock is None and isinstance(subject.get("customer"), str):
-            customer = self.store.find(subject["customer"])
-            clock = customer.get("test_clock") if customer is not None else None
+        if clock is None:
+            customer = self.store.find(owner_of(subject) or "")
+            clock = customer["test_clock"] if customer is not None else None
         return clock
 
     def now(self, subject: JsonObject | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from grpc import aio
 
 from tallygate.v1 import (
     access_pb2,
+    account_pb2,
     account_service_pb2,
     account_service_pb2_grpc,
     billing_pb2,
@@ -68,6 +70,7 @@ def kind(request: pytest.FixtureRequest) -> TransportKind:
     return found
 
 
+@asynccontextmanager
 async def serve(
     kind: TransportKind, database_url: str, redis_url: str, stripe: StripeOptions | None
 ) -> AsyncIterator[Client]:
@@ -83,11 +86,17 @@ async def serve(
             await client.catalogs.ApplyCatalog(source)
             await client.accounts.IdentifyAccount(
                 account_service_pb2.IdentifyAccountRequest(
-                    tenant_id="lekhak", account_id="anna", email="anna@lekhak.example", display_name="Anna"
+                    tenant_id="lekhak",
+                    account_id="anna",
+                    identity=account_pb2.Identity(provider="clerk", external_id="user_anna"),
+                    email="anna@lekhak.example",
+                    display_name="Anna",
                 )
             )
-            yield client
-        await server.drain(drain_delay_ms=0, grace_ms=1_000)
+            try:
+                yield client
+            finally:
+                await server.drain(drain_delay_ms=0, grace_ms=1_000)
 
 
 @pytest.fixture
@@ -96,14 +105,14 @@ async def client(
 ) -> AsyncIterator[Client]:
     await stripe_process.reset()
     options = StripeOptions(api_key="sk_test_local", api_base=stripe_process.url, retries_max=0)
-    async for each in serve(kind, fresh_database, fresh_redis, options):
-        yield each
+    async with serve(kind, fresh_database, fresh_redis, options) as served:
+        yield served
 
 
 @pytest.fixture
 async def unconnected(kind: TransportKind, fresh_database: str, fresh_redis: str) -> AsyncIterator[Client]:
-    async for each in serve(kind, fresh_database, fresh_redis, None):
-        yield each
+    async with serve(kind, fresh_database, fresh_redis, None) as served:
+        yield served
 
 
 async def refused(call: Any) -> Refusal:

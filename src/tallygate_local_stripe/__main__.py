@@ -44,7 +44,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
         )
     )
     family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
-    listener = socket.create_server((arguments.host, arguments.port), family=family)
+    try:
+        listener = socket.create_server((arguments.host, arguments.port), family=family)
+    except OSError as error:
+        sys.exit(f"Cannot listen at {arguments.host}:{arguments.port}: {error.strerror}")
     # Inherited by every connection; without it an answer's head and body are 40 ms apart.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     host, port = listener.getsockname()[:2]

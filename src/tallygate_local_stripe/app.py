@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import logging
 import secrets
@@ -21,6 +23,7 @@ from tallygate_local_stripe import (
     catalog,
     checkout,
     customers,
+    invoice_previews,
     invoices,
     parameters,
     payment_methods,
@@ -55,6 +58,7 @@ _FAMILIES: Final = (
     payment_methods.routes,
     payments.routes,
     invoices.routes,
+    invoice_previews.routes,
     subscription_requests.routes,
     schedules.routes,
     checkout.routes,
@@ -273,7 +277,11 @@ def _authenticate(request: Request) -> None:
 
     """
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme != "Bearer" or not key:
+    if scheme == "Basic":
+        # The key as user name, as `curl -u` sends it.
+        with contextlib.suppress(binascii.Error):
+            key = base64.b64decode(key).decode(errors="replace").partition(":")[0]
+    if not key:
         raise StripeError("You did not provide an API key.", status=401)
     if not key.startswith(("sk_test_", "rk_test_")):
         raise StripeError(f"Invalid API Key provided: {key[:8]}****", status=401)

@@ -286,11 +286,7 @@ def redeem(world: World, given: object, subject: JsonObject, *, param: str = "di
 
 
 def discount_on(world: World, given: list[JsonObject], amount: int) -> int:
-    """Return what these discounts would take off an amount; nothing is redeemed.
-
-    Raises:
-        StripeError: a coupon or code is unknown.
-    """
+    """Return what these discounts, all of which must exist, would take off an amount; nothing is redeemed."""
     left = amount
     for entry in given:
         coupon_id = entry.get("coupon")

@@ -17,7 +17,7 @@ from tallygate_local_stripe.world import World
 
 routes = Routes()
 
-PAID, FAILED, ACTION_REQUIRED, EXHAUSTED = "paid", "failed", "action_required", "exhausted"
+PAID, FAILED, ACTION_REQUIRED, EXHAUSTED, VOIDED = "paid", "failed", "action_required", "exhausted", "voided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +314,8 @@ def close(world: World, invoice: JsonObject, status: str) -> None:
     if status == "void" and "_intent" in invoice:
         payments.cancel(world, world.store.get("payment_intent", invoice["_intent"]), reason="void_invoice")
     world.emit("invoice.voided" if status == "void" else "invoice.marked_uncollectible", invoice)
+    if status == "void":
+        world.on_invoice(invoice, VOIDED)
 
 
 def payments_of(world: World, invoice: JsonObject) -> list[JsonObject]:

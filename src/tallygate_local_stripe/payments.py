@@ -264,6 +264,12 @@ def retrieve_dispute(call: Call) -> JsonObject:
     return call.world.store.get("dispute", call.id)
 
 
+@routes("GET", "/v1/radar/early_fraud_warnings", params.radar.EarlyFraudWarningListParams)
+def list_early_fraud_warnings(call: Call) -> JsonObject:
+    """List early fraud warnings, by charge or intent."""
+    return call.page(list(call.world.store.all("radar.early_fraud_warning")))
+
+
 @routes("GET", "/v1/radar/early_fraud_warnings/{id}", params.radar.EarlyFraudWarningRetrieveParams)
 def retrieve_early_fraud_warning(call: Call) -> JsonObject:
     """Return an early fraud warning."""

@@ -13,8 +13,6 @@ from tallygate_local_stripe.routing import Call, Routes
 from tallygate_local_stripe.subscriptions import LIVE, items_of
 from tallygate_local_stripe.world import World
 
-__test__ = False  # Not a module of tests, whatever its name begins with.
-
 routes = Routes()
 
 INTERVALS_MAX: Final = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,9 +100,17 @@ class World:
 
     @contextmanager
     def updating(self, kind: str, subject: JsonObject) -> Iterator[None]:
-        """Emit an event about what the block changed, if it changed anything that the API shows."""
-        before = public(subject)
-        yield
+        """Emit an event about what the block changed, if it changed anything that the API shows.
+
+        If the block raises, the object is as it was: a refused request changes nothing.
+        """
+        before, whole = public(subject), deepcopy(subject)
+        try:
+            yield
+        except BaseException:
+            subject.clear()
+            subject.update(whole)
+            raise
         self.store.revision += 1
         previous = previous_attributes(before, public(subject))
         if previous:

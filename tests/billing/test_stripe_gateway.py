@@ -724,6 +724,8 @@ async def test_only_a_definite_decline_of_the_given_method_refuses_and_undoes(
     web.on("GET /v1/invoice_payments", shapes.listed(shapes.invoice_payment()))
     web.on("GET /v1/payment_intents/pi_1", shapes.intent(status=status, last_payment_error=error))
     web.on("DELETE /v1/subscriptions/sub_1", shapes.subscription(status="canceled"))
+    web.on("GET /v1/invoices/in_1", shapes.invoice())
+    web.on("POST /v1/invoices/in_1/void", shapes.invoice(status="void"))
 
     if refused:
         with pytest.raises(PaymentRefused) as caught:
@@ -733,6 +735,7 @@ async def test_only_a_definite_decline_of_the_given_method_refuses_and_undoes(
         await subscribe(gateway, payment_method_id="pm_1")
 
     assert len(web.to("DELETE /v1/subscriptions/sub_1")) == int(refused)
+    assert len(web.to("POST /v1/invoices/in_1/void")) == int(refused)
 
 
 async def test_a_promotion_code_is_looked_up_and_a_coupon_is_taken_too(

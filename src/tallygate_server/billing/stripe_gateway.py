@@ -104,6 +104,10 @@ _EVENT_TYPES: Final = [
 """Twenty types, as many as one list call takes: each after which a subscription may be another one."""
 
 
+PAGE_SIZE_MAX: Final = 100
+"""Objects in one answer of Stripe's lists."""
+
+
 class StripeGateway:
     """Satisfies `billing.provider.PaymentProvider`."""
 
@@ -184,6 +188,15 @@ class StripeGateway:
         answer = self._v1.invoices.retrieve_async(invoice_id, {"expand": ["confirmation_secret"]})
         data = await self._calls.read_or_none(answer)
         return None if data is None else invoice_of(data)
+
+    @guarded
+    async def invoices_of_subscription(self, provider_subscription_id: str) -> Sequence[ObservedInvoice]:
+        """Return the newest invoices of the subscription, a hundred at most."""
+        if not provider_subscription_id:
+            return ()
+        wanted: wire.InvoiceListParams = {"subscription": provider_subscription_id, "limit": PAGE_SIZE_MAX}
+        page = await self._calls.read(self._v1.invoices.list_async(wanted))
+        return tuple(invoice_of(each.data) for each in Fields(page, kind="list", object_id="invoices").each("data"))
 
     @guarded
     async def payment(self, payment_id: str) -> ObservedPayment | None:
@@ -1017,7 +1030,10 @@ class StripeGateway:
         return _id_of(written)
 
     async def _pay_renewals_with(self, method_id: str, customer_id: str, operation_id: str) -> None:
-        """Give the method to the customer's subscriptions that would go on with one of their own."""
+        """Give the method to the customer's subscriptions that would go on with one of their own.
+
+        They cannot be made to follow the customer again: Stripe documents no way to take a method away.
+        """
         wanted: wire.SubscriptionListParams = {"customer": customer_id}
         async for data in self._calls.pages(self._v1.subscriptions.list_async, wanted):
             fields = Fields(data, kind="subscription")

@@ -44,19 +44,19 @@ async def _serve(arguments: argparse.Namespace) -> None:
         )
     )
     family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
-    listener = socket.create_server((arguments.host, arguments.port), family=family)
+    try:
+        listener = socket.create_server((arguments.host, arguments.port), family=family)
+    except OSError as error:
+        sys.exit(f"Cannot listen at {arguments.host}:{arguments.port}: {error.strerror}")
     # Inherited by every connection; without it an answer's head and body are 40 ms apart.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if family == socket.AF_INET6 else host
     stripe.world.url = f"http://{shown}:{port}"
-    # The socket listens already, so a client that reads this line can connect at once.
-    sys.stdout.write(json.dumps({"url": stripe.world.url, "pid": os.getpid()}) + "\n")
-    sys.stdout.flush()
     config = uvicorn.Config(
         stripe.app, log_level="critical", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS, lifespan="on"
     )
-    server = _Server(config)
+    server = _Server(config, announcement={"url": stripe.world.url, "pid": os.getpid()})
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
@@ -75,6 +75,16 @@ def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: Callable[[], N
 
 class _Server(uvicorn.Server):
     """A server that ends with exit code 0 when it is told to: uvicorn's own would raise the signal again."""
+
+    def __init__(self, config: uvicorn.Config, announcement: dict[str, str | int]) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so: whoever reads the line can connect at once."""
+        await super().startup(sockets)
+        sys.stdout.write(json.dumps(self._announcement) + "\n")
+        sys.stdout.flush()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

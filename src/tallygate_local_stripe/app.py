@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import logging
 import secrets
@@ -21,6 +23,7 @@ from tallygate_local_stripe import (
     catalog,
     checkout,
     customers,
+    invoice_previews,
     invoices,
     parameters,
     payment_methods,
@@ -55,6 +58,7 @@ _FAMILIES: Final = (
     payment_methods.routes,
     payments.routes,
     invoices.routes,
+    invoice_previews.routes,
     subscription_requests.routes,
     schedules.routes,
     checkout.routes,
@@ -108,6 +112,7 @@ class LocalStripe:
         for install in (subscriptions.install, invoices.install, schedules.install, checkout.install):
             install(self.world)
         self.world.includes["customer", "tax_ids"] = customers.include_tax_ids
+        self.world.includes["charge", "refunds"] = payments.include_refunds
         self.world.on_event = self._sender.take
         self.world.after_answer = _soon
         self._restore()
@@ -128,11 +133,13 @@ class LocalStripe:
         self._register_endpoint()
 
     def _register_endpoint(self) -> None:
-        url = self._settings.webhook_url
-        known = {endpoint["url"] for endpoint in self.world.store.all("webhook_endpoint")}
-        if url is not None and url not in known:
-            given = {"url": url, "enabled_events": ["*"], "api_version": API_VERSION}
-            webhooks.add_endpoint(self.world, given, secret=self._settings.webhook_secret)
+        """Register the endpoint of the command line in place of an earlier start's, whose port is gone."""
+        for endpoint in self.world.store.all("webhook_endpoint", lambda entry: "_of_this_start" in entry):
+            self.world.store.remove("webhook_endpoint", endpoint["id"])
+        if self._settings.webhook_url is not None:
+            given = {"url": self._settings.webhook_url, "enabled_events": ["*"], "api_version": API_VERSION}
+            endpoint = webhooks.add_endpoint(self.world, given, secret=self._settings.webhook_secret)
+            endpoint["_of_this_start"] = True
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -270,7 +277,11 @@ def _authenticate(request: Request) -> None:
 
     """
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme != "Bearer" or not key:
+    if scheme == "Basic":
+        # The key as user name, as `curl -u` sends it.
+        with contextlib.suppress(binascii.Error):
+            key = base64.b64decode(key).decode(errors="replace").partition(":")[0]
+    if not key:
         raise StripeError("You did not provide an API key.", status=401)
     if not key.startswith(("sk_test_", "rk_test_")):
         raise StripeError(f"Invalid API Key provided: {key[:8]}****", status=401)

@@ -6,7 +6,7 @@ from stripe import params
 
 from tallygate_local_stripe.errors import missing_parameter, refused
 from tallygate_local_stripe.objects import JsonObject, merge_metadata
-from tallygate_local_stripe.periods import step
+from tallygate_local_stripe.periods import percent_of, step
 from tallygate_local_stripe.routing import Call, Routes
 from tallygate_local_stripe.world import World
 
@@ -283,6 +283,24 @@ def redeem(world: World, given: object, subject: JsonObject, *, param: str = "di
         coupon["times_redeemed"] += 1
         discounts.append(_discount(world, coupon, promotion_code, subject)["id"])
     return discounts
+
+
+def discount_on(world: World, given: list[JsonObject], amount: int) -> int:
+    """Return what these discounts, all of which must exist, would take off an amount; nothing is redeemed."""
+    left = amount
+    for entry in given:
+        coupon_id = entry.get("coupon")
+        if "promotion_code" in entry:
+            code = world.store.get("promotion_code", entry["promotion_code"], param="discounts")
+            coupon_id = code["promotion"]["coupon"]
+        left -= min(left, amount_off(world.store.get("coupon", coupon_id or "", param="discounts"), left))
+    return amount - left
+
+
+def amount_off(coupon: JsonObject, amount: int) -> int:
+    """Return what a coupon takes off an amount, which may be more than there is."""
+    off: int | None = coupon["amount_off"]
+    return off if off is not None else percent_of(amount, coupon["percent_off"])
 
 
 def _used_up(world: World, offer: JsonObject, until: str) -> bool:

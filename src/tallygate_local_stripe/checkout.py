@@ -6,12 +6,12 @@ from typing import Final
 
 from stripe import params
 
-from tallygate_local_stripe import billing, customers, invoices, payment_methods, subscriptions
+from tallygate_local_stripe import billing, catalog, customers, invoices, payment_methods, subscriptions
 from tallygate_local_stripe.errors import missing_parameter, refused
 from tallygate_local_stripe.objects import JsonObject, build, listing, merge_metadata
 from tallygate_local_stripe.periods import HOUR
 from tallygate_local_stripe.routing import Call, Routes
-from tallygate_local_stripe.subscription_requests import create_subscription
+from tallygate_local_stripe.subscription_creation import create_subscription
 from tallygate_local_stripe.world import World
 
 routes = Routes()
@@ -49,13 +49,14 @@ def create(call: Call) -> JsonObject:
         )
     items = [_line_item(world, entry, f"line_items[{n}]") for n, entry in enumerate(given["line_items"])]
     subtotal = sum(item["amount_subtotal"] for item in items)
+    discount = catalog.discount_on(world, given.get("discounts") or [], subtotal)
     data = given.get("subscription_data") or {}
     trial = bool(data.get("trial_period_days") or data.get("trial_end"))
     session = world.store.add(
         "checkout.session",
         allow_promotion_codes=given.get("allow_promotion_codes"),
         amount_subtotal=0 if trial else subtotal,
-        amount_total=0 if trial else subtotal,
+        amount_total=0 if trial else subtotal - discount,
         cancel_url=given.get("cancel_url"),
         client_reference_id=given.get("client_reference_id"),
         created=now,
@@ -72,7 +73,7 @@ def create(call: Call) -> JsonObject:
         payment_status="unpaid",
         status="open",
         success_url=given.get("success_url"),
-        total_details={},
+        total_details={"amount_discount": 0 if trial else discount},
         ui_mode="hosted_page",
         _line_items=items,
         _subscription_data={name: data[name] for name in _SUBSCRIPTION_DATA if name in data},

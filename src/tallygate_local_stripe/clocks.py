@@ -7,9 +7,12 @@ changed meanwhile, so work is never taken back.
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
+
+_log = logging.getLogger("tallygate_local_stripe")
 
 Task = Callable[[str, int], None]
 
@@ -97,9 +100,16 @@ class Clocks:
             while agenda and agenda[0][0] <= until:
                 moment, _, task, object_id = heapq.heappop(agenda)
                 self._passing[key] = max(moment, self._passing.get(key, moment))
-                self.tasks[task](object_id, moment)
+                self._do(task, object_id, moment)
         finally:
             self._passing.pop(key, None)
+
+    def _do(self, task: str, object_id: str, moment: int) -> None:
+        try:
+            self.tasks[task](object_id, moment)
+        except Exception:  # noqa: BLE001 - Logged, and see below.
+            # Time goes on: what one object cannot do must not keep the others from what they are due.
+            _log.exception("%s failed for %s", task, object_id)
 
     def state(self) -> dict[str, object]:
         """Return what a file must keep."""

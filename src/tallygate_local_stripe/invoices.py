@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from stripe import params
 
-from tallygate_local_stripe import payment_methods, payments
+from tallygate_local_stripe import catalog, payment_methods, payments
 from tallygate_local_stripe.errors import card_declined, refused
 from tallygate_local_stripe.objects import JsonObject, build, listing, merge_metadata
 from tallygate_local_stripe.payment_methods import DECLINED, NEEDS_ACTION, SUCCEEDS
-from tallygate_local_stripe.periods import DAY, percent_of
+from tallygate_local_stripe.periods import DAY
 from tallygate_local_stripe.routing import Call, Routes
 from tallygate_local_stripe.world import World
 
 routes = Routes()
 
-PAID, FAILED, ACTION_REQUIRED, EXHAUSTED = "paid", "failed", "action_required", "exhausted"
+PAID, FAILED, ACTION_REQUIRED, EXHAUSTED, VOIDED = "paid", "failed", "action_required", "exhausted", "voided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,8 @@ def draft(
     for discount_id in invoice["discounts"]:
         world.store.get("discount", discount_id)["_used"] = True
     customer = world.store.get("customer", subscription["customer"])
-    if customer["currency"] is None:
-        customer["currency"] = invoice["currency"]
+    with world.updating("customer.updated", customer):
+        customer["currency"] = customer["currency"] or invoice["currency"]
     subscription["latest_invoice"] = invoice["id"]
     world.emit("invoice.created", invoice)
     return invoice
@@ -155,8 +155,7 @@ def _discount_amounts(world: World, subscription: JsonObject, subtotal: int) -> 
         over = discount["end"] is not None and discount["end"] <= world.now(subscription)
         if over or (coupon["duration"] == "once" and discount["_used"]):
             continue
-        off = coupon["amount_off"] if coupon["amount_off"] is not None else percent_of(left, coupon["percent_off"])
-        amount = min(left, off)
+        amount = min(left, catalog.amount_off(coupon, left))
         left -= amount
         amounts.append({"amount": amount, "discount": discount_id})
     return amounts
@@ -315,6 +314,8 @@ def close(world: World, invoice: JsonObject, status: str) -> None:
     if status == "void" and "_intent" in invoice:
         payments.cancel(world, world.store.get("payment_intent", invoice["_intent"]), reason="void_invoice")
     world.emit("invoice.voided" if status == "void" else "invoice.marked_uncollectible", invoice)
+    if status == "void":
+        world.on_invoice(invoice, VOIDED)
 
 
 def payments_of(world: World, invoice: JsonObject) -> list[JsonObject]:

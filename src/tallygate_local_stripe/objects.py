@@ -52,6 +52,7 @@ _KINDS: Mapping[str, tuple[str, type]] = {
 
 # Fields that the API leaves out unless asked for with expand[], or that belong to something that is never present here.
 LEFT_OUT: Mapping[str, frozenset[str]] = {
+    "charge": frozenset({"refunds"}),
     "checkout.session": frozenset({"line_items"}),
     "customer": frozenset({"sources", "subscriptions", "tax_ids", "cash_balance", "tax", "invoice_credit_balance"}),
     "invoice": frozenset({"payments", "confirmation_secret", "status_details"}),
@@ -163,6 +164,12 @@ def _blank(cls: type, name: str, annotation: Any) -> Any:
     if nested is not None:
         return _complete(nested, {}, frozenset())
     raise KeyError(f"{cls.__qualname__}.{name} must be given")
+
+
+def owner_of(subject: JsonObject) -> str | None:
+    """Return the id of the customer whom an object belongs to, or is."""
+    owner: str | None = subject.get("customer") or subject.get("_customer")
+    return subject["id"] if subject.get("object") == "customer" else owner
 
 
 def public(value: Any) -> Any:

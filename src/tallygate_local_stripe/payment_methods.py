@@ -23,8 +23,6 @@ NEEDS_ACTION: Final = "needs_action"
 class TestCard:
     """A card that Stripe documents for tests."""
 
-    __test__ = False  # Not a test case, whatever pytest makes of the name.
-
     brand: str
     last4: str
     behaviour: str = SUCCEEDS

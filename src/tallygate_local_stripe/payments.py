@@ -8,7 +8,7 @@ from stripe import params
 
 from tallygate_local_stripe import payment_methods
 from tallygate_local_stripe.errors import refused
-from tallygate_local_stripe.objects import JsonObject, merge_metadata
+from tallygate_local_stripe.objects import JsonObject, listing, merge_metadata
 from tallygate_local_stripe.payment_methods import DECLINED, NEEDS_ACTION, SUCCEEDS
 from tallygate_local_stripe.periods import DAY
 from tallygate_local_stripe.routing import Call, Routes
@@ -217,6 +217,7 @@ def create_refund(call: Call) -> JsonObject:
         metadata=merge_metadata({}, call.get("metadata")),
         status="succeeded",
         created=world.now(charge),
+        _customer=charge["customer"],
     )
     before = {"amount_refunded": charge["amount_refunded"], "refunded": charge["refunded"]}
     charge["amount_refunded"] += amount
@@ -261,6 +262,12 @@ def list_disputes(call: Call) -> JsonObject:
 def retrieve_dispute(call: Call) -> JsonObject:
     """Return a dispute."""
     return call.world.store.get("dispute", call.id)
+
+
+@routes("GET", "/v1/radar/early_fraud_warnings", params.radar.EarlyFraudWarningListParams)
+def list_early_fraud_warnings(call: Call) -> JsonObject:
+    """List early fraud warnings, by charge or intent."""
+    return call.page(list(call.world.store.all("radar.early_fraud_warning")))
 
 
 @routes("GET", "/v1/radar/early_fraud_warnings/{id}", params.radar.EarlyFraudWarningRetrieveParams)
@@ -324,6 +331,13 @@ def warn_of_fraud(world: World, charge_id: str, *, fraud_type: str) -> JsonObjec
         fraud_type=fraud_type,
         actionable=True,
         created=world.now(charge),
+        _customer=charge["customer"],
     )
     world.emit("radar.early_fraud_warning.created", warning)
     return warning
+
+
+def include_refunds(world: World, charge: JsonObject) -> JsonObject:
+    """Return what `expand[]=refunds` shows of a charge."""
+    refunds = list(world.store.all("refund", lambda entry: entry["charge"] == charge["id"]))
+    return listing(f"/v1/charges/{charge['id']}/refunds", list(reversed(refunds)))

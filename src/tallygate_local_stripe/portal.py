@@ -8,7 +8,7 @@ from tallygate_local_stripe import payment_methods
 from tallygate_local_stripe.errors import refused
 from tallygate_local_stripe.objects import JsonObject, merge_metadata
 from tallygate_local_stripe.routing import Call, Routes
-from tallygate_local_stripe.subscription_requests import update_subscription
+from tallygate_local_stripe.subscription_changes import update_subscription
 from tallygate_local_stripe.subscriptions import items_of
 from tallygate_local_stripe.world import World
 

@@ -12,7 +12,7 @@ from tallygate_local_stripe.errors import missing_parameter, refused
 from tallygate_local_stripe.objects import JsonObject, build, merge_metadata
 from tallygate_local_stripe.periods import step
 from tallygate_local_stripe.routing import Call, Routes
-from tallygate_local_stripe.subscription_requests import create_subscription
+from tallygate_local_stripe.subscription_creation import create_subscription
 from tallygate_local_stripe.subscriptions import ENDED, items_of, period_end
 from tallygate_local_stripe.world import World
 

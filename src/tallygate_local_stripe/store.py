@@ -24,9 +24,13 @@ class Store:
     def add(self, kind: str, **fields: Any) -> JsonObject:
         """Build an object and keep it."""
         built = build(kind, fields)
-        self.tables.setdefault(kind, {})[built["id"]] = built
-        self.revision += 1
+        self.keep(built)
         return built
+
+    def keep(self, built: JsonObject) -> None:
+        """Keep an object that is built already."""
+        self.tables.setdefault(built["object"], {})[built["id"]] = built
+        self.revision += 1
 
     def get(self, kind: str, object_id: str, *, param: str = "id") -> JsonObject:
         """Return one object.

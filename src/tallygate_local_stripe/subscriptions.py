@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from tallygate_local_stripe import billing, invoices
-from tallygate_local_stripe.invoices import ACTION_REQUIRED, EXHAUSTED, FAILED, PAID, Line
+from tallygate_local_stripe.errors import refused
+from tallygate_local_stripe.invoices import ACTION_REQUIRED, EXHAUSTED, FAILED, PAID, VOIDED, Line
 from tallygate_local_stripe.objects import JsonObject, build
 from tallygate_local_stripe.payment_methods import SUCCEEDS
 from tallygate_local_stripe.periods import DAY
@@ -160,6 +161,39 @@ def end(world: World, subscription: JsonObject, *, reason: str | None) -> None:
         world.emit("subscription_schedule.aborted" if aborted else "subscription_schedule.canceled", schedule)
 
 
+def set_cancellation(world: World, subscription: JsonObject, given: JsonObject) -> None:
+    """Take over `cancel_at_period_end` or `cancel_at`, if they are given.
+
+    Raises:
+        StripeError: the moment is not in the future.
+
+    """
+    now = world.now(subscription)
+    if "cancel_at_period_end" in given:
+        at_end = given["cancel_at_period_end"]
+        subscription |= {
+            "cancel_at_period_end": at_end,
+            "cancel_at": max(item["current_period_end"] for item in items_of(subscription)) if at_end else None,
+        }
+    elif "cancel_at" in given:
+        wanted = given["cancel_at"] or None
+        if wanted in ("min_period_end", "max_period_end", "max_billed_until"):
+            ends = [item["current_period_end"] for item in items_of(subscription)]
+            wanted = min(ends) if wanted == "min_period_end" else max(ends)
+        if wanted is not None and int(wanted) <= now:
+            raise refused("`cancel_at` must be in the future.", param="cancel_at")
+        subscription |= {"cancel_at": int(wanted) if wanted else None, "cancel_at_period_end": False}
+    else:
+        return
+    if subscription["cancel_at"] is not None:
+        subscription["canceled_at"] = now
+        subscription["cancellation_details"]["reason"] = "cancellation_requested"
+        world.later(subscription, subscription["cancel_at"], "subscription.cancel")
+    else:
+        subscription["canceled_at"] = None
+        subscription["cancellation_details"]["reason"] = None
+
+
 def activate(world: World, subscription: JsonObject) -> None:
     """Let a subscription be active, because it is paid or resumed."""
     was_paused = subscription["status"] == "paused"
@@ -179,18 +213,30 @@ def _after_invoice(world: World, invoice: JsonObject, outcome: str) -> None:
         _after_payment(world, subscription, invoice)
     elif outcome in (FAILED, ACTION_REQUIRED):
         _after_failure(world, subscription, invoice)
+    elif outcome == VOIDED and invoice["id"] == subscription.get("_pending_invoice"):
+        _drop_pending_update(world, subscription)
     elif outcome == EXHAUSTED and subscription["status"] == "past_due":
         _after_last_failure(world, subscription)
 
 
 def _after_payment(world: World, subscription: JsonObject, invoice: JsonObject) -> None:
     _set_delinquent(world, subscription, delinquent=False)
+    _keep_method(world, subscription, invoice)
     if invoice["id"] == subscription.get("_pending_invoice"):
         apply_pending_update(world, subscription)
     if subscription["status"] == "incomplete" or invoice["id"] == subscription.get("_resume_invoice"):
         activate(world, subscription)
     if subscription["status"] in ("past_due", "unpaid") and subscription["latest_invoice"] == invoice["id"]:
         activate(world, subscription)
+
+
+def _keep_method(world: World, subscription: JsonObject, invoice: JsonObject) -> None:
+    """Remember the method that paid, if the subscription's settings say so."""
+    wanted = (subscription["payment_settings"] or {}).get("save_default_payment_method") == "on_subscription"
+    if wanted and subscription["default_payment_method"] is None and "_intent" in invoice:
+        with world.updating(UPDATED, subscription):
+            intent = world.store.get("payment_intent", invoice["_intent"])
+            subscription["default_payment_method"] = intent["payment_method"]
 
 
 def _after_failure(world: World, subscription: JsonObject, invoice: JsonObject) -> None:
@@ -263,13 +309,18 @@ def _expire_incomplete(world: World, subscription: JsonObject) -> None:
 def _expire_pending_update(world: World, subscription: JsonObject, at: int) -> None:
     if subscription["pending_update"] is None or subscription["pending_update"]["expires_at"] != at:
         return
-    invoice = world.store.get("invoice", subscription.pop("_pending_invoice"))
-    subscription.pop("_pending_plan")
+    invoice = world.store.get("invoice", subscription["_pending_invoice"])
     if invoice["status"] == "open":
         invoices.close(world, invoice, "void")
+    world.emit("customer.subscription.pending_update_expired", subscription)
+
+
+def _drop_pending_update(world: World, subscription: JsonObject) -> None:
+    """Forget a change whose invoice was voided, by hand or because nobody paid in time."""
+    subscription.pop("_pending_invoice")
+    subscription.pop("_pending_plan")
     with world.updating(UPDATED, subscription):
         subscription["pending_update"] = None
-    world.emit("customer.subscription.pending_update_expired", subscription)
 
 
 def collect_first(world: World, subscription: JsonObject, invoice: JsonObject, *, on_session: bool) -> str:

@@ -7,13 +7,11 @@ from typing import Final
 from stripe import params
 
 from tallygate_local_stripe.errors import refused
-from tallygate_local_stripe.objects import JsonObject
+from tallygate_local_stripe.objects import JsonObject, owner_of
 from tallygate_local_stripe.periods import DAY, step
 from tallygate_local_stripe.routing import Call, Routes
 from tallygate_local_stripe.subscriptions import LIVE, items_of
 from tallygate_local_stripe.world import World
-
-__test__ = False  # Not a module of tests, whatever its name begins with.
 
 routes = Routes()
 
@@ -98,7 +96,7 @@ def delete(call: Call) -> JsonObject:
     clock = world.store.get("test_helpers.test_clock", call.id)
     owners = {customer["id"] for customer in world.store.all("customer", lambda entry: entry["test_clock"] == call.id)}
     for kind in [kind for kind in world.store.tables if kind not in ("event", "test_helpers.test_clock")]:
-        for entry in world.store.all(kind, lambda entry: entry.get("customer", entry["id"]) in owners):
+        for entry in world.store.all(kind, lambda entry: owner_of(entry) in owners):
             world.store.remove(kind, entry["id"])
     world.store.remove("test_helpers.test_clock", call.id)
     world.emit("test_helpers.test_clock.deleted", clock)

@@ -224,12 +224,12 @@ class Sender:
 
     async def flush(self) -> JsonObject:
         """Deliver all that is due and try once more what failed; what is held back stays, a reordered batch goes."""
-        if any(delivery.mode == "reorder" for delivery in self._queue):
-            self.release()
-        for delivery in self._queue:
-            if delivery.attempts > 0:
-                delivery.due = time.monotonic()
         async with self._one_at_a_time:
+            if any(delivery.mode == "reorder" for delivery in self._queue):
+                self.release()
+            for delivery in self._queue:
+                if delivery.attempts > 0:
+                    delivery.due = time.monotonic()
             await self._deliver_due()
         return self.report()
 
@@ -310,7 +310,7 @@ class Sender:
         }
         try:
             answer = await self._client.post(endpoint["url"], content=payload.encode(), headers=headers)
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             return 0
         return answer.status_code
 

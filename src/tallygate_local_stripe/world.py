@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import stripe
 
 from tallygate_local_stripe.clocks import Clocks
 from tallygate_local_stripe.errors import StripeError
-from tallygate_local_stripe.objects import JsonObject, previous_attributes, public
+from tallygate_local_stripe.objects import JsonObject, owner_of, previous_attributes, public
 from tallygate_local_stripe.store import Store
 
 API_VERSION: str = stripe.api_version
@@ -67,9 +68,9 @@ class World:
     def clock_of(self, subject: JsonObject) -> str | None:
         """Return the test clock of an object, or of its customer."""
         clock: str | None = subject.get("test_clock")
-        if clock is None and isinstance(subject.get("customer"), str):
-            customer = self.store.find(subject["customer"])
-            clock = customer.get("test_clock") if customer is not None else None
+        if clock is None:
+            customer = self.store.find(owner_of(subject) or "")
+            clock = customer["test_clock"] if customer is not None else None
         return clock
 
     def now(self, subject: JsonObject | None = None) -> int:
@@ -99,9 +100,17 @@ class World:
 
     @contextmanager
     def updating(self, kind: str, subject: JsonObject) -> Iterator[None]:
-        """Emit an event about what the block changed, if it changed anything that the API shows."""
-        before = public(subject)
-        yield
+        """Emit an event about what the block changed, if it changed anything that the API shows.
+
+        If the block raises, the object is as it was: a refused request changes nothing.
+        """
+        before, whole = public(subject), deepcopy(subject)
+        try:
+            yield
+        except BaseException:
+            subject.clear()
+            subject.update(whole)
+            raise
         self.store.revision += 1
         previous = previous_attributes(before, public(subject))
         if previous:

@@ -160,6 +160,8 @@ def servicers(service: Service) -> list[Servicer]:
             webhooks=service.webhooks.intake,
             checkout=service.billing.checkout,
             customers=service.billing.customers,
+            records=service.billing.records,
+            reconciler=service.billing.reconciler,
         ),
         CatalogServicer(service.catalogs, now),
         AccountServicer(
@@ -204,6 +206,11 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="subscription_notices",
             interval_seconds=SUBSCRIPTION_NOTICES_INTERVAL_SECONDS,
             run=service.due_subscriptions.tell,
+        ),
+        Job(
+            name="reconcile_subscriptions",
+            interval_seconds=settings.reconcile_interval_ms / 1000,
+            run=service.billing.reconciler.run_due,
         ),
     ]
 

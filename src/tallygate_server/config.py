@@ -207,6 +207,10 @@ class Settings(BaseSettings):
         default=True, description="Run jobs inside the server process; otherwise run `tallygate worker` somewhere."
     )
     sweep_interval_ms: Milliseconds = Field(default=2_000, description="Pause between two looks for overdue holds.")
+    reconcile_interval_ms: Milliseconds = Field(
+        default=300_000,
+        description="Pause between two looks for what changed at Stripe without a webhook; once a day at everything.",
+    )
     ledger_months_ahead: Annotated[int, Field(ge=1, le=24)] = Field(
         default=12, description="Monthly ledger partitions made ahead of time."
     )

@@ -438,12 +438,12 @@ async def everything(server: Billing) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_hints_in_any_order_repeated_and_interrupted_end_as_the_ordered_run(
     billing_database: str, seed: int
 ) -> None:
     chance = random.Random(seed)
-    ordered_month = Month(seed, 8)
+    ordered_month = Month(seed, 5)
     async with billing(billing_database, ordered_month.provider) as [server]:
         for step in ordered_month.steps:
             for event_type, subject in step():
@@ -453,7 +453,7 @@ async def test_hints_in_any_order_repeated_and_interrupted_end_as_the_ordered_ru
     from tests.support.use_cases import empty_of_tenants  # noqa: PLC0415
 
     await empty_of_tenants(billing_database)
-    month = Month(seed, 8)
+    month = Month(seed, 5)
     async with billing(billing_database, month.provider, servers=2) as servers:
         waiting: list[Hint] = []
 
@@ -483,4 +483,4 @@ async def test_hints_in_any_order_repeated_and_interrupted_end_as_the_ordered_ru
         succeeded = [each for each in await servers[0].events("payment.") if each == "payment.succeeded"]
         assert len(succeeded) == paid_once.count("payment.succeeded")
         accounts = {AccountId(row["account_id"]) for row in expected["subscriptions"]}
-        assert len(accounts) == 8
+        assert len(accounts) == 5

@@ -318,6 +318,21 @@ async def test_cancelling_now_can_credit_the_unused_time(shop: Shop, client: str
     assert (await client.v1.customers.retrieve_async(customer)).balance == -1000
 
 
+async def test_a_refused_update_changes_nothing(shop: Shop, client: stripe.StripeClient) -> None:
+    subscription = await shop.subscribe(await shop.customer())
+    someone_elses = await client.v1.payment_methods.create_async({"type": "card", "card": {"token": "tok_visa"}})
+    before = subscription.to_dict()
+
+    with pytest.raises(stripe.InvalidRequestError):
+        await client.v1.subscriptions.update_async(
+            subscription.id, {"metadata": {"a": "b"}, "default_payment_method": someone_elses.id}
+        )
+    with pytest.raises(stripe.InvalidRequestError):
+        await client.v1.subscriptions.update_async(subscription.id, {"description": "x", "cancel_at": 1})
+
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).to_dict() == before
+
+
 async def test_an_update_that_must_be_paid_waits_until_it_is(shop: Shop, client: stripe.StripeClient) -> None:
     customer = await shop.customer()
     subscription = await shop.subscribe(customer)
@@ -340,6 +355,79 @@ async def test_an_update_that_must_be_paid_waits_until_it_is(shop: Shop, client:
     assert held.pending_update is not None
     assert (only_item(held).price.id, only_item(applied).price.id) == (shop.basic, shop.pro)
     assert (held.status, applied.status, applied.pending_update) == ("active", "active", None)
+
+
+async def test_voiding_the_invoice_of_a_waiting_update_drops_it(shop: Shop, client: stripe.StripeClient) -> None:
+    subscription = await shop.subscribe(await shop.customer())
+    failing = await client.v1.payment_methods.attach_async(
+        "pm_card_chargeCustomerFail", {"customer": str(subscription.customer)}
+    )
+    await client.v1.subscriptions.update_async(subscription.id, {"default_payment_method": failing.id})
+    change: stripe.params.SubscriptionUpdateParams = {
+        "items": [{"id": only_item(subscription).id, "price": shop.pro}],
+        "payment_behavior": "pending_if_incomplete",
+        "proration_behavior": "always_invoice",
+    }
+
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await client.v1.subscriptions.update_async(subscription.id, {**change, "metadata": {"a": "b"}})
+    held = await client.v1.subscriptions.update_async(subscription.id, change)
+    await client.v1.invoices.void_invoice_async(str(held.latest_invoice))
+
+    kept = await client.v1.subscriptions.retrieve_async(subscription.id)
+    assert refused.value.param == "payment_behavior"
+    assert held.pending_update is not None
+    assert (kept.pending_update, kept.status, only_item(kept).price.id) == (None, "active", shop.basic)
+
+
+async def test_a_waiting_update_expires_after_23_hours(
+    local: LocalStripe, shop: Shop, client: stripe.StripeClient
+) -> None:
+    subscription = await shop.subscribe(await shop.customer())
+    failing = await client.v1.payment_methods.attach_async(
+        "pm_card_chargeCustomerFail", {"customer": str(subscription.customer)}
+    )
+    await client.v1.subscriptions.update_async(subscription.id, {"default_payment_method": failing.id})
+    held = await client.v1.subscriptions.update_async(
+        subscription.id,
+        {
+            "items": [{"id": only_item(subscription).id, "quantity": 5}],
+            "payment_behavior": "pending_if_incomplete",
+            "proration_behavior": "always_invoice",
+        },
+    )
+
+    await local.advance(23 * HOUR)
+
+    kept = await client.v1.subscriptions.retrieve_async(subscription.id)
+    assert (kept.pending_update, only_item(kept).quantity) == (None, 1)
+    assert (await client.v1.invoices.retrieve_async(str(held.latest_invoice))).status == "void"
+    assert "customer.subscription.pending_update_expired" in await kinds(client)
+
+
+async def test_a_pause_credits_unused_time_and_a_resumption_waits_for_its_payment(
+    local: LocalStripe, shop: Shop, client: stripe.StripeClient
+) -> None:
+    clock = await shop.clock("2027-04-01T00:00:00")
+    customer = await shop.customer(clock=clock)
+    subscription = await shop.subscribe(customer)
+    await local.advance_test_clock(clock, at("2027-04-16T00:00:00"))
+
+    paused = await client.v1.subscriptions.pause_async(subscription.id)
+    await local.advance_test_clock(clock, at("2027-05-20T00:00:00"))
+    failing = await client.v1.payment_methods.attach_async("pm_card_chargeCustomerFail", {"customer": customer})
+    await client.v1.subscriptions.update_async(subscription.id, {"default_payment_method": failing.id})
+    resuming = await client.v1.subscriptions.resume_async(
+        subscription.id,
+        {"billing_cycle_anchor": {"type": "now"}, "payment_behavior": "resume_on_payment_success"},
+    )
+    good = await client.v1.payment_methods.attach_async("pm_card_visa", {"customer": customer})
+    paid = await client.v1.invoices.pay_async(str(resuming.latest_invoice), {"payment_method": good.id})
+
+    resumed = await client.v1.subscriptions.retrieve_async(subscription.id)
+    assert (paused.status, resuming.status, resumed.status) == ("paused", "paused", "active")
+    assert [line.amount for line in paid.lines.data] == [-500, 1000]
+    assert only_item(resumed).current_period_end == at("2027-06-20T00:00:00")
 
 
 async def test_the_clock_of_everything_renews_by_hand(

@@ -10,6 +10,7 @@ from typing import cast
 
 from tallygate_server.billing.ports import Cause
 from tallygate_server.billing.provider import PaymentProvider
+from tallygate_server.billing.reconcile import Reconciler
 from tallygate_server.billing.recorder import Recorder
 from tallygate_server.billing.stripe_events import StripeEvents
 from tallygate_server.billing.sync import StripeSubscriptions
@@ -37,6 +38,7 @@ class Billing:
     sync: StripeSubscriptions
     recorder: Recorder
     stripe_events: StripeEvents
+    reconciler: Reconciler
 
     async def hear(self, event_type: str, subject: dict[str, object] | str, *, event_id: str = "evt_1") -> Handled:
         """Process a webhook about the object (or the id of one)."""
@@ -121,6 +123,15 @@ async def billing(
                     sync=sync,
                     recorder=recorder,
                     stripe_events=events,
+                    reconciler=Reconciler(
+                        world.database,
+                        lookups=lookups,
+                        tenants=world.tenants,
+                        provider=asked,
+                        sync=sync,
+                        recorder=recorder,
+                        clock=clock,
+                    ),
                 )
             )
         await built[0].world.catalogs.apply(example("lekhak"))

@@ -110,6 +110,12 @@ class ProviderTwin:
         await self._answer("invoice")
         return found
 
+    async def invoices_of_subscription(self, provider_subscription_id: str) -> Sequence[ObservedInvoice]:
+        """Answer with the invoices of the subscription."""
+        found = [each for each in self.invoices.values() if each.provider_subscription_id == provider_subscription_id]
+        await self._answer("invoices_of_subscription")
+        return found
+
     async def payment(self, payment_id: str) -> ObservedPayment | None:
         """Answer with the payment."""
         found = self.payments.get(payment_id)

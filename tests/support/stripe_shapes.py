@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tallygate_server.billing.provider import Sale
+from tallygate_server.domain.catalog import BillingInterval, Price
+from tallygate_server.domain.identifier import PlanKey, TenantId
+
 NOW: Final = 1_773_576_000
 """2026-03-15 12:00 UTC, where FrozenClock stands."""
 
 MONTH: Final = 31 * 86_400
 
 Json = dict[str, Any]
+
+
+def sale(
+    plan_key: str = "pro",
+    amount_minor: int = 1_000,
+    *,
+    interval: BillingInterval = BillingInterval.MONTH,
+    stripe_price_id: str = "",
+) -> Sale:
+    return Sale(
+        tenant_id=TenantId("acme"),
+        plan_key=PlanKey(plan_key),
+        plan_version=1,
+        plan_name=plan_key.title(),
+        price=Price(interval=interval, amount_minor=amount_minor, currency="USD", stripe_price_id=stripe_price_id),
+    )
 
 
 def price(price_id: str = "price_pro", **more: Any) -> Json:

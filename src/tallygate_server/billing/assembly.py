@@ -13,6 +13,7 @@ from tallygate_server.billing.operations import Operations
 from tallygate_server.billing.paid_subscriptions import StripePaidSubscriptions
 from tallygate_server.billing.planned_changes import PlannedChanges
 from tallygate_server.billing.provider import PaymentProvider
+from tallygate_server.billing.reconcile import Reconciler
 from tallygate_server.billing.recorder import Recorder
 from tallygate_server.billing.records import BillingRecords
 from tallygate_server.billing.stripe_events import StripeEvents
@@ -50,6 +51,7 @@ class Billing:
     customers: Customers
     checkout: Checkout
     records: BillingRecords
+    reconciler: Reconciler
 
 
 class Provisioner(Protocol):
@@ -77,6 +79,7 @@ async def open_billing(
         provider: StripeGateway | None = None
         sync: StripeSubscriptions | None = None
         events: StripeEvents | None = None
+        recorder: Recorder | None = None
         if stripe is not None:
             provider = StripeGateway(
                 api_key=stripe.api_key,
@@ -131,4 +134,13 @@ async def open_billing(
                 clock=clock,
             ),
             records=BillingRecords(database, tenants),
+            reconciler=Reconciler(
+                database,
+                lookups=lookups,
+                tenants=tenants,
+                provider=provider,
+                sync=sync,
+                recorder=recorder,
+                clock=clock,
+            ),
         )

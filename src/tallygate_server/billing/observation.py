@@ -29,6 +29,8 @@ from tallygate_server.storage.subscriptions import SubscriptionRow
 _S = SubscriptionState
 
 _LOOKUP_KEY_PARTS: Final = 5
+END_TOLERANCE: Final = timedelta(minutes=1)
+"""How much before its time an end still counts as the one that was planned."""
 _PERIOD_MIN: Final = timedelta(seconds=1)
 """A period that the provider reports as empty is stored as this long."""
 
@@ -304,8 +306,52 @@ def change_of(
     )
 
 
+def ends_what_we_planned(change: ScheduledChange, before: Subscription | None, after: Subscription) -> bool:
+    """Tell whether the observation ends what we planned ourselves: a free plan after it, the end of a pause."""
+    if before is None or before.state is after.state:
+        return False
+    if change.kind is ScheduledChangeKind.RESUMPTION:
+        return before.state is _S.PAUSED
+    return after.state not in LIVE_STATES
+
+
+def is_followed(change: ScheduledChange, after: Subscription) -> bool:
+    """Tell whether the subscription has ended for the free plan that was to follow it, and not before its time."""
+    ended = after.period_end_time if after.cancel_at_period_end else after.canceled_time
+    return (
+        change.kind is ScheduledChangeKind.PLAN
+        and change.provider is BillingProvider.NONE
+        and after.state not in LIVE_STATES
+        and ended is not None
+        and ended >= change.effective_time - END_TOLERANCE
+    )
+
+
+def free_one_after(change: ScheduledChange, after: Subscription, subscription_id: str) -> Subscription:
+    """Return the free subscription that follows one that has ended."""
+    assert change.plan_key is not None
+    assert change.plan_version is not None
+    begins = (after.period_end_time if after.cancel_at_period_end else after.canceled_time) or change.effective_time
+    return Subscription(
+        subscription_id=subscription_id,
+        plan_key=change.plan_key,
+        plan_version=change.plan_version,
+        state=_S.ACTIVE,
+        provider=BillingProvider.NONE,
+        interval=None,
+        quantity=1,
+        start_time=begins,
+        period_start_time=begins,
+        period_end_time=None,
+    )
+
+
 def took_effect(change: ScheduledChange, after: Subscription) -> bool:
     """Tell whether a change that is no longer planned has been carried out, rather than taken back."""
+    if change.kind is ScheduledChangeKind.RESUMPTION:
+        return after.state in LIVE_STATES
+    if change.provider is BillingProvider.NONE:
+        return is_followed(change, after)
     if change.kind is ScheduledChangeKind.CANCELLATION:
         return after.state not in LIVE_STATES or after.cancel_at_period_end
     if change.kind is not ScheduledChangeKind.PLAN:

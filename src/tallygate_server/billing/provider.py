@@ -90,6 +90,9 @@ class PaymentProvider(Protocol):
     async def invoice(self, invoice_id: str) -> ObservedInvoice | None:
         """Return the invoice."""
 
+    async def invoices_of_subscription(self, provider_subscription_id: str) -> Sequence[ObservedInvoice]:
+        """Return the newest invoices of the subscription, a hundred at most."""
+
     async def payment(self, payment_id: str) -> ObservedPayment | None:
         """Return the payment intent, with refunds, disputes and fraud warnings of its charge."""
 

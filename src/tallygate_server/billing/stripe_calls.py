@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
@@ -48,6 +49,12 @@ PAGES_MAX: Final = 10_000
 """A million objects: a list that goes on beyond this repeats itself."""
 
 CONNECTIONS_MAX: Final = 50
+
+FIRST_ERROR: Final = 400
+BAD_GATEWAY: Final = 502
+
+_FOREIGN: Final = b'{"error": {"type": "api_error"}}'
+"""Stands for an answer that is not Stripe's."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,10 +94,14 @@ class StripeHttp(stripe.HTTPClient):
             raise stripe.APIConnectionError(  # type: ignore[no-untyped-call]  # The library left it bare.
                 type(error).__name__, should_retry=True
             ) from error
+        content, status = response.content, response.status_code
+        if not _is_stripes(content, status):
+            # A proxy's page, say. The library trips over some of these, and would take a foreign 404 for an absence.
+            content, status = _FOREIGN, max(status, BAD_GATEWAY)
         statuses = _statuses.get()
         if statuses is not None:
-            statuses.append(response.status_code)
-        return response.content, response.status_code, response.headers
+            statuses.append(status)
+        return content, status, response.headers
 
     def sleep_async(self, secs: float) -> Awaitable[None]:
         """Wait between two tries."""
@@ -299,6 +310,17 @@ def plain(answer: object) -> JsonObject:
     if not isinstance(answer, stripe.StripeObject):
         raise StripeObjectInvalid("answer", "?", "(itself)", "is no object")
     return answer.to_dict()
+
+
+def _is_stripes(content: bytes, status: int) -> bool:
+    """Tell whether an answer is a JSON object, and an error one that says what is wrong."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return False
+    if not isinstance(body, dict):
+        return False
+    return status < FIRST_ERROR or isinstance(body.get("error"), dict)
 
 
 def _is_stored(error: stripe.StripeError, tried: list[int]) -> bool:

@@ -104,6 +104,10 @@ _EVENT_TYPES: Final = [
 """Twenty types, as many as one list call takes: each after which a subscription may be another one."""
 
 
+PAGE_SIZE_MAX: Final = 100
+"""Objects in one answer of Stripe's lists."""
+
+
 class StripeGateway:
     """Satisfies `billing.provider.PaymentProvider`."""
 
@@ -184,6 +188,15 @@ class StripeGateway:
         answer = self._v1.invoices.retrieve_async(invoice_id, {"expand": ["confirmation_secret"]})
         data = await self._calls.read_or_none(answer)
         return None if data is None else invoice_of(data)
+
+    @guarded
+    async def invoices_of_subscription(self, provider_subscription_id: str) -> Sequence[ObservedInvoice]:
+        """Return the newest invoices of the subscription, a hundred at most."""
+        if not provider_subscription_id:
+            return ()
+        wanted: wire.InvoiceListParams = {"subscription": provider_subscription_id, "limit": PAGE_SIZE_MAX}
+        page = await self._calls.read(self._v1.invoices.list_async(wanted))
+        return tuple(invoice_of(each.data) for each in Fields(page, kind="list", object_id="invoices").each("data"))
 
     @guarded
     async def payment(self, payment_id: str) -> ObservedPayment | None:
@@ -316,9 +329,29 @@ class StripeGateway:
                 lambda options: self._v1.customers.update_async(customer_id, update, options),
                 find=_nothing,
             )
+        if details.default_payment_method_id:
+            await self._renew_with_default(customer_id, operation_id)
         if details.tax_ids is not None:
             await self._replace_tax_ids(customer_id, details.tax_ids, operation_id)
         return customer_of(await self._customer(customer_id))
+
+    async def _renew_with_default(self, customer_id: str, operation_id: str) -> None:
+        """Have every subscription of the customer renew with the customer's method: its own one would come first."""
+        wanted: wire.SubscriptionListParams = {"customer": customer_id}
+        async for data in self._calls.pages(self._v1.subscriptions.list_async, wanted):
+            if data.get("default_payment_method") is None:
+                continue
+            subscription_id = str(data["id"])
+            unset: wire.SubscriptionUpdateParams = {"default_payment_method": ""}
+
+            async def send(
+                options: stripe.RequestOptions,
+                subscription_id: str = subscription_id,
+                unset: wire.SubscriptionUpdateParams = unset,
+            ) -> stripe.StripeObject:
+                return await self._v1.subscriptions.update_async(subscription_id, unset, options)
+
+            await self._calls.write(f"{operation_id}:method:{subscription_id}", send, find=_nothing)
 
     # -------------------------------------------------------------- subscriptions
 
@@ -386,7 +419,7 @@ class StripeGateway:
             made = written.data
         data = await self._subscription(Fields(made, kind="subscription").text("id"))
         if payment_method_id:
-            data = await self._without_declined(data)
+            data = await self._without_declined(data, operation_id)
         return await self._observed(data)
 
     @guarded
@@ -951,17 +984,20 @@ class StripeGateway:
             if await self._in_status(subscription_id, _FINAL) is None:
                 raise
 
-    async def _without_declined(self, data: JsonObject) -> JsonObject:
+    async def _without_declined(self, data: JsonObject, operation_id: str) -> JsonObject:
         """Refuse a new subscription whose first payment was declined, and leave nothing behind."""
         status = data.get("status")
         if status != "incomplete" and status not in _FINAL:
             return data
         fields = Fields(data, kind="subscription")
-        code = await self._decline_code(fields.reference_or_empty("latest_invoice"))
+        invoice_id = fields.reference_or_empty("latest_invoice")
+        code = await self._decline_code(invoice_id)
         if not code:
             return data
         if status == "incomplete":
             await self._end(fields.text("id"), "")
+        # What ends a subscription does not void its bill, which could still be paid, for nothing.
+        await self._void(invoice_id, f"{operation_id}:void")
         raise refusal(code, parameter="payment_method")
 
     async def _void(self, invoice_id: str, key: str) -> None:
@@ -969,6 +1005,8 @@ class StripeGateway:
             found = await self._calls.read(self._v1.invoices.retrieve_async(invoice_id))
             return found if found.get("status") == "void" else None
 
+        if await voided() is not None:
+            return
         try:
             await self._calls.write(
                 key, lambda options: self._v1.invoices.void_invoice_async(invoice_id, {}, options), find=voided

@@ -26,12 +26,19 @@ from tallygate_server.billing.provider import (
 )
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId, is_account_id, is_tenant_id
-from tallygate_server.domain.subscription import LIVE_STATES, BillingProvider, ScheduledChange, ScheduledChangeKind
+from tallygate_server.domain.subscription import (
+    LIVE_STATES,
+    SCHEDULED_CHANGE_PREFIX,
+    BillingProvider,
+    ScheduledChange,
+    ScheduledChangeKind,
+)
 from tallygate_server.entitlement_changes import EntitlementChange, EntitlementChanges
 from tallygate_server.errors import TenantNotFound
 from tallygate_server.storage import accounts as account_rows
 from tallygate_server.storage import billing as billing_rows
 from tallygate_server.storage import catalogs as catalog_rows
+from tallygate_server.storage import scheduled_changes as change_rows
 from tallygate_server.storage import subscriptions as subscription_rows
 from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.billing import Owner
@@ -39,6 +46,7 @@ from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.outbox import add_event
 from tallygate_server.storage.provider_locks import HeldLock, ProviderLocks
+from tallygate_server.storage.scheduled_changes import ChangeOutcome
 from tallygate_server.storage.subscriptions import SubscriptionRow
 from tallygate_server.telemetry import metrics
 from tallygate_server.unique_ids import id_of, new_id
@@ -47,7 +55,6 @@ log = structlog.get_logger(__name__)
 
 PROVIDER_ACTOR: Final = "stripe"
 ID_PREFIX: Final = "sub"
-CHANGE_ID_PREFIX: Final = "chg"
 
 _SUBSCRIPTION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -71,9 +78,10 @@ class Compared:
     provider_subscription_id: str
     differences: tuple[Difference, ...]
     repaired: bool
-    """Whether everything that differed was repaired."""
-    latest_invoice_id: str = ""
-    """At the provider; empty where there is none."""
+    """Whether what could be repaired was."""
+    unrepairable: tuple[Difference, ...] = ()
+    """Those of the differences that cannot be."""
+    known_there: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +110,10 @@ class _Decision:
         if self.wanted is None:
             return False
         ours = self.pending is not None and not self.pending.provider_schedule_id
+        if self.pending is not None and ours:
+            before = None if self.present is None else self.present.subscription
+            if observation.ends_what_we_planned(self.pending, before, self.wanted.subscription):
+                return True
         if self.planned is None:
             # What we planned ourselves is ours to carry out.
             return self.pending is not None and not ours
@@ -194,6 +206,10 @@ class StripeSubscriptions:
 
         None: it is none of ours, or not of the tenant or account that is looked at.
         """
+        async with self._lookups.plain_transaction() as connection:
+            known = await billing_rows.owner_of_subscription(connection, provider_subscription_id)
+        if known is not None and not _is_of(known, tenant_id, account_id):
+            return None
         async with self._locks.hold(_lock_name(provider_subscription_id)) as lock:
             observed = await self._provider.subscription(provider_subscription_id)
             if observed is None:
@@ -208,7 +224,6 @@ class StripeSubscriptions:
             if repair and (decision.row_differs or decision.plan_differs):
                 applied, decision = await self._store(owner, observed, prices, cause, lock)
         found = decision.differences()
-        repaired = applied is not None and applied.changed
         unrepairable = _unrepairable(decision, observed)
         subscription_id = ""
         if decision.present is not None:
@@ -221,8 +236,8 @@ class StripeSubscriptions:
             subscription_id=subscription_id,
             provider_subscription_id=provider_subscription_id,
             differences=(*found, *unrepairable),
-            repaired=repaired and not unrepairable,
-            latest_invoice_id="" if observed.latest_invoice is None else observed.latest_invoice.invoice_id,
+            repaired=applied is not None and applied.changed,
+            unrepairable=unrepairable,
         )
 
     async def announce_trial_end(self, applied: Applied, cause: Cause) -> None:
@@ -269,9 +284,7 @@ class StripeSubscriptions:
         if found is None:
             metrics.subscription_syncs.add("not_ours")
             return None
-        if only_tenant_id and found.tenant_id != only_tenant_id:
-            return None
-        if only_account_id and found.account_id != only_account_id:
+        if not _is_of(found, only_tenant_id, only_account_id):
             return None
         if owner is not None:
             return owner
@@ -335,7 +348,7 @@ class StripeSubscriptions:
         )
         pending = None
         if present is not None:
-            pending = await billing_rows.read_pending_change(connection, tenant_id, subscription_id)
+            pending = await change_rows.read_pending(connection, tenant_id, subscription_id)
         return _Decision(
             present=present,
             wanted=wanted,
@@ -427,34 +440,92 @@ class StripeSubscriptions:
             # Decided again: what is ours may have changed since.
             decision = await self._decide(change.connection, owner, observed, prices)
             assert decision.wanted is not None  # plans are never deleted
+            after = decision.pending
             if decision.row_differs:
                 await self._write_row(change, decision, cause)
             if decision.plan_differs:
-                await self._write_planned(change, decision, cause)
-            for event in _events(decision) if decision.row_differs or decision.plan_differs else []:
-                before = None if decision.present is None else decision.present.subscription.state.value
-                await change.emit(event, account_id, _payload(decision.wanted, before))
+                after = await self._write_planned(change, decision, cause)
+            if decision.row_differs or decision.plan_differs:
+                await self._record(change, decision, after, cause)
+            if decision.pending is not None and observation.is_followed(decision.pending, decision.wanted.subscription):
+                await self._follow(change, decision.pending, decision.wanted, cause)
         self._count(decision, owner)
         return _applied(owner, decision.wanted, change.revisions[account_id], changed=True), decision
 
     async def _write_row(self, change: EntitlementChange, decision: _Decision, cause: Cause) -> None:
-        tenant_id, present, wanted = change.tenant_id, decision.present, decision.wanted
+        present, wanted = decision.present, decision.wanted
         assert wanted is not None
-        request = cause.request or {}
-        if present is None:
-            row = replace(
-                wanted,
-                create_request_id=request.get("id", ""),
-                create_fingerprint=request.get("fingerprint", "") if request.get("id") else "",
-            )
-            await subscription_rows.add_subscription(change.connection, tenant_id, row)
-        else:
+        if present is not None:
             now = self._clock.now()
-            await subscription_rows.write_subscription(change.connection, tenant_id, wanted.subscription, at=now)
-            await billing_rows.write_provider_columns(change.connection, tenant_id, wanted)
+            await subscription_rows.write_subscription(change.connection, change.tenant_id, wanted.subscription, at=now)
+            await billing_rows.write_provider_columns(change.connection, change.tenant_id, wanted)
+            return
+        request = cause.request or {}
+        row = replace(
+            wanted,
+            create_request_id=request.get("id", ""),
+            create_fingerprint=request.get("fingerprint", "") if request.get("id") else "",
+        )
+        await subscription_rows.add_subscription(change.connection, change.tenant_id, row)
+
+    async def _write_planned(
+        self, change: EntitlementChange, decision: _Decision, cause: Cause
+    ) -> ScheduledChange | None:
+        """Write what is planned now, and what became of what was planned before."""
+        tenant_id, connection, now = change.tenant_id, change.connection, self._clock.now()
+        pending, planned, row = decision.pending, decision.planned, decision.wanted
+        assert row is not None
+        same = (
+            pending is not None
+            and planned is not None
+            and pending.provider_schedule_id in ("", planned.provider_schedule_id)
+            and pending.kind is planned.kind
+        )
+        if pending is not None and not same:
+            done = observation.took_effect(pending, row.subscription)
+            outcome = ChangeOutcome.DONE if done else ChangeOutcome.CANCELED
+            await change_rows.end_pending(connection, tenant_id, pending.subscription_id, outcome, at=now)
+        if planned is None:
+            return None
+        after = observation.change_of(
+            planned,
+            pending if same else None,
+            scheduled_change_id=new_id(SCHEDULED_CHANGE_PREFIX, now),
+            subscription_id=row.subscription.subscription_id,
+            actor=cause.actor,
+            reason=cause.reason,
+            at=now,
+        )
+        await billing_rows.write_pending_change(connection, tenant_id, row.account_id, after, at=now)
+        return after
+
+    async def _record(
+        self, change: EntitlementChange, decision: _Decision, planned: ScheduledChange | None, cause: Cause
+    ) -> None:
+        """Write history, audit and events of one step."""
+        present, wanted = decision.present, decision.wanted
+        assert wanted is not None
         before = None if present is None else present.subscription
-        action = cause.action or observation.action_of(before, wanted.subscription)
-        await self._history(change.connection, tenant_id, wanted, present, replace(cause, action=action))
+        action = cause.action
+        if not action and decision.row_differs:
+            action = observation.action_of(before, wanted.subscription)
+        elif not action:
+            action = "schedule_change" if planned is not None else "cancel_scheduled_change"
+        await subscription_rows.add_history(
+            change.connection,
+            change.tenant_id,
+            account_id=wanted.account_id,
+            action=action,
+            before=before,
+            after=wanted.subscription,
+            actor=cause.actor,
+            reason=cause.reason,
+            at=self._clock.now(),
+            request=cause.request,
+            webhook_event_id=cause.webhook_event_id,
+            pending_before=decision.pending,
+            pending_after=planned,
+        )
         await change.audit(
             f"subscription.{action}",
             f"subscription:{wanted.subscription.subscription_id}",
@@ -463,66 +534,43 @@ class StripeSubscriptions:
                 "reason": cause.reason,
                 "webhook_event_id": cause.webhook_event_id,
                 "provider_subscription_id": wanted.provider_subscription_id,
-                "changed": {each.field: [each.here, each.there] for each in observation.differences(present, wanted)},
+                "changed": {each.field: [each.here, each.there] for each in decision.differences()},
             },
         )
+        for event in _events(decision):
+            state_before = None if before is None else before.state.value
+            await change.emit(event, wanted.account_id, _payload(wanted, state_before))
 
-    async def _write_planned(self, change: EntitlementChange, decision: _Decision, cause: Cause) -> None:
-        tenant_id, connection, now = change.tenant_id, change.connection, self._clock.now()
-        pending, planned, row = decision.pending, decision.planned, decision.wanted
-        assert row is not None
-        subscription_id = row.subscription.subscription_id
-        same_schedule = (
-            pending is not None
-            and planned is not None
-            and pending.provider_schedule_id in ("", planned.provider_schedule_id)
-            and pending.kind is planned.kind
-        )
-        if pending is not None and not same_schedule:
-            done = observation.took_effect(pending, row.subscription)
-            await billing_rows.end_pending_change(connection, tenant_id, pending.scheduled_change_id, done=done, at=now)
-        after = None
-        if planned is not None:
-            after = observation.change_of(
-                planned,
-                pending if same_schedule else None,
-                scheduled_change_id=new_id(CHANGE_ID_PREFIX, now),
-                subscription_id=subscription_id,
-                actor=cause.actor,
-                reason=cause.reason,
-                at=now,
-            )
-            await billing_rows.write_pending_change(connection, tenant_id, row.account_id, after, at=now)
-        detail: dict[str, Any] = {
-            "before": observation.change_as_json(pending),
-            "after": observation.change_as_json(after),
-        }
-        if not decision.row_differs:
-            action = cause.action or ("schedule_change" if after is not None else "cancel_scheduled_change")
-            await self._history(connection, tenant_id, row, row, replace(cause, action=action))
-        await change.audit("subscription.schedule", f"subscription:{subscription_id}", detail)
-
-    async def _history(
-        self,
-        connection: Connection,
-        tenant_id: TenantId,
-        row: SubscriptionRow,
-        present: SubscriptionRow | None,
-        cause: Cause,
+    async def _follow(
+        self, change: EntitlementChange, planned: ScheduledChange, ended: SubscriptionRow, cause: Cause
     ) -> None:
+        """Begin the free subscription that was to follow a paid one, unless the account has it beside it already."""
+        tenant_id, connection, account_id = change.tenant_id, change.connection, ended.account_id
+        for other in await subscription_rows.live_subscriptions(connection, tenant_id, account_id):
+            if other.subscription.plan_key == planned.plan_key:
+                return
+        now = self._clock.now()
+        free = observation.free_one_after(planned, ended.subscription, new_id(ID_PREFIX, now))
+        row = SubscriptionRow(account_id=account_id, subscription=free, create_time=now, update_time=now)
+        await subscription_rows.add_subscription(connection, tenant_id, row)
         await subscription_rows.add_history(
             connection,
             tenant_id,
-            account_id=row.account_id,
-            action=cause.action,
-            before=None if present is None else present.subscription,
-            after=row.subscription,
-            actor=cause.actor,
-            reason=cause.reason,
-            at=self._clock.now(),
-            request=cause.request,
+            account_id=account_id,
+            action="create",
+            before=None,
+            after=free,
+            actor=planned.actor or cause.actor,
+            reason=planned.reason or f"follows {ended.subscription.subscription_id}",
+            at=now,
             webhook_event_id=cause.webhook_event_id,
         )
+        await change.audit(
+            "subscription.create",
+            f"subscription:{free.subscription_id}",
+            {"account_id": account_id, "follows": ended.subscription.subscription_id},
+        )
+        await change.emit("subscription.created", account_id, _payload(row, None))
 
     async def _note_request(
         self, connection: Connection, tenant_id: TenantId, row: SubscriptionRow, cause: Cause
@@ -535,7 +583,24 @@ class StripeSubscriptions:
             await self._note(connection, tenant_id, row, cause)
 
     async def _note(self, connection: Connection, tenant_id: TenantId, row: SubscriptionRow, cause: Cause) -> None:
-        await self._history(connection, tenant_id, row, row, cause)
+        """Write a step that changes no entitlement."""
+        pending = await change_rows.read_pending(connection, tenant_id, row.subscription.subscription_id)
+        await subscription_rows.add_history(
+            connection,
+            tenant_id,
+            account_id=row.account_id,
+            action=cause.action,
+            before=row.subscription,
+            after=row.subscription,
+            actor=cause.actor,
+            reason=cause.reason,
+            at=self._clock.now(),
+            request=cause.request,
+            webhook_event_id=cause.webhook_event_id,
+            pending_before=pending,
+            pending_after=pending,
+            raises_revision=False,
+        )
         await add_audit_entry(
             connection,
             tenant_id,
@@ -549,15 +614,18 @@ class StripeSubscriptions:
         """Say that the provider does not know a subscription of ours; it is reported, and stays."""
         async with self._lookups.plain_transaction() as connection:
             owner = await billing_rows.owner_of_subscription(connection, provider_subscription_id)
-        if owner is None or tenant_id not in ("", owner.tenant_id) or account_id not in ("", owner.account_id):
+        if owner is None or not _is_of(owner, tenant_id, account_id):
             return None
+        unknown = Difference(field="subscription", here=owner.subscription_id, there=None)
         return Compared(
             tenant_id=owner.tenant_id,
             account_id=owner.account_id,
             subscription_id=owner.subscription_id,
             provider_subscription_id=provider_subscription_id,
-            differences=(Difference(field="subscription", here=owner.subscription_id, there=None),),
+            differences=(unknown,),
             repaired=False,
+            unrepairable=(unknown,),
+            known_there=False,
         )
 
     def _count(self, decision: _Decision, owner: Owner) -> None:
@@ -566,6 +634,11 @@ class StripeSubscriptions:
             # Both are paid for, so both are kept; somebody should look.
             metrics.subscription_syncs.add("duplicate")
             log.warning("subscription_paid_twice", tenant_id=owner.tenant_id, account_id=owner.account_id)
+
+
+def _is_of(owner: Owner, tenant_id: str, account_id: str) -> bool:
+    """Tell whether it is the given tenant's and account's; empty: anybody's."""
+    return tenant_id in ("", owner.tenant_id) and account_id in ("", owner.account_id)
 
 
 def _lock_name(provider_subscription_id: str) -> str:

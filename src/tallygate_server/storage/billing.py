@@ -9,25 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, Table, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.billing.observed import PostalAddress
-from tallygate_server.domain.catalog import BillingInterval
-from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
+from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.subscription import (
     LIVE_STATES,
     BillingProvider,
     ScheduledChange,
-    ScheduledChangeKind,
     SubscriptionState,
 )
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.subscriptions import SubscriptionRow, read_subscription
 from tallygate_server.storage.tables import (
     account_identities,
+    billing_operations,
+    checkout_sessions,
     customers,
     invoices,
     payments,
@@ -301,21 +302,6 @@ async def has_trial_notice(
 # --- What is planned at the provider --------------------------------------------------------------------
 
 
-async def read_pending_change(
-    connection: Connection, tenant_id: TenantId, subscription_id: str
-) -> ScheduledChange | None:
-    """Return the change of the subscription that waits for its time, or None."""
-    rows = await connection.execute(
-        select(scheduled_changes).where(
-            scheduled_changes.c.tenant_id == tenant_id,
-            scheduled_changes.c.subscription_id == subscription_id,
-            scheduled_changes.c.state == "pending",
-        )
-    )
-    row = rows.one_or_none()
-    return None if row is None else _scheduled_change(row)
-
-
 async def subscription_of_schedule(connection: Connection, provider_schedule_id: str) -> str:
     """Return the provider's subscription that the schedule was last seen with; as the intake; empty for none."""
     rows = await connection.execute(
@@ -361,21 +347,6 @@ async def write_pending_change(
             **values,
         )
         .on_conflict_do_update(index_elements=["tenant_id", "scheduled_change_id"], set_=values)
-    )
-
-
-async def end_pending_change(
-    connection: Connection, tenant_id: TenantId, scheduled_change_id: str, *, done: bool, at: datetime
-) -> None:
-    """Write down that the change took effect, or was taken back."""
-    await connection.execute(
-        update(scheduled_changes)
-        .where(
-            scheduled_changes.c.tenant_id == tenant_id,
-            scheduled_changes.c.scheduled_change_id == scheduled_change_id,
-            scheduled_changes.c.state == "pending",
-        )
-        .values(state="done" if done else "canceled", update_time=at)
     )
 
 
@@ -558,28 +529,87 @@ async def page_of_payments(
 # --- Reconciliations ------------------------------------------------------------------------------------
 
 
-async def read_reconciled_until(connection: Connection, tenant_id: TenantId) -> datetime | None:
-    """Return until when the tenant's changes at the provider are known to be here; None: nobody has looked yet."""
+class Reconciled(Enum):
+    """What a reconciliation has looked at; the values are those of rows."""
+
+    CHANGED = STRIPE
+    """What changed at the provider."""
+    EVERYTHING = f"{STRIPE}:all"
+    """Whatever there is, here and there."""
+
+
+async def read_reconciled_until(
+    connection: Connection, tenant_id: TenantId, what: Reconciled = Reconciled.CHANGED
+) -> datetime | None:
+    """Return until when the tenant's subscriptions are known to be right; None: nobody has looked yet."""
     rows = await connection.execute(
         select(reconciliations.c.changed_until_time).where(
-            reconciliations.c.tenant_id == tenant_id, reconciliations.c.provider == STRIPE
+            reconciliations.c.tenant_id == tenant_id, reconciliations.c.provider == what.value
         )
     )
     found: datetime | None = rows.scalar_one_or_none()
     return found
 
 
-async def write_reconciled_until(connection: Connection, tenant_id: TenantId, until: datetime, *, at: datetime) -> None:
-    """Store until when the tenant's changes at the provider are known to be here; it never steps back."""
+async def write_reconciled_until(
+    connection: Connection,
+    tenant_id: TenantId,
+    until: datetime,
+    *,
+    at: datetime,
+    what: Reconciled = Reconciled.CHANGED,
+) -> None:
+    """Store until when the tenant's subscriptions are known to be right; it never steps back."""
     await connection.execute(
         insert(reconciliations)
-        .values(tenant_id=tenant_id, provider=STRIPE, changed_until_time=until, update_time=at)
+        .values(tenant_id=tenant_id, provider=what.value, changed_until_time=until, update_time=at)
         .on_conflict_do_update(
             index_elements=["tenant_id", "provider"],
             set_={"changed_until_time": until, "update_time": at},
             where=reconciliations.c.changed_until_time < until,
         )
     )
+
+
+async def open_checkout_sessions(
+    connection: Connection, tenant_id: TenantId, *, account_id: str = "", expired_by: datetime | None = None, limit: int
+) -> list[str]:
+    """Return the provider's ids of pages that are open as far as is known here, oldest first.
+
+    With a time only those that should be closed by then.
+    """
+    columns = checkout_sessions.c
+    statement = select(columns.provider_session_id).where(columns.tenant_id == tenant_id, columns.state == "open")
+    if account_id:
+        statement = statement.where(columns.account_id == account_id)
+    if expired_by is not None:
+        statement = statement.where(columns.expire_time <= expired_by)
+    rows = await connection.execute(statement.order_by(columns.create_time).limit(limit))
+    return [row.provider_session_id for row in rows]
+
+
+async def accounts_with_pending_operations(
+    connection: Connection, tenant_id: TenantId, *, account_id: str = "", begun_by: datetime, limit: int
+) -> list[AccountId]:
+    """Return accounts for which something was begun at the provider by then, and nobody knows what became of it."""
+    columns = billing_operations.c
+    statement = select(columns.account_id).where(
+        columns.tenant_id == tenant_id, columns.state == "pending", columns.create_time <= begun_by
+    )
+    if account_id:
+        statement = statement.where(columns.account_id == account_id)
+    rows = await connection.execute(statement.distinct().order_by(columns.account_id).limit(limit))
+    return [AccountId(row.account_id) for row in rows]
+
+
+async def payments_known_of(connection: Connection, tenant_id: TenantId, invoice_id: str) -> bool:
+    """Tell whether a payment of the invoice is on record."""
+    rows = await connection.execute(
+        select(payments.c.payment_id)
+        .where(payments.c.tenant_id == tenant_id, payments.c.invoice_id == invoice_id)
+        .limit(1)
+    )
+    return rows.first() is not None
 
 
 # --- Rows -----------------------------------------------------------------------------------------------
@@ -615,25 +645,6 @@ def _filtered(
     if end_time is not None:
         statement = statement.where(table.c.create_time < end_time)
     return statement
-
-
-def _scheduled_change(row: Row[Any]) -> ScheduledChange:
-    return ScheduledChange(
-        scheduled_change_id=row.scheduled_change_id,
-        subscription_id=row.subscription_id,
-        kind=ScheduledChangeKind(row.kind),
-        effective_time=row.effective_time,
-        plan_key=PlanKey(row.plan_key) if row.plan_key is not None else None,
-        plan_version=row.plan_version,
-        interval=BillingInterval(row.interval) if row.interval is not None else None,
-        quantity=row.quantity,
-        provider=BillingProvider(row.provider) if row.provider is not None else None,
-        resume_time=row.resume_time,
-        provider_schedule_id=row.provider_schedule_id or "",
-        actor=row.actor,
-        reason=row.reason,
-        create_time=row.create_time,
-    )
 
 
 def _customer(row: Row[Any]) -> CustomerRow:

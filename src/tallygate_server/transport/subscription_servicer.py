@@ -9,12 +9,21 @@ from grpc import aio
 
 from tallygate.v1 import subscription_service_pb2
 from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
-from tallygate_server.transport import convert, paging, purchase_convert, subscription_convert, webhook_convert
+from tallygate_server.transport import (
+    billing_convert,
+    convert,
+    paging,
+    purchase_convert,
+    subscription_convert,
+    webhook_convert,
+)
 from tallygate_server.transport.use_cases import (
+    BillingRecordsUse,
     CheckoutUse,
     CustomerUse,
     Now,
     PlanChangePreviewUse,
+    ReconcilerUse,
     SubscriptionUse,
     WebhookIntakeUse,
 )
@@ -38,6 +47,8 @@ class SubscriptionServicer:
         webhooks: WebhookIntakeUse,
         checkout: CheckoutUse,
         customers: CustomerUse,
+        records: BillingRecordsUse,
+        reconciler: ReconcilerUse,
     ) -> None:
         self._subscriptions = subscriptions
         self._now = now
@@ -45,6 +56,8 @@ class SubscriptionServicer:
         self._checkout = checkout
         self._customers = customers
         self._webhooks = webhooks
+        self._records = records
+        self._reconciler = reconciler
 
     async def CreateSubscription(
         self, request: subscription_service_pb2.CreateSubscriptionRequest, _context: _Context
@@ -284,3 +297,83 @@ class SubscriptionServicer:
         return subscription_service_pb2.UpdateCustomerResponse(
             customer=purchase_convert.to_api_customer(row, TenantId(request.tenant_id))
         )
+
+    # ---- what is on record, and whether it is right
+
+    async def ListCustomers(
+        self, request: subscription_service_pb2.ListCustomersRequest, _context: _Context
+    ) -> subscription_service_pb2.ListCustomersResponse:
+        """List customers at billing providers, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        tenant_id = TenantId(request.tenant_id)
+        rows = await self._records.customers(
+            tenant_id,
+            account_id=request.account_id,
+            before_customer_id=paging.page_position(request, now=now),
+            limit=size + 1,
+        )
+        page, more = rows[:size], len(rows) > size
+        return subscription_service_pb2.ListCustomersResponse(
+            customers=[purchase_convert.to_api_customer(row, tenant_id) for row in page],
+            next_page_token=paging.page_token(request, page[-1].customer_id, now=now) if more else "",
+        )
+
+    async def ListInvoices(
+        self, request: subscription_service_pb2.ListInvoicesRequest, _context: _Context
+    ) -> subscription_service_pb2.ListInvoicesResponse:
+        """List invoices, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        tenant_id = TenantId(request.tenant_id)
+        rows = await self._records.invoices(
+            tenant_id,
+            account_id=request.account_id,
+            subscription_id=request.subscription_id,
+            state=billing_convert.from_api_invoice_state(request.state),
+            start_time=convert.from_api_optional_time(request, "start_time"),
+            end_time=convert.from_api_optional_time(request, "end_time"),
+            before_invoice_id=paging.page_position(request, now=now),
+            limit=size + 1,
+        )
+        page, more = rows[:size], len(rows) > size
+        return subscription_service_pb2.ListInvoicesResponse(
+            invoices=[billing_convert.to_api_invoice(row, tenant_id) for row in page],
+            next_page_token=paging.page_token(request, page[-1].invoice_id, now=now) if more else "",
+        )
+
+    async def ListPayments(
+        self, request: subscription_service_pb2.ListPaymentsRequest, _context: _Context
+    ) -> subscription_service_pb2.ListPaymentsResponse:
+        """List payments, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        tenant_id = TenantId(request.tenant_id)
+        rows = await self._records.payments(
+            tenant_id,
+            account_id=request.account_id,
+            subscription_id=request.subscription_id,
+            state=billing_convert.from_api_payment_state(request.state),
+            start_time=convert.from_api_optional_time(request, "start_time"),
+            end_time=convert.from_api_optional_time(request, "end_time"),
+            before_payment_id=paging.page_position(request, now=now),
+            limit=size + 1,
+        )
+        page, more = rows[:size], len(rows) > size
+        return subscription_service_pb2.ListPaymentsResponse(
+            payments=[billing_convert.to_api_payment(row, tenant_id) for row in page],
+            next_page_token=paging.page_token(request, page[-1].payment_id, now=now) if more else "",
+        )
+
+    async def ReconcileSubscriptions(
+        self, request: subscription_service_pb2.ReconcileSubscriptionsRequest, _context: _Context
+    ) -> subscription_service_pb2.ReconcileSubscriptionsResponse:
+        """Compare subscriptions with the billing provider, and repair what differs."""
+        found = await self._reconciler.run(
+            TenantId(request.tenant_id),
+            account_id=request.account_id,
+            changed_after=convert.from_api_optional_time(request, "changed_after_time"),
+            validate_only=request.validate_only,
+            actor=convert.actor_of(request),
+        )
+        return billing_convert.to_api_reconciliation(found)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tallygate_server.accounts import Account, AccountUpdate, Identity
 from tallygate_server.billing.checkout import CheckoutPage, WantedPage
 from tallygate_server.billing.provider import CustomerDetails
+from tallygate_server.billing.reconcile import Reconciliation
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
@@ -17,7 +18,7 @@ from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
-from tallygate_server.storage.billing import CustomerRow
+from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
 from tallygate_server.subscriptions import (
@@ -371,3 +372,55 @@ class CustomerUse(Protocol):
         actor: str,
     ) -> CustomerRow:
         """Create or change the account's customer."""
+
+
+class BillingRecordsUse(Protocol):
+    """Shows what is on record of customers, invoices and payments."""
+
+    async def customers(
+        self, tenant_id: TenantId, *, account_id: str, before_customer_id: str, limit: int
+    ) -> Sequence[CustomerRow]:
+        """Return customers, newest first."""
+
+    async def invoices(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        subscription_id: str,
+        state: str,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_invoice_id: str,
+        limit: int,
+    ) -> Sequence[InvoiceRow]:
+        """Return invoices, newest first."""
+
+    async def payments(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        subscription_id: str,
+        state: str,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_payment_id: str,
+        limit: int,
+    ) -> Sequence[PaymentRow]:
+        """Return payments, newest first."""
+
+
+class ReconcilerUse(Protocol):
+    """Compares subscriptions with the billing provider."""
+
+    async def run(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        changed_after: datetime | None,
+        validate_only: bool,
+        actor: str,
+    ) -> Reconciliation:
+        """Compare, and repair unless only told to look."""

@@ -12,7 +12,7 @@ from tallygate_server.webhooks.json_body import BODY_BYTES_MAX, DEPTH_MAX, NUMBE
 
 
 def nested(depth: int) -> bytes:
-    """An object whose innermost value is so deep."""
+    """Write an object whose innermost value is so deep."""
     return b'{"a":' + b"[" * (depth - 2) + b"1" + b"]" * (depth - 2) + b"}"
 
 

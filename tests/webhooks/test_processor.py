@@ -17,7 +17,7 @@ from tallygate_server.storage import webhook_events as rows
 from tallygate_server.storage.engine import DatabaseRole, connect
 from tallygate_server.storage.webhook_events import CHANNEL
 from tallygate_server.telemetry import metrics
-from tallygate_server.webhooks.events import Handled, StoredEvent, WebhookSource
+from tallygate_server.webhooks.events import Handled, StoredEvent, WebhookEventState, WebhookSource
 from tallygate_server.webhooks.processor import ERROR_LENGTH_MAX, Attempts, error_text
 from tests.support.eventually import eventually
 from tests.support.webhooks import (
@@ -48,6 +48,7 @@ class HeldHandler:
     at_once_max: int = 0
 
     async def handle(self, event: StoredEvent) -> Handled:
+        """Wait at the gate."""
         self.begun.append(event.event_id)
         self.at_once += 1
         self.at_once_max = max(self.at_once_max, self.at_once)
@@ -215,7 +216,7 @@ async def test_whoever_outlived_its_lease_no_longer_decides(world: WebhookWorld,
     await world.processor.run_due()
 
     async with world.database.plain_transaction() as connection:
-        late = await rows.finish(connection, slow, state=rows.WebhookEventState.DEAD, error="late")
+        late = await rows.finish(connection, slow, state=WebhookEventState.DEAD, error="late")
         await rows.release(connection, slow, now=now)
 
     row = await world.row()

@@ -321,24 +321,30 @@ class Subscriptions:
             move = await self._read_move(connection, ask, wanted)
             if peek.mark is None and move.changes_nothing:
                 return await self._unchanged(connection, ask, move.held)
-        if BillingProvider.STRIPE in (move.held.subscription.provider, move.provider):
+            stripe = BillingProvider.STRIPE in (move.held.subscription.provider, move.provider)
+            if not stripe and self._moved(ask, move, wanted) == move.held.held:
+                return await self._unchanged(connection, ask, move.held)
+        if stripe:
             return await self._move_at_stripe(ask, move, wanted, peek)
 
-        async def decide(connection: Connection, held: HeldRow) -> Held:
-            move = await self._read_move(connection, ask, wanted)
-            after = decide_move(
-                held.held,
-                move.plan,
-                wanted,
-                move.provider,
-                at=move.at,
-                stands_already=move.stands_already,
-                asked=ask.asked,
-            )
-            self._check_room_after(move, after, account_id)
-            return after
+        async def decide(connection: Connection, _: HeldRow) -> Held:
+            return self._moved(ask, await self._read_move(connection, ask, wanted), wanted)
 
         return await self._change(ask, decide)
+
+    def _moved(self, ask: _Ask, move: Move, wanted: PlanMove) -> Held:
+        """Return what a local subscription becomes; raise where its new price is taken."""
+        after = decide_move(
+            move.held.held,
+            move.plan,
+            wanted,
+            move.provider,
+            at=move.at,
+            stands_already=move.stands_already,
+            asked=ask.asked,
+        )
+        self._check_room_after(move, after, ask.account_id)
+        return after
 
     def _check_room_after(self, move: Move, after: Held, account_id: AccountId) -> None:
         others = [each.held for each in move.others]

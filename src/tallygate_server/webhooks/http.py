@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
-import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -21,10 +21,8 @@ from tallygate_server.errors import (
     WebhookSourceNotConfigured,
 )
 from tallygate_server.webhooks.events import WebhookSource
-from tallygate_server.webhooks.intake import WebhookIntake
+from tallygate_server.webhooks.intake import Taken
 from tallygate_server.webhooks.json_body import BODY_BYTES_MAX
-
-log = structlog.get_logger(__name__)
 
 BODY_SECONDS_MAX: Final = 10.0
 """Longest time for a body to come in."""
@@ -40,18 +38,30 @@ class _TooLargeError(Exception):
     """The body exceeds the bound."""
 
 
-def webhook_routes(intake: WebhookIntake) -> list[BaseRoute]:
+class Intake(Protocol):
+    """Takes webhooks in."""
+
+    async def take(self, source: WebhookSource, payload: bytes, headers: Mapping[str, str], tenant_id: str) -> Taken:
+        """Check and store a webhook."""
+
+    def note_refusal(self, source: WebhookSource, rule: str) -> None:
+        """Count a webhook that is refused before it is looked at."""
+
+
+def webhook_routes(
+    intake: Intake, *, at_once_max: int = WEBHOOKS_AT_ONCE_MAX, body_seconds_max: float = BODY_SECONDS_MAX
+) -> list[BaseRoute]:
     """Return the routes that take webhooks in."""
     at_once = 0
 
     async def receive(request: Request) -> Response:
         nonlocal at_once
         source = _source(request.path_params["source"])
-        if at_once >= WEBHOOKS_AT_ONCE_MAX:
+        if at_once >= at_once_max:
             raise HTTPException(503, "too many webhooks at once", {"Retry-After": str(RETRY_SECONDS)})
         at_once += 1
         try:
-            return await _take(intake, source, request)
+            return await _take(intake, source, request, body_seconds_max)
         finally:
             at_once -= 1
 
@@ -68,9 +78,9 @@ def _source(name: str) -> WebhookSource:
         raise HTTPException(404, "Not Found") from None
 
 
-async def _take(intake: WebhookIntake, source: WebhookSource, request: Request) -> Response:
+async def _take(intake: Intake, source: WebhookSource, request: Request, body_seconds_max: float) -> Response:
     try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
+        async with asyncio.timeout(body_seconds_max):
             payload = await _body(request)
     except TimeoutError:
         intake.note_refusal(source, "too_slow")

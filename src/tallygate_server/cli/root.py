@@ -81,8 +81,8 @@ def _root(
 
 server_commands.add_to(app)
 client_commands.add_to(app)
-stripe_commands.add_to(app)
 webhook_commands.add_to(app)
+stripe_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
 

@@ -172,7 +172,7 @@ async def _telling(
             {WebhookSource.STRIPE: handler},
             clock=clock,
             # Due again at once: the clock stands still.
-            attempts=Attempts(count_max=1_000, first_delay=timedelta(0), delay_max=timedelta(0)),
+            attempts=Attempts(count_max=60, first_delay=timedelta(0), delay_max=timedelta(0)),
         )
         yield _Telling(service=service, clock=clock, url=database_url, processor=processor, handler=handler)
 

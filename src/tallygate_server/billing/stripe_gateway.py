@@ -329,9 +329,29 @@ class StripeGateway:
                 lambda options: self._v1.customers.update_async(customer_id, update, options),
                 find=_nothing,
             )
+        if details.default_payment_method_id:
+            await self._renew_with_default(customer_id, operation_id)
         if details.tax_ids is not None:
             await self._replace_tax_ids(customer_id, details.tax_ids, operation_id)
         return customer_of(await self._customer(customer_id))
+
+    async def _renew_with_default(self, customer_id: str, operation_id: str) -> None:
+        """Have every subscription of the customer renew with the customer's method: its own one would come first."""
+        wanted: wire.SubscriptionListParams = {"customer": customer_id}
+        async for data in self._calls.pages(self._v1.subscriptions.list_async, wanted):
+            if data.get("default_payment_method") is None:
+                continue
+            subscription_id = str(data["id"])
+            unset: wire.SubscriptionUpdateParams = {"default_payment_method": ""}
+
+            async def send(
+                options: stripe.RequestOptions,
+                subscription_id: str = subscription_id,
+                unset: wire.SubscriptionUpdateParams = unset,
+            ) -> stripe.StripeObject:
+                return await self._v1.subscriptions.update_async(subscription_id, unset, options)
+
+            await self._calls.write(f"{operation_id}:method:{subscription_id}", send, find=_nothing)
 
     # -------------------------------------------------------------- subscriptions
 

@@ -375,7 +375,8 @@ class StripeGateway:
         With a payment method (given, or the customer's default) it is charged at once (`allow_incomplete`). If the bank
         wants the payer to confirm, the subscription is INCOMPLETE, and its latest invoice has what a browser needs.
         `error_if_incomplete` would be refused in that case. Without any method the subscription is made INCOMPLETE, and
-        the method that pays the first invoice becomes its default.
+        the method that pays the first invoice becomes its default. A given method becomes its default too; else it
+        follows the customer's.
 
         A given method that is declined refuses the whole: the subscription is canceled again, which voids its invoice.
         If the customer's default method is declined, nobody has chosen it here, and the subscription stays INCOMPLETE.
@@ -396,11 +397,12 @@ class StripeGateway:
                 "billing_mode": {"type": "flexible"},
                 "collection_method": "charge_automatically",
                 "payment_behavior": "allow_incomplete" if has_method else "default_incomplete",
-                "payment_settings": {"save_default_payment_method": "on_subscription"},
                 "metadata": {**metadata, **_attributes(sale, account_id, subscription_id, operation_id)},
             }
             if method_id:
                 creation["default_payment_method"] = method_id
+            elif not has_method:
+                creation["payment_settings"] = {"save_default_payment_method": "on_subscription"}
             if trial_days > 0:
                 creation["trial_period_days"] = trial_days
                 creation["trial_settings"] = {"end_behavior": {"missing_payment_method": "cancel"}}

@@ -38,8 +38,8 @@ from tests.support.local_stripe import API_KEY, WEBHOOK_SECRET, LocalStripe, loc
 from tests.support.long_run import LONG
 from tests.support.use_cases import LEKHAK, example
 
-SUBSCRIPTIONS: Final = int(os.environ.get("SUBSCRIPTIONS", 100 if LONG else 8))
-SEEDS: Final = int(os.environ.get("SEEDS", 100 if LONG else 2))
+SUBSCRIPTIONS: Final = int(os.environ.get("SUBSCRIPTIONS") or (100 if LONG else 8))
+SEEDS: Final = int(os.environ.get("SEEDS") or (100 if LONG else 2))
 DAYS: Final = 40
 DELIVERIES: Final = 3
 CRASH_EVERY: Final = 3

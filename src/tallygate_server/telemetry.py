@@ -267,6 +267,12 @@ class Metrics(Collector):
             "field",
             "outcome",
         )
+        self.billing_operations = Counts(
+            "tallygate_billing_operation",
+            "Operations at the billing provider, by what became of an attempt; `left_pending` waits for a retry.",
+            "kind",
+            "outcome",
+        )
         self.billing_calls = Counts(
             "tallygate_billing_provider_call",
             "Calls of the billing provider's methods; `not_tried` while the circuit is open.",

@@ -67,7 +67,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    sys.stdin.buffer.read()
+    # Not `sys.stdin`: a thread that waits in its buffer keeps the interpreter from ending by a signal.
+    while os.read(0, 1 << 16):
+        pass
     # The loop may have closed meanwhile: then there is nothing left to stop.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(stop)

@@ -67,17 +67,30 @@ def add_tax_id(world: World, customer: JsonObject, given: JsonObject) -> JsonObj
     """Add a tax id to a customer."""
     if len(tax_ids_of(world, customer)) >= TAX_IDS_MAX:
         raise refused(f"You can add up to {TAX_IDS_MAX} tax IDs to a customer.")
-    prefix = given["type"].split("_")[0].upper()
     return world.store.add(
         "tax_id",
         type=given["type"],
         value=given["value"],
-        country=None if prefix == "EU" else prefix,
+        country=_country(given["type"], given["value"]),
         customer=customer["id"],
         created=world.now(customer),
         owner={"type": "customer", "customer": customer["id"]},
-        verification={"status": "verified"},
+        verification={"status": _verification(given["value"])},
     )
+
+
+def _country(kind: str, value: str) -> str | None:
+    """Return the country of a tax id: its type says it, or for the whole European Union the number itself."""
+    if kind == "eu_oss_vat":
+        return None
+    prefix = (value if kind == "eu_vat" else kind)[:2].upper()
+    return "GR" if prefix == "EL" else prefix
+
+
+def _verification(value: str) -> str:
+    """Return how the check of a tax id ends: as Stripe documents for its test numbers; all others are valid here."""
+    endings = {"111111111": "unverified", "222222222": "pending"}
+    return next((status for digits, status in endings.items() if digits in value), "verified")
 
 
 def tax_ids_of(world: World, customer: JsonObject) -> list[JsonObject]:

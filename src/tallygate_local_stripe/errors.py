@@ -42,9 +42,10 @@ class StripeError(Exception):
 
 
 def missing(kind: str, object_id: str, *, param: str = "id") -> StripeError:
-    """Say that no object of this kind has this id."""
+    """Say that no object of this kind has this id: 404 for the one in the path, 400 for one that a parameter names."""
     name = kind.rsplit(".", 1)[-1].replace("_", " ")
-    return StripeError(f"No such {name}: '{object_id}'", status=404, code="resource_missing", param=param)
+    status = 404 if param == "id" else 400
+    return StripeError(f"No such {name}: '{object_id}'", status=status, code="resource_missing", param=param)
 
 
 def refused(message: str, *, code: str | None = None, param: str | None = None) -> StripeError:

@@ -7,7 +7,7 @@ from typing import Final
 
 from stripe import params
 
-from tallygate_local_stripe.errors import StripeError, card_declined, missing, refused
+from tallygate_local_stripe.errors import StripeError, card_declined, missing, missing_parameter, refused
 from tallygate_local_stripe.objects import JsonObject, merge_metadata
 from tallygate_local_stripe.routing import Call, Routes
 from tallygate_local_stripe.world import World
@@ -168,8 +168,10 @@ def update(call: Call) -> JsonObject:
 @routes("POST", "/v1/payment_methods/{id}/attach", params.PaymentMethodAttachParams)
 def attach_to_customer(call: Call) -> JsonObject:
     """Attach a payment method to a customer."""
+    if not call.get("customer"):
+        raise missing_parameter("customer")
     customer = call.world.store.get("customer", call.get("customer"), param="customer")
-    method = attach(call.world, load(call.world, call.id), customer)
+    method = attach(call.world, load(call.world, call.id, param="id"), customer)
     call.world.emit("payment_method.attached", method)
     return method
 

@@ -7,7 +7,7 @@ from typing import Final
 from stripe import params
 
 from tallygate_local_stripe import billing, invoices, subscriptions
-from tallygate_local_stripe.errors import refused
+from tallygate_local_stripe.errors import missing, refused
 from tallygate_local_stripe.invoices import Line
 from tallygate_local_stripe.objects import JsonObject
 from tallygate_local_stripe.routing import Call, Routes
@@ -74,7 +74,7 @@ def cancel(call: Call) -> JsonObject:
     world = call.world
     subscription = world.store.get("subscription", call.id)
     if subscription["status"] in ENDED:
-        raise refused(f"No such subscription: '{call.id}'", code="resource_missing", param="id")
+        raise missing("subscription", call.id)
     lines: list[Line] = []
     if call.get("prorate") and subscription["status"] not in ("trialing", "incomplete"):
         now = world.now(subscription)

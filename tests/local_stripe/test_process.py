@@ -51,6 +51,23 @@ async def test_it_can_end_with_whoever_started_it() -> None:
     assert code == 0
 
 
+async def test_a_signal_ends_it_cleanly_while_it_watches_its_input() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tallygate_local_stripe", "--until-stdin-closes",
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    await process.stdout.readline()
+
+    process.terminate()
+    async with asyncio.timeout(60):
+        code, errors = await process.wait(), await process.stderr.read()
+
+    assert (code, errors) == (0, b"")
+
+
 async def test_a_taken_port_is_said_in_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = await asyncio.create_subprocess_exec(

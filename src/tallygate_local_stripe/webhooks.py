@@ -10,6 +10,7 @@ import json
 import random
 import secrets
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -26,6 +27,9 @@ routes = Routes()
 # Seconds from one attempt to the next, shorter than Stripe's hours so that a developer sees a retry.
 RETRY_SECONDS: Final = (1, 5, 30, 120, 600)
 TIMEOUT_SECONDS: Final = 10.0
+# Deliveries under way to one endpoint: Stripe does not wait for one answer before it sends the next event.
+AT_A_TIME: Final = 8
+AT_A_TIME_MAX: Final = 64
 _WRONG_SECRET: Final = "whsec_wrong"  # noqa: S105 - Wrong on purpose: it signs what must be refused.
 
 
@@ -131,6 +135,8 @@ class Mode:
     types: list[str] | None = None
     count: int | None = None
     seed: int = 0
+    # Deliveries under way to one endpoint; 1 has them arrive in their order.
+    at_a_time: int = AT_A_TIME
 
 
 MODES: Final = ("normal", "duplicate", "reorder", "delay", "drop", "bad_signature", "hold")
@@ -161,14 +167,14 @@ class Outcome:
 
 
 class Sender:
-    """Deliver events in the background, one after the other, in the order in which they happened."""
+    """Deliver events in the background, begun in the order in which they happened, some at a time for each endpoint."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._queue: list[Delivery] = []
         self._mode = Mode()
         self._wake = asyncio.Event()
-        self._one_at_a_time = asyncio.Lock()
+        self._under_way: dict[asyncio.Task[None], Delivery] = {}
         self._client: httpx.AsyncClient | None = None
         self._random = random.Random(0)  # noqa: S311 - An order to repeat, not a secret.
         self.outcome = Outcome()
@@ -203,11 +209,13 @@ class Sender:
         """Change what is done to webhooks from now on.
 
         Raises:
-            StripeError: there is no such mode.
+            StripeError: there is no such mode, or not that many deliveries at a time.
 
         """
         if mode.mode not in MODES:
             raise refused(f"Unknown mode: {mode.mode}; there are {', '.join(MODES)}.", param="mode")
+        if not 1 <= mode.at_a_time <= AT_A_TIME_MAX:
+            raise refused(f"at_a_time must be between 1 and {AT_A_TIME_MAX}.", param="at_a_time")
         self._mode = mode
         self._random = random.Random(mode.seed)  # noqa: S311 - An order to repeat, not a secret.
 
@@ -225,23 +233,27 @@ class Sender:
 
     async def flush(self) -> JsonObject:
         """Deliver all that is due and try once more what failed; what is held back stays, a reordered batch goes."""
-        async with self._one_at_a_time:
-            if any(delivery.mode == "reorder" for delivery in self._queue):
-                self.release()
-            for delivery in self._queue:
-                if delivery.attempts > 0:
-                    delivery.due = time.monotonic()
-            await self._deliver_due()
+        # What fails while it is under way belongs to what is tried once more.
+        await self._settle()
+        if any(delivery.mode == "reorder" for delivery in self._queue):
+            self.release()
+        for delivery in self._queue:
+            if delivery.attempts > 0:
+                delivery.due = time.monotonic()
+        await self._settle()
         return self.report()
 
     def report(self) -> JsonObject:
         """Return what has been delivered and what waits."""
         held = sum(delivery.mode in ("hold", "reorder") for delivery in self._queue)
-        return {**asdict(self.outcome), "pending": len(self._queue), "held": held, "mode": asdict(self._mode)}
+        pending = len(self._queue) + len(self._under_way)
+        return {**asdict(self.outcome), "pending": pending, "held": held, "mode": asdict(self._mode)}
 
     def reset(self) -> None:
-        """Forget the queue, the mode and the counts."""
+        """Forget the queue, what is under way, the mode and the counts."""
         self._queue.clear()
+        for task in self._under_way:
+            task.cancel()
         self._mode = Mode()
         self.outcome = Outcome()
 
@@ -249,11 +261,9 @@ class Sender:
         """Deliver until cancelled."""
         try:
             while True:
-                async with self._one_at_a_time:
-                    await self._deliver_due()
-                moments = [delivery.due for delivery in self._queue if delivery.mode not in ("hold", "reorder")]
                 self._wake.clear()
-                wait = max(0.0, min(moments) - time.monotonic()) if moments else None
+                following = self._begin_due()
+                wait = max(0.0, following - time.monotonic()) if following is not None else None
                 try:
                     await asyncio.wait_for(self._wake.wait(), wait)
                 except TimeoutError:
@@ -262,19 +272,46 @@ class Sender:
             await self.close()
 
     async def close(self) -> None:
-        """Close the connections to the endpoints."""
+        """End what is under way, and close the connections to the endpoints."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
-    async def _deliver_due(self) -> None:
-        while True:
-            now = time.monotonic()
-            due = next((d for d in self._queue if d.mode not in ("hold", "reorder") and d.due <= now), None)
-            if due is None:
-                return
-            self._queue.remove(due)
-            await self._deliver(due)
+    async def _settle(self) -> None:
+        """Wait until nothing is due and nothing under way."""
+        self._begin_due()
+        while self._under_way:
+            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            self._begin_due()
+
+    def _begin_due(self) -> float | None:
+        """Begin what is due, as far as its endpoint has room; return when to look again if none ends before."""
+        now = time.monotonic()
+        following: float | None = None
+        busy = Counter(delivery.endpoint for delivery in self._under_way.values())
+        endpoints = sum(1 for _ in self._world.store.all("webhook_endpoint"))
+        for delivery in list(self._queue):
+            if len(self._under_way) >= self._mode.at_a_time * endpoints:
+                break
+            if delivery.mode in ("hold", "reorder"):
+                continue
+            if delivery.due > now:
+                following = delivery.due if following is None else min(following, delivery.due)
+            elif busy[delivery.endpoint] < self._mode.at_a_time:
+                # One for which there is no room now is begun when another has ended.
+                busy[delivery.endpoint] += 1
+                self._queue.remove(delivery)
+                task = asyncio.create_task(self._deliver(delivery))
+                self._under_way[task] = delivery
+                task.add_done_callback(self._end)
+        return following
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        self._wake.set()
 
     async def _deliver(self, delivery: Delivery) -> None:
         event = self._world.store.find(delivery.event)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import stripe
 
@@ -29,9 +30,10 @@ def verified(sink: WebhookSink, secret: str = WEBHOOK_SECRET) -> list[stripe.Eve
     return [stripe.Webhook.construct_event(body, header, secret, tolerance=ANY_AGE) for body, header in sink.received]
 
 
-async def test_events_are_signed_and_arrive_in_order(
+async def test_events_are_signed_and_arrive_in_order_one_at_a_time(
     local: LocalStripe, shop: Shop, client: stripe.StripeClient, sink: WebhookSink, endpoint: str
 ) -> None:
+    await local.webhook_mode("normal", at_a_time=1)
     subscription = await shop.subscribe(await shop.customer())
 
     report = await local.flush_webhooks()
@@ -101,7 +103,7 @@ async def test_webhooks_are_duplicated_dropped_and_badly_signed_on_request(
     await local.webhook_mode("drop")
     await client.v1.customers.create_async({})
     dropped = await local.flush_webhooks()
-    await local.webhook_mode("bad_signature", count=1)
+    await local.webhook_mode("bad_signature", count=1, at_a_time=1)
     await client.v1.customers.create_async({})
     await client.v1.customers.create_async({})
     await local.flush_webhooks()
@@ -121,7 +123,7 @@ async def test_held_webhooks_wait_and_reordered_ones_come_shuffled(
     held = await local.flush_webhooks()
     before = len(sink.received)
     released = await local.release_webhooks()
-    await local.webhook_mode("reorder", seed=4)
+    await local.webhook_mode("reorder", seed=4, at_a_time=1)
     names = [f"customer {number}" for number in range(8)]
     for name in names:
         await client.v1.customers.create_async({"name": name})
@@ -131,6 +133,68 @@ async def test_held_webhooks_wait_and_reordered_ones_come_shuffled(
     assert (held["held"], before, released) == (1, 0, 1)
     assert arrived != names
     assert sorted(arrived) == names
+
+
+async def test_eight_webhooks_are_under_way_to_an_endpoint_before_one_is_answered(
+    local: LocalStripe, client: stripe.StripeClient, sink: WebhookSink, endpoint: str
+) -> None:
+    sink.answers.clear()
+    names = [f"customer {number}" for number in range(20)]
+    for name in names:
+        await client.v1.customers.create_async({"name": name})
+    await eventually(lambda: sink.waiting == 8, 60)
+    between = await local.webhooks()
+    sink.answers.set()
+
+    report = await local.flush_webhooks()
+
+    assert between["pending"] == 20
+    assert sink.most_waiting == 8
+    assert (report["pending"], report["delivered"], report["refused"]) == (0, 20, 0)
+    assert sorted(event.data.object["name"] for event in verified(sink)) == sorted(names)
+
+
+async def test_a_slow_endpoint_holds_up_no_other(
+    local: LocalStripe, client: stripe.StripeClient, sink: WebhookSink, endpoint: str
+) -> None:
+    sink.answers.clear()
+    async with webhook_sink() as other:
+        await local.add_endpoint(other.url)
+        for _ in range(20):
+            await client.v1.customers.create_async({})
+        await eventually(lambda: len(other.received) == 20, 60)
+        answered = len(sink.received) - sink.waiting
+        sink.answers.set()
+
+        report = await local.flush_webhooks()
+
+    assert answered == 0
+    assert (report["pending"], report["delivered"], len(sink.received)) == (0, 40, 20)
+
+
+async def test_a_reset_ends_what_is_under_way(
+    local: LocalStripe, client: stripe.StripeClient, sink: WebhookSink, endpoint: str
+) -> None:
+    sink.answers.clear()
+    for _ in range(20):
+        await client.v1.customers.create_async({})
+    await eventually(lambda: sink.waiting == 8, 60)
+
+    await local.reset()
+    sink.answers.set()
+    report = await local.flush_webhooks()
+
+    assert (report["pending"], report["delivered"], report["refused"]) == (0, 0, 0)
+    assert len(sink.received) == 8
+
+
+@pytest.mark.parametrize("number", [0, 65])
+async def test_what_is_under_way_has_bounds(local: LocalStripe, number: int) -> None:
+    with pytest.raises(httpx.HTTPStatusError):
+        await local.webhook_mode("normal", at_a_time=number)
+    await local.webhook_mode("normal", at_a_time=min(max(number, 1), 64))
+
+    assert (await local.webhooks())["mode"]["at_a_time"] in (1, 64)
 
 
 async def test_a_signature_can_claim_another_age(

@@ -103,6 +103,11 @@ class LocalStripe:
         """Wait until all webhooks that are due have been delivered; what failed is tried once more."""
         return await self.control("webhooks/flush")
 
+    async def webhooks(self) -> dict[str, Any]:
+        """Return what has been delivered and what waits."""
+        found: dict[str, Any] = (await self.http.get("/_local/webhooks")).json()
+        return found
+
     async def resend(self, event_id: str) -> None:
         """Send a stored event again."""
         await self.control("webhooks/resend", event=event_id)
@@ -173,9 +178,9 @@ async def local_stripe(*arguments: str) -> AsyncIterator[LocalStripe]:
     """Start a local Stripe on a free port with more arguments, and end it for sure."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tallygate_local_stripe", *arguments,
+        sys.executable, "-m", "tallygate_local_stripe", "--until-stdin-closes", *arguments,
         env={**inherited, "PYTHONPATH": str(ROOT / "src")},
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
     try:
@@ -203,11 +208,15 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class WebhookSink:
-    """An endpoint that keeps what it is sent; set `status` to have it refuse."""
+    """An endpoint that keeps what it is sent; set `status` to have it refuse, clear `answers` to have it wait."""
 
     url: str = ""
     status: int = 200
     received: list[tuple[bytes, str]] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    # Requests that wait for their answer now, and how many did so at most.
+    waiting: int = 0
+    most_waiting: int = 0
 
     def events(self, secret: str = WEBHOOK_SECRET) -> list[stripe.Event]:
         """Return what was received, each verified by the real library."""
@@ -222,6 +231,7 @@ class WebhookSink:
 async def webhook_sink() -> AsyncIterator[WebhookSink]:
     """Listen for webhooks on a free port."""
     sink = WebhookSink()
+    sink.answers.set()
     open_writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -231,6 +241,10 @@ async def webhook_sink() -> AsyncIterator[WebhookSink]:
                 headers = dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:] if ": " in line)
                 body = await reader.readexactly(int(headers["content-length"]))
                 sink.received.append((body, headers["stripe-signature"]))
+                sink.waiting += 1
+                sink.most_waiting = max(sink.most_waiting, sink.waiting)
+                await sink.answers.wait()
+                sink.waiting -= 1
                 writer.write(f"HTTP/1.1 {sink.status} Answer\r\nContent-Length: 0\r\n\r\n".encode())
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -246,6 +260,7 @@ async def webhook_sink() -> AsyncIterator[WebhookSink]:
         yield sink
     finally:
         server.close()
+        sink.answers.set()
         # A sender keeps its connection; closing it ends the task that serves it.
         for writer in list(open_writers):
             writer.close()

@@ -14,12 +14,13 @@ ARGS ?=
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proof lint types imports protos docs-check tests gen fmt docs bench doctor lock image clean
+.PHONY: help install run test proof lint types imports protos docs-check tests gen fmt docs bench doctor second-opinion lock image clean
 
 help:
 	@echo 'make run      start Tallygate with its own Postgres and Redis on 127.0.0.1:50051 (data in .tallygate)'
 	@echo 'make test     run every check and every test'
 	@echo 'make proof    tell a month of webhooks of a hundred subscriptions in a hundred shuffled ways; takes hours'
+	@echo 'make second-opinion   compare our local Stripe with localstripe, which it installs into .second-opinion'
 	@echo 'make doctor   find what is wrong with the set-up'
 	@echo 'make fmt      format Python and protos'
 	@echo 'make gen      generate the Python code of the protos'
@@ -90,6 +91,10 @@ proof: export TALLYGATE_LONG := 1
 proof: install
 	$(BIN)/pytest --timeout 0 tests/journeys/test_shuffled_month.py $(ARGS)
 
+# Not part of `make test`: it installs a package that is no dependency (GPL; a process of its own) from the index.
+second-opinion: install
+	$(BIN)/python tests/local_stripe/second_opinion.py
+
 # ---------------------------------------------------------------- writing
 
 gen: install
@@ -111,5 +116,5 @@ image:
 	docker build --tag tallygate .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .second-opinion build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './.tallygate/*' -prune -exec rm -rf {} +

@@ -351,6 +351,23 @@ async def test_a_cancellation_of_a_fixed_term_that_is_taken_back_leaves_the_term
     assert taken_back.end_time == end
 
 
+async def test_no_cancellation_puts_a_fixed_end_off(world: UseCases) -> None:
+    end = world.clock.now() + 10 * DAY
+    target = id_of(await buy(world, end_time=end))
+
+    async def cancel_at(time: dt.datetime) -> SubscriptionView:
+        return await world.subscriptions.cancel(
+            CLUB, ANNA, subscription_id=target, timing=ChangeTiming.AT_TIME, effective_time=time
+        )
+
+    with pytest.raises(InvalidRequest, match="ends at 2026-03-25 12:00:00 UTC anyway"):
+        await cancel_at(end + DAY)
+    assert (await cancel_at(end - 5 * DAY)).end_time == end - 5 * DAY
+    assert (await cancel_at(end - DAY)).end_time == end - DAY
+    with pytest.raises(InvalidRequest, match="anyway"):
+        await cancel_at(end + DAY)
+
+
 async def test_what_expires_is_written_down_once(world: UseCases) -> None:
     bought = await buy(world, end_time=world.clock.now() + DAY)
     world.clock.advance(3 * DAY)

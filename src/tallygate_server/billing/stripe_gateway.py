@@ -15,7 +15,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import stripe
 from stripe import params as wire
@@ -42,7 +42,7 @@ from tallygate_server.billing.provider import (
     CustomerDetails,
     Sale,
 )
-from tallygate_server.billing.stripe_calls import StripeCalls, Written, guarded
+from tallygate_server.billing.stripe_calls import Find, StripeCalls, Written, guarded
 from tallygate_server.billing.stripe_errors import is_absence, problem_of, refusal
 from tallygate_server.billing.stripe_objects import (
     Fields,
@@ -308,7 +308,10 @@ class StripeGateway:
     async def update_customer(
         self, customer_id: str, details: CustomerDetails, *, operation_id: str
     ) -> ObservedCustomer:
-        """Change the customer; tax ids are replaced as a whole: what is new is added before what is gone is removed."""
+        """Change the customer; tax ids are replaced as a whole: what is new is added before what is gone is removed.
+
+        A new default payment method pays all renewals from now on, also of subscriptions that have one of their own.
+        """
         update: wire.CustomerUpdateParams = {}
         if details.email is not None:
             update["email"] = details.email
@@ -330,28 +333,11 @@ class StripeGateway:
                 find=_nothing,
             )
         if details.default_payment_method_id:
-            await self._renew_with_default(customer_id, operation_id)
+            method_id = update["invoice_settings"]["default_payment_method"]
+            await self._pay_renewals_with(method_id, customer_id, operation_id)
         if details.tax_ids is not None:
             await self._replace_tax_ids(customer_id, details.tax_ids, operation_id)
         return customer_of(await self._customer(customer_id))
-
-    async def _renew_with_default(self, customer_id: str, operation_id: str) -> None:
-        """Have every subscription of the customer renew with the customer's method: its own one would come first."""
-        wanted: wire.SubscriptionListParams = {"customer": customer_id}
-        async for data in self._calls.pages(self._v1.subscriptions.list_async, wanted):
-            if data.get("default_payment_method") is None:
-                continue
-            subscription_id = str(data["id"])
-            unset: wire.SubscriptionUpdateParams = {"default_payment_method": ""}
-
-            async def send(
-                options: stripe.RequestOptions,
-                subscription_id: str = subscription_id,
-                unset: wire.SubscriptionUpdateParams = unset,
-            ) -> stripe.StripeObject:
-                return await self._v1.subscriptions.update_async(subscription_id, unset, options)
-
-            await self._calls.write(f"{operation_id}:method:{subscription_id}", send, find=_nothing)
 
     # -------------------------------------------------------------- subscriptions
 
@@ -378,7 +364,7 @@ class StripeGateway:
         the method that pays the first invoice becomes its default. A given method becomes its default too; else it
         follows the customer's.
 
-        A given method that is declined refuses the whole: the subscription is canceled again, which voids its invoice.
+        A given method that is declined refuses the whole: the subscription is canceled again, and its bill voided.
         If the customer's default method is declined, nobody has chosen it here, and the subscription stays INCOMPLETE.
 
         A trial that ends without a payment method cancels the subscription: a paused one would be live, and would
@@ -966,7 +952,7 @@ class StripeGateway:
         update: wire.SubscriptionUpdateParams,
         key: str,
         *,
-        find: Any = None,
+        find: Find | None = None,
     ) -> Written:
         """Change a subscription; what is set again to the same value is no change, so it may be set under a new key."""
         return await self._calls.write(
@@ -1042,6 +1028,23 @@ class StripeGateway:
                 raise refusal(problem_of(error).code, parameter="payment_method") from None
             return Fields(present, kind="payment_method").text("id")
         return _id_of(written)
+
+    async def _pay_renewals_with(self, method_id: str, customer_id: str, operation_id: str) -> None:
+        """Give the method to the customer's subscriptions that would go on with one of their own.
+
+        They cannot be made to follow the customer again: Stripe documents no way to take a method away.
+        """
+        wanted: wire.SubscriptionListParams = {"customer": customer_id}
+        async for data in self._calls.pages(self._v1.subscriptions.list_async, wanted):
+            fields = Fields(data, kind="subscription")
+            own = fields.reference_or_empty("default_payment_method")
+            if own and own != method_id and data.get("status") not in _FINAL:
+                subscription_id = fields.text("id")
+                await self._update(
+                    subscription_id,
+                    {"default_payment_method": method_id},
+                    f"{operation_id}:method:{subscription_id}",
+                )
 
     async def _restore_method(self, before: ObservedSubscription, operation_id: str) -> None:
         """Make a declined method no subscription's default: the next renewal would meet it again.

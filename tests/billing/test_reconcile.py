@@ -11,7 +11,12 @@ from tallygate_server.billing.reconcile import DIFFERENCES_MAX, EVERYTHING_EVERY
 from tallygate_server.domain.catalog import BillingInterval
 from tallygate_server.domain.identifier import PlanKey, TenantId
 from tallygate_server.domain.subscription import SubscriptionState
-from tallygate_server.errors import BillingProviderNotConfigured, BillingProviderUnavailable, TenantNotFound
+from tallygate_server.errors import (
+    BillingProviderNotConfigured,
+    BillingProviderUnavailable,
+    InvalidRequest,
+    TenantNotFound,
+)
 from tallygate_server.storage.checkout_sessions import CheckoutSessionRow, add_session
 from tests.support.billing import ANNA, WEBHOOK, Billing, billing
 from tests.support.provider_twin import MONTH, START, ProviderTwin, a_paid, a_payment, a_price, an_invoice
@@ -137,8 +142,14 @@ async def test_another_tenants_subscriptions_are_not_touched(server: Billing, pr
 
     assert found.examined_count == 0
     assert await server.rows() == []
+
+    everywhere = await server.reconciler.run("")
     with pytest.raises(TenantNotFound):
-        await server.reconciler.run(TenantId("nobody"))
+        await server.reconciler.run("nobody")
+    with pytest.raises(InvalidRequest):
+        await server.reconciler.run("", account_id=ANNA)
+
+    assert everywhere.repaired_count == 3
 
 
 async def test_the_job_repairs_all_tenants_and_looks_at_everything_once_a_day(

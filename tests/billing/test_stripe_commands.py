@@ -94,11 +94,13 @@ async def test_what_happened_without_a_webhook_is_shown_and_then_repaired(served
     assert "1 subscriptions compared, 0 differences, 0 repaired." in again.stdout
 
 
-async def test_without_a_tenant_it_says_what_is_missing(say: Say) -> None:
-    refused = await say("stripe", "sync")
+async def test_without_a_tenant_it_looks_at_every_one(say: Say) -> None:
+    everywhere = await say("stripe", "sync")
     unknown = await say("stripe", "sync", "--tenant", "nobody")
+    whose = await say("stripe", "sync", "--account", "anna")
 
-    assert refused.exit_code == 2
-    assert "--tenant" in refused.output
-    assert unknown.exit_code == 2
+    assert everywhere.exit_code == 0
+    assert "0 subscriptions compared, 0 differences, 0 repaired." in everywhere.stdout
+    assert unknown.exit_code == whose.exit_code == 2
     assert "TENANT_NOT_FOUND" in unknown.output
+    assert "tenant_id: is needed with an account" in whose.output

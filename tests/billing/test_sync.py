@@ -4,13 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tallygate_server.billing.observed import ObservedSchedule, ObservedSchedulePhase
 from tallygate_server.billing.ports import Cause
-from tallygate_server.domain.subscription import SubscriptionState, access_window
+from tallygate_server.domain.identifier import PlanKey
+from tallygate_server.domain.subscription import (
+    BillingProvider,
+    ScheduledChange,
+    ScheduledChangeKind,
+    SubscriptionState,
+    access_window,
+)
 from tallygate_server.errors import BillingProviderUnavailable
+from tallygate_server.storage.scheduled_changes import add_pending
 from tests.support.billing import ANNA, WEBHOOK, Billing, billing
 from tests.support.provider_twin import MONTH, START, ProviderTwin, a_paid, a_price
 from tests.support.use_cases import LEKHAK
@@ -460,3 +469,103 @@ async def test_the_end_of_a_trial_is_announced_once(server: Billing, provider: P
     await asyncio.gather(*(server.sync.announce_trial_end(applied, WEBHOOK) for _ in range(3)))
 
     assert await server.events() == ["subscription.created", "subscription.trial_will_end"]
+
+
+# --- What we planned ourselves --------------------------------------------------------------------------------
+
+
+async def plan_it(server: Billing, kind: ScheduledChangeKind, **more: Any) -> None:
+    """Plan something of the subscription, as the purchases do beside the provider."""
+    change = ScheduledChange(
+        scheduled_change_id="chg_1",
+        subscription_id="sub_ours1",
+        kind=kind,
+        create_time=START,
+        actor="anna",
+        **({"effective_time": START + MONTH} | more),
+    )
+    async with server.world.database.tenant_transaction(LEKHAK) as connection:
+        await add_pending(connection, LEKHAK, ANNA, change)
+
+
+FREE_LATER: dict[str, Any] = {"plan_key": PlanKey("free"), "plan_version": 1, "provider": BillingProvider.NONE}
+
+
+async def free_ones(server: Billing) -> list[dict[str, Any]]:
+    return await server.world.fetch(
+        "SELECT * FROM subscriptions WHERE provider = 'none' AND state = 'active' ORDER BY create_time"
+    )
+
+
+async def without_free_plan(server: Billing) -> None:
+    """End the free subscription that every new account of lekhak has."""
+    for row in await free_ones(server):
+        await server.world.subscriptions.cancel(LEKHAK, ANNA, subscription_id=row["subscription_id"])
+
+
+async def test_a_free_plan_follows_at_the_end_that_was_planned_for_it(server: Billing, provider: ProviderTwin) -> None:
+    provider.put(a_paid())
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    await without_free_plan(server)
+    await plan_it(server, ScheduledChangeKind.PLAN, **FREE_LATER)
+    provider.change("sub_P1", cancel_at_period_end=True, cancel_time=START + MONTH, cancel_request_time=START + DAY)
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    waiting = [each["state"] for each in await pending(server)]
+    provider.change("sub_P1", state=S.CANCELED, end_time=START + MONTH)
+
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    await server.sync.refresh("sub_P1", WEBHOOK)
+
+    (free,) = await free_ones(server)
+    assert (free["plan_key"], free["start_time"], free["period_end_time"]) == ("free", START + MONTH, None)
+    assert waiting == ["pending"]
+    assert [each["state"] for each in await pending(server)] == ["done"]
+    (step,) = await server.history(free["subscription_id"])
+    assert (step.action, step.actor) == ("create", "anna")
+
+
+async def test_an_end_before_its_time_brings_no_free_plan(server: Billing, provider: ProviderTwin) -> None:
+    provider.put(a_paid())
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    await without_free_plan(server)
+    await plan_it(server, ScheduledChangeKind.PLAN, **FREE_LATER)
+    provider.change("sub_P1", state=S.CANCELED, end_time=START + DAY)
+
+    await server.sync.refresh("sub_P1", WEBHOOK)
+
+    assert await free_ones(server) == []
+    assert [each["state"] for each in await pending(server)] == ["canceled"]
+
+
+async def test_an_account_with_the_free_plan_gets_no_second_one(server: Billing, provider: ProviderTwin) -> None:
+    provider.put(a_paid())
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    await plan_it(server, ScheduledChangeKind.PLAN, **FREE_LATER)
+    provider.change("sub_P1", state=S.CANCELED, end_time=START + MONTH)
+
+    await server.sync.refresh("sub_P1", WEBHOOK)
+
+    assert len(await free_ones(server)) == 1
+    assert [each["state"] for each in await pending(server)] == ["done"]
+
+
+async def test_the_end_of_a_pause_that_we_planned_waits_and_is_done_when_it_was_resumed_elsewhere(
+    server: Billing, provider: ProviderTwin
+) -> None:
+    provider.put(a_paid(state=S.PAUSED))
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    paused = (await server.row()).subscription
+    await plan_it(server, ScheduledChangeKind.RESUMPTION)
+    server.world.clock.advance(DAY)
+    provider.change("sub_P1", quantity=2)
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    still_paused = (await server.row()).subscription
+    waiting = [each["state"] for each in await pending(server)]
+    provider.change("sub_P1", state=S.ACTIVE)
+    await server.sync.refresh("sub_P1", WEBHOOK)
+
+    assert paused.pause_start_time == still_paused.pause_start_time == server.world.clock.now() - DAY
+    assert waiting == ["pending"]
+    assert [each["state"] for each in await pending(server)] == ["done"]
+    assert (await server.row()).subscription.pause_start_time is None
+    assert (await server.events())[-1] == "subscription.resumed"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from tallygate_server.billing.recorder import Recorder
 from tallygate_server.billing.sync import Compared, StripeSubscriptions
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.errors import TallygateError, Unavailable
+from tallygate_server.errors import InvalidRequest, TallygateError, Unavailable
 from tallygate_server.storage import billing as rows
 from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.billing import InvoiceRow, Reconciled
@@ -127,26 +127,27 @@ class Reconciler:
 
     async def run(
         self,
-        tenant_id: TenantId,
+        tenant_id: str,
         *,
         account_id: str = "",
         changed_after: datetime | None = None,
         validate_only: bool = False,
         actor: str = "",
     ) -> Reconciliation:
-        """Reconcile a tenant, or one account of it as a whole; with `validate_only` repair nothing.
+        """Reconcile a tenant (empty: every one), or one account as a whole; with `validate_only` repair nothing.
 
         Without a time: what changed since the last reconciliation, everything where there was none. Raises
-        TenantNotFound, BillingProviderNotConfigured, BillingProviderUnavailable, StoreUnavailable.
+        TenantNotFound, InvalidRequest, BillingProviderNotConfigured, BillingProviderUnavailable, StoreUnavailable.
         """
-        provider = connected(self._provider)
-        await self._tenants.get(tenant_id)
-        begun = self._clock.now()
+        connected(self._provider)
+        if account_id and not tenant_id:
+            raise InvalidRequest.of("tenant_id", "is needed with an account")
+        if tenant_id:
+            await self._tenants.get(TenantId(tenant_id))
+        tenant_ids = [TenantId(tenant_id)] if tenant_id else await self._every_tenant()
         since = changed_after
         if since is None and not account_id:
-            async with self._database.tenant_transaction(tenant_id) as connection:
-                until = await rows.read_reconciled_until(connection, tenant_id)
-            since = None if until is None else until - OVERLAP
+            since, _ = await self._last_looks(tenant_ids)
         scope = _Scope(
             tenant_id=tenant_id,
             account_id=account_id,
@@ -155,17 +156,8 @@ class Reconciler:
             cause=Cause(action=ACTION, actor=actor),
             found=Reconciliation(),
         )
-        if account_id:
-            await self._compare_all(self._ids_of_account(provider, tenant_id, account_id), scope)
-        elif since is None:
-            await self._compare_all(self._every_id(provider, tenant_id), scope)
-        else:
-            await self._compare_all(provider.changed_subscription_ids(since=since), scope)
-        await self._settle(provider, scope)
-        if scope.repair:
-            # A run from a time of the caller's own may have left out what came before it.
-            marked = not account_id and changed_after is None
-            await self._finish(tenant_id, scope, begun, everything=marked and since is None, marked=marked)
+        # A run from a time of the caller's own may have left out what came before it.
+        await self._reconcile(tenant_ids, scope, since=since, marked=not account_id and changed_after is None)
         return scope.found
 
     async def run_due(self) -> dict[str, int]:
@@ -174,46 +166,56 @@ class Reconciler:
         The result is empty where nothing differed. Does nothing while no provider is connected. Raises
         BillingProviderUnavailable, StoreUnavailable; the next run then begins where this one did.
         """
-        if self._provider is None:
-            return {}
-        begun = self._clock.now()
-        async with self._lookups.plain_transaction() as connection:
-            tenant_ids = await rows.every_tenant(connection)
+        tenant_ids = await self._every_tenant() if self._provider is not None else []
         if not tenant_ids:
             return {}
-        marks: dict[TenantId, datetime | None] = {}
-        everything = False
-        for tenant_id in tenant_ids:
-            async with self._database.tenant_transaction(tenant_id) as connection:
-                marks[tenant_id] = await rows.read_reconciled_until(connection, tenant_id)
-                last = await rows.read_reconciled_until(connection, tenant_id, Reconciled.EVERYTHING)
-            everything = everything or last is None or begun - last >= EVERYTHING_EVERY
+        since, last_of_everything = await self._last_looks(tenant_ids)
+        if last_of_everything is None or self._clock.now() - last_of_everything >= EVERYTHING_EVERY:
+            since = None
         scope = _Scope(
             tenant_id="",
             account_id="",
             repair=True,
-            thorough=everything,
+            thorough=since is None,
             cause=Cause(action=ACTION, actor=JOB_ACTOR),
             found=Reconciliation(),
         )
-        known = [mark for mark in marks.values() if mark is not None]
-        if everything or len(known) < len(marks):
-            await self._compare_all(self._every_id(self._provider, ""), scope)
-        else:
-            since = min(known) - OVERLAP
-            await self._compare_all(self._provider.changed_subscription_ids(since=since), scope)
-        for tenant_id in tenant_ids:
-            part = _Scope(
-                tenant_id=tenant_id,
-                account_id="",
-                repair=True,
-                thorough=everything,
-                cause=scope.cause,
-                found=scope.found,
-            )
-            await self._settle(self._provider, part)
-            await self._finish(tenant_id, part, begun, everything=everything, marked=True)
+        await self._reconcile(tenant_ids, scope, since=since, marked=True)
         return _told(scope.found)
+
+    async def _reconcile(
+        self, tenant_ids: Sequence[TenantId], scope: _Scope, *, since: datetime | None, marked: bool
+    ) -> None:
+        provider, begun = connected(self._provider), self._clock.now()
+        if scope.account_id:
+            await self._compare_all(self._ids_of_account(provider, tenant_ids[0], scope.account_id), scope)
+        elif since is None:
+            await self._compare_all(self._every_id(provider, scope.tenant_id), scope)
+        else:
+            await self._compare_all(provider.changed_subscription_ids(since=since), scope)
+        if not scope.repair:
+            return
+        for tenant_id in tenant_ids:
+            part = replace(scope, tenant_id=tenant_id)
+            await self._settle(provider, part)
+            await self._finish(tenant_id, part, begun, everything=since is None, marked=marked)
+
+    async def _every_tenant(self) -> list[TenantId]:
+        async with self._lookups.plain_transaction() as connection:
+            return await rows.every_tenant(connection)
+
+    async def _last_looks(self, tenant_ids: Sequence[TenantId]) -> tuple[datetime | None, datetime | None]:
+        """Return when to begin with what changed, and when everything was looked at.
+
+        None where that was never done for some tenant.
+        """
+        looks: dict[Reconciled, list[datetime | None]] = {what: [] for what in Reconciled}
+        for tenant_id in tenant_ids:
+            async with self._database.tenant_transaction(tenant_id) as connection:
+                for what, found in looks.items():
+                    found.append(await rows.read_reconciled_until(connection, tenant_id, what))
+        changed, everything = (_earliest(looks[what]) for what in (Reconciled.CHANGED, Reconciled.EVERYTHING))
+        return None if changed is None else changed - OVERLAP, everything
 
     # --- What to look at ----------------------------------------------------------------------------------
 
@@ -356,8 +358,6 @@ class Reconciler:
 
     async def _settle(self, provider: PaymentProvider, scope: _Scope) -> None:
         """Look after pages that should be closed, and operations of which nobody knows what became of them."""
-        if not scope.repair:
-            return
         assert self._sync is not None
         tenant_id, now = TenantId(scope.tenant_id), self._clock.now()
         async with self._database.tenant_transaction(tenant_id) as connection:
@@ -386,14 +386,7 @@ class Reconciler:
             # The account was looked at as a whole already.
             return
         for account_id in begun:
-            part = _Scope(
-                tenant_id=tenant_id,
-                account_id=account_id,
-                repair=True,
-                thorough=False,
-                cause=scope.cause,
-                found=scope.found,
-            )
+            part = replace(scope, account_id=account_id, thorough=False)
             await self._compare_all(self._ids_of_account(provider, tenant_id, account_id), part)
 
     async def _finish(
@@ -424,6 +417,11 @@ class Reconciler:
                 differences=len(mine),
                 repaired=sum(each.repaired for each in mine),
             )
+
+
+def _earliest(instants: Sequence[datetime | None]) -> datetime | None:
+    known = [instant for instant in instants if instant is not None]
+    return min(known) if known and len(known) == len(instants) else None
 
 
 def _as_recorded(row: InvoiceRow) -> tuple[object, ...]:

@@ -35,22 +35,32 @@ CHECKOUT_TYPES: Final = frozenset(
 )
 CUSTOMER_TYPES: Final = frozenset(f"customer.{what}" for what in ("created", "updated", "deleted"))
 SUBSCRIPTION_TYPES: Final = frozenset(
-    f"customer.subscription.{what}" for what in ("created", "updated", "deleted", "paused", "resumed", "trial_will_end")
-)
+    f"customer.subscription.{what}"
+    for what in (
+        "created", "updated", "deleted", "paused", "resumed", "trial_will_end", "pending_update_applied",
+        "pending_update_expired",
+    )
+)  # fmt: skip
 SCHEDULE_TYPES: Final = frozenset(
-    f"subscription_schedule.{what}" for what in ("created", "updated", "released", "completed", "canceled", "aborted")
+    f"subscription_schedule.{what}"
+    for what in ("created", "updated", "released", "completed", "canceled", "aborted", "expiring")
 )
 INVOICE_TYPES: Final = frozenset(
     f"invoice.{what}"
     for what in (
-        "created", "finalized", "paid", "payment_succeeded", "payment_failed", "payment_action_required", "upcoming",
-        "updated", "voided", "marked_uncollectible",
+        "created", "updated", "finalized", "finalization_failed", "paid", "payment_succeeded", "payment_failed",
+        "payment_action_required", "payment_attempt_required", "overdue", "overpaid", "upcoming", "voided",
+        "marked_uncollectible",
     )
 )  # fmt: skip
 CHARGE_TYPES: Final = frozenset({"charge.succeeded", "charge.failed", "charge.refunded"})
 OF_CHARGE_TYPES: Final = frozenset(
-    {"charge.dispute.created", "charge.dispute.closed", "radar.early_fraud_warning.created"}
-)
+    {
+        "charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed", "charge.dispute.funds_reinstated",
+        "charge.dispute.funds_withdrawn", "charge.refund.updated", "radar.early_fraud_warning.created",
+        "radar.early_fraud_warning.updated", "refund.created", "refund.updated", "refund.failed",
+    }
+)  # fmt: skip
 """Their object names the charge that it is about."""
 PAYMENT_TYPES: Final = frozenset(
     f"payment_intent.{what}"

@@ -355,7 +355,7 @@ class StripeSubscriptions:
             pending=pending,
             planned=observation.planned_at_provider(observed, by_price.get, now),
             price_known=known,
-            duplicate_of=await self._duplicate(connection, tenant_id, wanted),
+            duplicate_of="" if present is not None else await self._duplicate(connection, tenant_id, wanted),
             final_here_only=(held is not None and held.state not in LIVE_STATES and observed.state in LIVE_STATES),
         )
 
@@ -431,9 +431,8 @@ class StripeSubscriptions:
                 metrics.subscription_syncs.add("unchanged")
                 row = decision.wanted
                 await self._note_request(connection, tenant_id, row, cause)
-                account = await account_rows.read_account(connection, tenant_id, account_id)
-                assert account is not None  # a foreign key of its subscription holds it
-                return _applied(owner, row, account.revision, changed=False), decision
+                revision = await billing_rows.revision_of(connection, tenant_id, account_id)
+                return _applied(owner, row, revision, changed=False), decision
         first = _events(decision)[0]
         async with self._changes.begin(tenant_id, [account_id], actor=cause.actor, cause=first) as change:
             await lock.confirm()

@@ -28,9 +28,9 @@ def _stripe_group() -> None:
 
 def stripe_sync(
     *,
-    tenant: Annotated[str, typer.Option(envvar="TALLYGATE_TENANT", help="Tenant to look at.", show_default=False)],
+    tenant: Annotated[str, typer.Option(help="Only this tenant. Without: every one.")] = "",
     account: Annotated[
-        str, typer.Option(help="Only this account, and everything of it. Without: what changed since the last time.")
+        str, typer.Option(help="Only this account of the tenant, and everything of it. Without: what changed lately.")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Repair nothing; show what differs.")] = False,
     target: Target = TARGET_DEFAULT,

@@ -27,6 +27,7 @@ from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.subscriptions import SubscriptionRow, read_subscription
 from tallygate_server.storage.tables import (
     account_identities,
+    accounts,
     billing_operations,
     checkout_sessions,
     customers,
@@ -249,6 +250,15 @@ async def read_by_provider_id(
     )
     subscription_id = rows.scalar_one_or_none()
     return None if subscription_id is None else await read_subscription(connection, tenant_id, subscription_id)
+
+
+async def revision_of(connection: Connection, tenant_id: TenantId, account_id: AccountId) -> int:
+    """Return the revision of an account that exists."""
+    rows = await connection.execute(
+        select(accounts.c.revision).where(accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id)
+    )
+    revision: int = rows.scalar_one()
+    return revision
 
 
 async def write_provider_columns(connection: Connection, tenant_id: TenantId, row: SubscriptionRow) -> None:

@@ -370,7 +370,7 @@ class SubscriptionServicer:
     ) -> subscription_service_pb2.ReconcileSubscriptionsResponse:
         """Compare subscriptions with the billing provider, and repair what differs."""
         found = await self._reconciler.run(
-            TenantId(request.tenant_id),
+            request.tenant_id,
             account_id=request.account_id,
             changed_after=convert.from_api_optional_time(request, "changed_after_time"),
             validate_only=request.validate_only,

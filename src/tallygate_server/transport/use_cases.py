@@ -416,7 +416,7 @@ class ReconcilerUse(Protocol):
 
     async def run(
         self,
-        tenant_id: TenantId,
+        tenant_id: str,
         *,
         account_id: str,
         changed_after: datetime | None,

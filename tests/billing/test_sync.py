@@ -21,6 +21,7 @@ from tallygate_server.domain.subscription import (
 from tallygate_server.errors import BillingProviderUnavailable
 from tallygate_server.storage.scheduled_changes import add_pending
 from tests.support.billing import ANNA, WEBHOOK, Billing, billing
+from tests.support.eventually import eventually
 from tests.support.provider_twin import MONTH, START, ProviderTwin, a_paid, a_price
 from tests.support.use_cases import LEKHAK
 
@@ -408,6 +409,14 @@ async def test_what_was_fetched_before_somebody_stored_something_newer_is_not_be
     assert (await server.row()).subscription.quantity == 9
 
 
+async def waits_for_a_lock(server: Billing) -> bool:
+    rows = await server.world.fetch(
+        "SELECT 1 FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database"
+        " WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"
+    )
+    return bool(rows)
+
+
 async def test_a_slow_answer_never_overwrites_a_newer_one_of_another_server(
     billing_database: str, provider: ProviderTwin
 ) -> None:
@@ -422,8 +431,8 @@ async def test_a_slow_answer_never_overwrites_a_newer_one_of_another_server(
         # The slow answer says PAST_DUE already; meanwhile it is paid, and its webhook reaches the other server.
         provider.change("sub_P1", state=S.ACTIVE)
         quick = asyncio.create_task(two.sync.refresh("sub_P1", WEBHOOK))
-        for _ in range(20):
-            await asyncio.sleep(0.01)
+        # The other server asks only when the slow answer is stored.
+        await eventually(lambda: waits_for_a_lock(one), 60)
         gate.set()
         await asyncio.gather(slow, quick)
 

@@ -59,10 +59,7 @@ LATER: Final[Mapping[str, str]] = {
 """The later work that brings what is not built yet, by RPC, else by service."""
 
 LIMITED: Final[Mapping[str, str]] = {
-    "SubscriptionService.CreateSubscription": "Without Stripe: free plans, and priced ones paid outside"
-    " (`BILLING_PROVIDER_MANUAL`).",
-    "SubscriptionService.ChangePlan": "At once only; a downgrade needs `CHANGE_TIMING_NOW` in the request.",
-    "SubscriptionService.CancelSubscription": "Now or at the period's end; not at another time.",
+    "SubscriptionService.CreateSubscription": "Not with a start in the future.",
     "CatalogService.ApplyCatalog": "`migrate_subscriptions` is not built.",
 }
 """What a built RPC does not do yet."""

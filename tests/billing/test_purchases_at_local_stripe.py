@@ -117,7 +117,12 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "error_500", "count": 3},
 ]
 NAMES = ["_".join(str(value) for value in each.values()) for each in FAULTS]
-LOSSES = [{"kind": "error_500", "saved": True}, {"kind": "cut_before"}, {"kind": "cut_after"}, {"kind": "error_after"}]
+LOSSES: list[dict[str, Any]] = [
+    {"kind": "error_500", "saved": True},
+    {"kind": "cut_before"},
+    {"kind": "cut_after"},
+    {"kind": "error_after"},
+]
 LOSS_NAMES = ["_".join(str(value) for value in each.values()) for each in LOSSES]
 
 

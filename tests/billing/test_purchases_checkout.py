@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ async def test_the_open_page_is_shown_once_more(shop: Purchases, provider: Payme
 
 @pytest.mark.parametrize("other", [{"interval": YEAR}, {"quantity": 3}, {"success_url": "https://lekhak.example/yes"}])
 async def test_other_content_closes_the_page_and_opens_another(
-    shop: Purchases, provider: PaymentProviderInMemory, other: dict[str, object]
+    shop: Purchases, provider: PaymentProviderInMemory, other: dict[str, Any]
 ) -> None:
     first = await shop.page()
     second = await shop.page(**other)
@@ -262,7 +263,7 @@ async def test_an_unknown_account_is_made_where_the_tenant_allows_it(
     ],
 )
 async def test_what_is_not_sold_has_no_page(
-    shop: Purchases, provider: PaymentProviderInMemory, wanted: dict[str, object], error: type[TallygateError] | None
+    shop: Purchases, provider: PaymentProviderInMemory, wanted: dict[str, Any], error: type[TallygateError] | None
 ) -> None:
     if error is None:
         await shop.page(**wanted)

@@ -267,7 +267,7 @@ async def test_the_answer_of_an_earlier_try_is_read_anew(web: ScriptedHttp, gate
     assert getattr(page, "state", "") == "complete"
 
 
-async def test_other_content_under_the_same_key_finds_what_was_made_else_is_a_refusal(
+async def test_other_content_under_the_same_key_is_refused_rather_than_done_twice(
     web: ScriptedHttp, gateway: StripeGateway
 ) -> None:
     set_up(web)
@@ -277,7 +277,18 @@ async def test_other_content_under_the_same_key_finds_what_was_made_else_is_a_re
         await subscribe(gateway)
 
     assert caught.value.facts["provider_code"] == "idempotency_error"
-    assert len(web.to("POST /v1/subscriptions")) == KEYS_MAX
+    assert len(web.to("POST /v1/subscriptions")) == 1
+
+
+async def test_other_content_under_the_same_key_finds_what_the_first_request_made(
+    web: ScriptedHttp, gateway: StripeGateway
+) -> None:
+    set_up(web)
+    made = shapes.subscription(metadata={"tallygate_operation_id": "op-1"})
+    web.on("GET /v1/subscriptions", shapes.listed(), shapes.listed(made))
+    web.on("POST /v1/subscriptions", Reply(status=400, body=stripe_error("idempotency_error")))
+
+    assert (await subscribe(gateway)).provider_subscription_id == "sub_1"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -31,6 +32,37 @@ async def test_it_announces_itself_in_one_line_and_ends_cleanly(number: signal.S
     assert announced["pid"] == process.pid
     assert announced["url"].startswith("http://127.0.0.1:")
     assert (process.returncode, rest, errors) == (0, b"", b"")
+
+
+async def test_it_can_end_with_whoever_started_it() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tallygate_local_stripe", "--until-stdin-closes",
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    await process.stdout.readline()
+
+    process.stdin.close()
+    async with asyncio.timeout(60):
+        code = await process.wait()
+
+    assert code == 0
+
+
+async def test_a_taken_port_is_said_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tallygate_local_stripe", "--port", str(taken.getsockname()[1]),
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            output, errors = await process.communicate()
+
+    assert (process.returncode, output) == (1, b"")
+    assert errors.startswith(b"Cannot listen at 127.0.0.1:")
 
 
 async def test_a_second_start_goes_on_where_the_first_ended(tmp_path: Path) -> None:

@@ -130,10 +130,49 @@ def test_variables_that_kubernetes_adds_are_no_settings(monkeypatch: pytest.Monk
         ({"tls_cert_file": "c.pem", "tls_key_file": "k.pem"}, "TALLYGATE_TRANSPORT=grpcio"),
         ({"hold_ttl_ms": 2_000, "commit_timeout_ms": 2_000}, "TALLYGATE_HOLD_TTL_MS"),
         ({"grpc_port": 5, "ops_port": 5}, "TALLYGATE_OPS_PORT"),
+        ({"stripe_timeout_ms": 2, "stripe_call_timeout_ms": 1}, "TALLYGATE_STRIPE_CALL_TIMEOUT_MS"),
     ],
 )
 def test_a_combination_that_cannot_work_is_refused(overrides: dict[str, object], named: str) -> None:
     assert any(named in problem for problem in problems_of(**overrides))
+
+
+@pytest.mark.parametrize("live_key", ["sk_live_local", "rk_live_local", " sk_live_local"])
+@pytest.mark.parametrize(
+    ("api_base", "allowed"),
+    [
+        ("https://api.stripe.com", True),
+        ("https://stripe.example.test", True),
+        ("http://127.0.0.1:12111", True),
+        ("http://[::1]:12111", True),
+        ("http://localhost:12111", True),
+        ("http://stripe.example.test", False),
+        ("http://127.0.0.1.example.test", False),
+        ("HTTP://10.0.0.1", False),
+    ],
+)
+def test_a_live_key_leaves_this_machine_encrypted_only(live_key: str, api_base: str, *, allowed: bool) -> None:
+    problems = () if allowed else problems_of(stripe_api_key=live_key, stripe_api_base=api_base)
+
+    if allowed:
+        load_settings(stripe_api_key=live_key, stripe_api_base=api_base)
+    assert allowed or any("TALLYGATE_STRIPE_API_BASE" in problem for problem in problems)
+    assert "live_local" not in str(problems)
+
+
+def test_a_test_key_may_go_anywhere() -> None:
+    assert load_settings(stripe_api_key="sk_test_local", stripe_api_base="http://stripe.example.test")
+
+
+@pytest.mark.parametrize(
+    "api_base",
+    ["api.stripe.com", "ftp://api.stripe.com", "https://", "https://user:word@api.stripe.com", "https://a?b=c"],
+)
+def test_the_address_of_stripe_is_an_address_only(api_base: str) -> None:
+    problems = problems_of(stripe_api_base=api_base)
+
+    assert any("TALLYGATE_STRIPE_API_BASE" in problem for problem in problems)
+    assert "word" not in str(problems)
 
 
 def test_two_ports_of_zero_are_two_free_ports() -> None:

@@ -59,6 +59,9 @@ _FOREIGN: Final = b'{"error": {"type": "api_error"}}'
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Find = Callable[[], Awaitable[JsonObject | None]]
+"""Returns what a write brings about, where it is so already."""
+
 _statuses: ContextVar[list[int] | None] = ContextVar("stripe_statuses", default=None)
 """HTTP statuses that the tries of the request under way were answered with."""
 
@@ -240,26 +243,29 @@ class StripeCalls:
         key: str,
         send: Callable[[stripe.RequestOptions], Awaitable[stripe.StripeObject]],
         *,
-        find: Callable[[], Awaitable[JsonObject | None]],
+        find: Find,
     ) -> Written:
         """Send a request that changes something, once, however often it takes.
 
         `find` returns what the request makes, or brings about, if that is so already. It is asked after a failure that
-        Stripe has stored under the key, and when Stripe has another request under it: both would be repeated for a
-        day. Only if nothing is there the request is sent under another key.
+        Stripe has stored under the key, as that would be repeated for a day; only if nothing is there the request is
+        sent under another key.
+
+        It is also asked when the key was used with other content, which may happen when what an operation depends on
+        has changed between two tries. If nothing is there then, the first request may be under way still: another key
+        might do it twice, and this one will never do it. So that is a refusal, and the caller's to ask anew.
         """
         assert len(key) + 2 <= KEY_LENGTH_MAX
-        last: stripe.StripeError | None = None
         for attempt in range(1, KEYS_MAX + 1):
             tried: list[int] = []
             token = _statuses.set(tried)
             try:
                 answer = await send({"idempotency_key": key if attempt == 1 else f"{key}:{attempt}"})
             except stripe.StripeError as error:
-                if not _is_stored(error, tried):
+                other_content = _has_other_content(error)
+                if not (other_content or _is_stored(error, tried)):
                     raise
                 _LOG.warning("stripe_stored_failure", why=type(error).__name__, attempt=attempt)
-                last = error
             else:
                 return Written(plain(answer), fresh=not _is_replayed(_headers_of(answer)))
             finally:
@@ -267,9 +273,8 @@ class StripeCalls:
             found = await find()
             if found is not None:
                 return Written(found, fresh=True)
-        if isinstance(last, stripe.IdempotencyError):
-            # A defect of ours: one operation with several contents. Another try would meet it again.
-            raise refusal("idempotency_error")
+            if other_content:
+                raise refusal("idempotency_error")
         raise unavailable("it keeps failing")
 
     async def pages(
@@ -328,13 +333,14 @@ def _is_stored(error: stripe.StripeError, tried: list[int]) -> bool:
 
     A second 500 to the same key is taken for a stored one too: proxies may drop the header that says so.
     """
-    if isinstance(error, stripe.IdempotencyError):
-        # A request that is still under way under the key (a conflict) may yet have its effect: another key would have
-        # it twice.
-        return not is_conflict(error)
     if error.http_status != 500:  # noqa: PLR2004 - Others come from before the request was carried out.
         return False
     return _is_replayed(error.headers) or tried.count(500) > 1
+
+
+def _has_other_content(error: stripe.StripeError) -> bool:
+    """Tell whether the key was used with other parameters; not whether it is in use just now, which is a conflict."""
+    return isinstance(error, stripe.IdempotencyError) and not is_conflict(error)
 
 
 def _is_replayed(headers: object) -> bool:

@@ -15,7 +15,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import stripe
 from stripe import params as wire
@@ -42,7 +42,7 @@ from tallygate_server.billing.provider import (
     CustomerDetails,
     Sale,
 )
-from tallygate_server.billing.stripe_calls import StripeCalls, Written, guarded
+from tallygate_server.billing.stripe_calls import Find, StripeCalls, Written, guarded
 from tallygate_server.billing.stripe_errors import is_absence, problem_of, refusal
 from tallygate_server.billing.stripe_objects import (
     Fields,
@@ -364,7 +364,7 @@ class StripeGateway:
         the method that pays the first invoice becomes its default. A given method becomes its default too; else it
         follows the customer's.
 
-        A given method that is declined refuses the whole: the subscription is canceled again, which voids its invoice.
+        A given method that is declined refuses the whole: the subscription is canceled again, and its bill voided.
         If the customer's default method is declined, nobody has chosen it here, and the subscription stays INCOMPLETE.
 
         A trial that ends without a payment method cancels the subscription: a paused one would be live, and would
@@ -952,7 +952,7 @@ class StripeGateway:
         update: wire.SubscriptionUpdateParams,
         key: str,
         *,
-        find: Any = None,
+        find: Find | None = None,
     ) -> Written:
         """Change a subscription; what is set again to the same value is no change, so it may be set under a new key."""
         return await self._calls.write(

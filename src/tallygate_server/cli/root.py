@@ -16,6 +16,7 @@ from tallygate_server.cli import (
     replay_command,
     server_commands,
     stripe_commands,
+    subscription_commands,
     webhook_commands,
 )
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
@@ -81,6 +82,7 @@ def _root(
 
 server_commands.add_to(app)
 client_commands.add_to(app)
+subscription_commands.add_to(app)
 webhook_commands.add_to(app)
 stripe_commands.add_to(app)
 replay_command.add_to(app)

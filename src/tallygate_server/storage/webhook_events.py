@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, case, func, literal, null, select, text, tuple_, update
+from sqlalchemy import Row, and_, case, func, literal, literal_column, null, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.storage.connection import Connection
@@ -18,7 +18,9 @@ CHANNEL: Final = "tallygate_webhooks"
 """Where is announced that an event was stored, and that an attempt to process one ended."""
 STORED: Final = "stored"
 
-_OPEN: Final = (WebhookEventState.PENDING.value, WebhookEventState.RETRYING.value)
+# Spelt out and not sent as parameters, so that every plan may use the partial indexes of these states.
+_IS_OPEN: Final = webhook_events.c.state.in_([literal_column("'pending'"), literal_column("'retrying'")])
+_IS_DEAD: Final = webhook_events.c.state == literal_column("'dead'")
 
 EventKey = tuple[WebhookSource, str]
 """Source, and id there."""
@@ -150,7 +152,7 @@ async def claim(
     due = (
         select(columns.source, columns.event_id)
         .where(
-            columns.state.in_(_OPEN),
+            _IS_OPEN,
             columns.next_attempt_time <= now,
             columns.source.in_([source.value for source in sources]),
         )
@@ -302,9 +304,7 @@ async def replay_dead(
 ) -> list[WebhookEventRow]:
     """Make dead events due, the oldest first, those after a sequence, and announce it."""
     columns = webhook_events.c
-    statement = select(columns.sequence).where(
-        columns.state == WebhookEventState.DEAD.value, columns.sequence > after_sequence
-    )
+    statement = select(columns.sequence).where(_IS_DEAD, columns.sequence > after_sequence)
     if source is not None:
         statement = statement.where(columns.source == source.value)
     if start_time is not None:
@@ -321,10 +321,8 @@ async def count_open(connection: Connection) -> Mapping[WebhookEventState, int]:
     counted = (WebhookEventState.PENDING, WebhookEventState.RETRYING, WebhookEventState.DEAD)
     found = dict.fromkeys(counted, 0)
     # One statement for each, so that each has its partial index.
-    for states in (_OPEN, (WebhookEventState.DEAD.value,)):
-        rows = await connection.execute(
-            select(columns.state, func.count()).where(columns.state.in_(states)).group_by(columns.state)
-        )
+    for which in (_IS_OPEN, _IS_DEAD):
+        rows = await connection.execute(select(columns.state, func.count()).where(which).group_by(columns.state))
         found |= {WebhookEventState(state): count for state, count in rows}
     return found
 
@@ -353,13 +351,12 @@ async def identity_owners(
 
 async def _make_due(connection: Connection, which: Any, *, now: datetime) -> list[WebhookEventRow]:
     columns = webhook_events.c
-    open_still = columns.state.in_(_OPEN)
     rows = await connection.execute(
         update(webhook_events)
         .where(which)
         .values(
-            state=case((open_still, columns.state), else_=WebhookEventState.PENDING.value),
-            attempt_count=case((open_still, columns.attempt_count), else_=0),
+            state=case((_IS_OPEN, columns.state), else_=WebhookEventState.PENDING.value),
+            attempt_count=case((_IS_OPEN, columns.attempt_count), else_=0),
             next_attempt_time=now,
         )
         .returning(*(column for column in columns if column.name != "payload"))
@@ -378,7 +375,7 @@ def _is(key: EventKey) -> Any:
 def _is_ours(event: ClaimedEvent) -> Any:
     # Whoever takes an event raises its attempts: an attempt that outlived its lease finds another number.
     columns = webhook_events.c
-    return and_(_is(event.key), columns.attempt_count == event.attempt, columns.state.in_(_OPEN))
+    return and_(_is(event.key), columns.attempt_count == event.attempt, _IS_OPEN)
 
 
 def _row(row: Row[Any], payload: bytes = b"") -> WebhookEventRow:

@@ -177,6 +177,8 @@ class WebhookProcessor:
                     self._backlog = await rows.count_open(connection)
             except StoreUnavailable as error:
                 log.debug("webhooks_not_counted", error=type(error).__name__)
+            except Exception as error:
+                log.exception("webhooks_not_counted", error=type(error).__name__)
             await asyncio.sleep(BACKLOG_SECONDS)
 
     # --- One attempt --------------------------------------------------------------------------------------
@@ -193,6 +195,11 @@ class WebhookProcessor:
         except StoreUnavailable as error:
             # How it ended cannot be written down: the event is due again when its lease ends.
             log.warning(
+                "webhook_attempt_lost", source=event.source, event_id=event.event_id, error=type(error).__name__
+            )
+        except Exception as error:
+            # A defect of ours, told as such; the same follows.
+            log.exception(
                 "webhook_attempt_lost", source=event.source, event_id=event.event_id, error=type(error).__name__
             )
         finally:

@@ -23,6 +23,7 @@ from tallygate_server.errors import (
 )
 from tests.support.billing import ANNA, WEBHOOK
 from tests.support.clock import FrozenClock
+from tests.support.eventually import eventually
 from tests.support.local_stripe import LocalStripe, local_stripe
 from tests.support.purchases import (
     BACK,
@@ -189,6 +190,25 @@ async def test_a_server_that_dies_after_the_effect_is_made_up_for_by_another(
         await first.buy(request_id="r1", payment_method_id=VISA)
 
     paid = await second.buy(request_id="r1", payment_method_id=VISA)
+
+    assert await made(local) == {"customer": 1, "subscription": 1, "checkout.session": 0}
+    assert (await second.billing.row()).subscription.subscription_id == paid.subscription_id
+
+
+async def test_a_server_that_is_stopped_while_stripe_does_it_is_made_up_for_by_another(
+    shops: list[Purchases], local: LocalStripe, clock: FrozenClock
+) -> None:
+    first, second = shops
+    await local.fault(SUBSCRIPTIONS, "timeout_after")
+    buying = asyncio.create_task(first.buy(request_id="r1", payment_method_id=VISA))
+
+    async def has_happened() -> bool:
+        return (await made(local))["subscription"] == 1
+
+    await eventually(has_happened, 60)
+    buying.cancel()
+    await asyncio.wait([buying])
+    paid = await patiently(clock, lambda: second.buy(request_id="r1", payment_method_id=VISA))
 
     assert await made(local) == {"customer": 1, "subscription": 1, "checkout.session": 0}
     assert (await second.billing.row()).subscription.subscription_id == paid.subscription_id

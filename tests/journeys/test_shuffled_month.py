@@ -200,7 +200,7 @@ class _Month:
             await self.stripe.advance(86_400)
             self.told.clock.advance(timedelta(days=1))
             for account_id in self.chance.sample(accounts, max(1, len(accounts) // 10)):
-                # What cannot be done to it just now is left alone: a card that is declined, a charge that is disputed already.
+                # What cannot be done just now is left alone: a charge that is disputed already, say.
                 with contextlib.suppress(stripe.InvalidRequestError, stripe.CardError, httpx.HTTPStatusError):
                     await self._act(account_id)
             await self._hear()

@@ -228,7 +228,11 @@ class App:
         self.grpc: GrpcServer = build_server(
             settings.transport,
             servicers(service),
-            limits=ServerLimits(in_flight_max=settings.calls_in_flight_max, timeout_ms=settings.request_timeout_ms),
+            limits=ServerLimits(
+                in_flight_max=settings.calls_in_flight_max,
+                timeout_ms=settings.request_timeout_ms,
+                billing_timeout_ms=settings.billing_request_timeout_ms,
+            ),
             observe=metrics.call,
             reflection=settings.reflection,
             reuse_port=settings.reuse_port,

@@ -163,6 +163,9 @@ class Settings(BaseSettings):
     request_timeout_ms: Milliseconds = Field(
         default=5_000, description="Deadline given to a call whose client sets none."
     )
+    billing_request_timeout_ms: Milliseconds = Field(
+        default=60_000, description="The same for calls that may wait for the billing provider."
+    )
     reuse_port: bool = Field(
         default=False, description="Let several server processes of this machine share the gRPC port."
     )

@@ -225,9 +225,7 @@ async def open_service(
             previews=PlanChangePreviews(
                 database, tenants=tenants, standings=usage, clock=clock, provider=billing.provider
             ),
-            due_subscriptions=DueSubscriptions(
-                database, intake_database, changes, clock=clock, paid=billing.paid
-            ),
+            due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock, paid=billing.paid),
             hot_accounts=hot_accounts,
             checker=checker,
             meter=meter,

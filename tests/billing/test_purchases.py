@@ -18,6 +18,7 @@ from tallygate_server.errors import (
     StoreUnavailable,
     SubscriptionExists,
     TallygateError,
+    Unavailable,
 )
 from tests.support.billing import ANNA, WEBHOOK
 from tests.support.clock import FrozenClock
@@ -170,6 +171,21 @@ async def test_a_provider_that_is_down_leaves_nothing_half_done(
     assert provider.made() == ONE_OF_EACH
 
 
+async def test_a_provider_that_stays_down_is_told_as_such(
+    shop: Purchases, provider: PaymentProviderInMemory, clock: FrozenClock
+) -> None:
+    provider.down = True
+    for _ in range(200):
+        with pytest.raises(BillingProviderUnavailable):
+            await shop.customers.ensure(LEKHAK, ANNA, actor="support")
+        clock.advance(dt.timedelta(seconds=2))
+
+    provider.down = False
+    await patiently(clock, lambda: shop.buy(request_id="r1"))
+
+    assert provider.made() == ONE_OF_EACH
+
+
 async def test_a_refusal_is_final_and_gives_the_request_id_free(
     shop: Purchases, provider: PaymentProviderInMemory
 ) -> None:
@@ -278,7 +294,7 @@ async def test_twenty_at_once_buy_once(
     async def one(number: int) -> object:
         try:
             return (await shops[number % 2].buy(request_id=request_id)).subscription_id
-        except (OperationInProgress, SubscriptionExists) as error:
+        except (OperationInProgress, SubscriptionExists, Unavailable) as error:
             return error
 
     outcomes = await asyncio.gather(*(one(number) for number in range(20)))

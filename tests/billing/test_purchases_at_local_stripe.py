@@ -20,9 +20,11 @@ from tallygate_server.errors import (
     PaymentRefused,
     StoreUnavailable,
     SubscriptionExists,
+    Unavailable,
 )
 from tests.support.billing import ANNA, WEBHOOK
 from tests.support.clock import FrozenClock
+from tests.support.eventually import eventually
 from tests.support.local_stripe import LocalStripe, local_stripe
 from tests.support.purchases import (
     BACK,
@@ -40,8 +42,8 @@ from tests.support.use_cases import LEKHAK
 
 VISA = "pm_card_visa"
 CUSTOMERS, SUBSCRIPTIONS, PAGES = "POST /v1/customers", "POST /v1/subscriptions", "POST /v1/checkout/sessions"
-ANSWER_MS = 2_000
-"""How long the gateway waits for an answer here; a healthy one takes milliseconds, and a slow one is made up for."""
+HASTY_MS = 3_000
+"""How long a gateway waits for an answer where one does not come; whatever else takes so long is retried there too."""
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +81,22 @@ def shop(shops: list[Purchases]) -> Purchases:
     return shops[0]
 
 
+@pytest.fixture
+async def hasty_shop(billing_database: str, local: LocalStripe, clock: FrozenClock) -> AsyncIterator[Purchases]:
+    """Buy through a gateway that soon gives up waiting."""
+    gateway = a_gateway(local.url, clock, timeout_ms=HASTY_MS)
+    try:
+        async with purchases(billing_database, gateway, clock=clock) as (built,):
+            yield built
+    finally:
+        await gateway.close()
+
+
 def a_gateway(url: str, clock: FrozenClock, **bounds: Any) -> StripeGateway:
     """Connect to a local Stripe, without patience of its own: the retries are what is tested."""
     limits: dict[str, Any] = {
-        "timeout_ms": ANSWER_MS,
-        "call_timeout_ms": 30_000,
+        "timeout_ms": 30_000,
+        "call_timeout_ms": 45_000,
         "retries_max": 0,
         "breaker_failures_max": 1_000,
     }
@@ -113,25 +126,30 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "timeout_before"},
     {"kind": "timeout_after"},
     {"kind": "error_after"},
-    {"kind": "slow_ms", "slow_ms": ANSWER_MS + 500},
+    {"kind": "slow_ms", "slow_ms": HASTY_MS + 500},
     {"kind": "error_500", "count": 3},
 ]
 NAMES = ["_".join(str(value) for value in each.values()) for each in FAULTS]
-LOSSES = [{"kind": "error_500", "saved": True}, {"kind": "cut_before"}, {"kind": "cut_after"}, {"kind": "error_after"}]
+LOSSES: list[dict[str, Any]] = [
+    {"kind": "error_500", "saved": True},
+    {"kind": "cut_before"},
+    {"kind": "cut_after"},
+    {"kind": "error_after"},
+]
 LOSS_NAMES = ["_".join(str(value) for value in each.values()) for each in LOSSES]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=NAMES)
 @pytest.mark.parametrize("on", [CUSTOMERS, SUBSCRIPTIONS])
 async def test_a_subscription_is_bought_once(
-    shop: Purchases, local: LocalStripe, clock: FrozenClock, on: str, fault: dict[str, Any]
+    hasty_shop: Purchases, local: LocalStripe, clock: FrozenClock, on: str, fault: dict[str, Any]
 ) -> None:
     await local.fault(on, **fault)
 
-    paid = await retrying(clock, fault, lambda: shop.buy(request_id="r1", payment_method_id=VISA))
+    paid = await retrying(clock, fault, lambda: hasty_shop.buy(request_id="r1", payment_method_id=VISA))
 
     assert await made(local) == {"customer": 1, "subscription": 1, "checkout.session": 0}
-    row = await shop.billing.row()
+    row = await hasty_shop.billing.row()
     assert row.subscription.subscription_id == paid.subscription_id
     assert row.subscription.state is SubscriptionState.ACTIVE
     assert row.metadata == {}
@@ -139,12 +157,12 @@ async def test_a_subscription_is_bought_once(
 
 @pytest.mark.parametrize("fault", FAULTS, ids=NAMES)
 async def test_a_page_is_opened_once(
-    shop: Purchases, local: LocalStripe, clock: FrozenClock, fault: dict[str, Any]
+    hasty_shop: Purchases, local: LocalStripe, clock: FrozenClock, fault: dict[str, Any]
 ) -> None:
     await local.fault(PAGES, **fault)
 
-    page = await retrying(clock, fault, shop.page)
-    again = await shop.page()
+    page = await retrying(clock, fault, hasty_shop.page)
+    again = await hasty_shop.page()
 
     assert await made(local) == {"customer": 1, "subscription": 0, "checkout.session": 1}
     assert again.url == page.url
@@ -189,13 +207,32 @@ async def test_a_server_that_dies_after_the_effect_is_made_up_for_by_another(
     assert (await second.billing.row()).subscription.subscription_id == paid.subscription_id
 
 
+async def test_a_server_that_is_stopped_while_stripe_does_it_is_made_up_for_by_another(
+    shops: list[Purchases], local: LocalStripe, clock: FrozenClock
+) -> None:
+    first, second = shops
+    await local.fault(SUBSCRIPTIONS, "timeout_after")
+    buying = asyncio.create_task(first.buy(request_id="r1", payment_method_id=VISA))
+
+    async def has_happened() -> bool:
+        return (await made(local))["subscription"] == 1
+
+    await eventually(has_happened, 60)
+    buying.cancel()
+    await asyncio.wait([buying])
+    paid = await patiently(clock, lambda: second.buy(request_id="r1", payment_method_id=VISA))
+
+    assert await made(local) == {"customer": 1, "subscription": 1, "checkout.session": 0}
+    assert (await second.billing.row()).subscription.subscription_id == paid.subscription_id
+
+
 @pytest.mark.parametrize("request_id", ["r1", ""])
 async def test_twenty_at_once_buy_once(shops: list[Purchases], local: LocalStripe, request_id: str) -> None:
     async def one(number: int) -> object:
         for _ in range(200):
             try:
                 return (await shops[number % 2].buy(request_id=request_id, payment_method_id=VISA)).subscription_id
-            except OperationInProgress:
+            except (OperationInProgress, Unavailable):
                 await asyncio.sleep(0.05)
             except SubscriptionExists as error:
                 return error.facts["subscription_id"]
@@ -212,7 +249,7 @@ async def test_twenty_pages_at_once_are_one(shops: list[Purchases], local: Local
         for _ in range(200):
             try:
                 return (await shops[number % 2].page()).url
-            except OperationInProgress:
+            except (OperationInProgress, Unavailable):
                 await asyncio.sleep(0.05)
         raise AssertionError
 

@@ -7,7 +7,13 @@ from datetime import timedelta
 import pytest
 
 from tallygate_server.billing.observed import ObservedCheckoutSession, ObservedCustomer, PaymentOutcome
-from tallygate_server.billing.reconcile import DIFFERENCES_MAX, EVERYTHING_EVERY, Reconciliation, SubscriptionDifference
+from tallygate_server.billing.reconcile import (
+    DIFFERENCES_MAX,
+    EVERYTHING_EVERY,
+    OPERATION_AGE_MIN,
+    Reconciliation,
+    SubscriptionDifference,
+)
 from tallygate_server.domain.catalog import BillingInterval
 from tallygate_server.domain.identifier import PlanKey, TenantId
 from tallygate_server.domain.subscription import SubscriptionState
@@ -17,6 +23,7 @@ from tallygate_server.errors import (
     InvalidRequest,
     TenantNotFound,
 )
+from tallygate_server.storage.billing_operations import OperationRow, OperationState, add_operation
 from tallygate_server.storage.checkout_sessions import CheckoutSessionRow, add_session
 from tests.support.billing import ANNA, WEBHOOK, Billing, billing
 from tests.support.provider_twin import MONTH, START, ProviderTwin, a_paid, a_payment, a_price, an_invoice
@@ -219,6 +226,50 @@ async def test_pages_that_are_over_are_closed(server: Billing, provider: Provide
 
     rows = await server.world.fetch("SELECT state FROM checkout_sessions ORDER BY provider_session_id")
     assert [row["state"] for row in rows] == ["complete", "expired"]
+
+
+async def test_what_an_operation_left_behind_is_found(server: Billing, provider: ProviderTwin) -> None:
+    await server.world.accounts.identify(LEKHAK, [], account_id=ANNA)
+    provider.customers["cus_1"] = ObservedCustomer(
+        customer_id="cus_1",
+        deleted=False,
+        metadata={"tallygate_tenant_id": "lekhak", "tallygate_account_id": "anna"},
+        create_time=START,
+    )
+    await server.recorder.customer("cus_1")
+    bought = provider.subscriptions.pop("sub_P1")
+    del provider.changed["sub_P1"]
+    await server.reconciler.run_due()
+    now = server.world.clock.now()
+    operation = OperationRow(
+        tenant_id=LEKHAK,
+        account_id=ANNA,
+        operation_id="op_1",
+        kind="create_subscription",
+        subject="pro:month",
+        request_id="",
+        fingerprint="f",
+        prepared={},
+        state=OperationState.PENDING,
+        result=None,
+        key_number=1,
+        key_time=now,
+        attempt="",
+        attempt_time=now,
+        create_time=now,
+    )
+    async with server.world.database.tenant_transaction(LEKHAK) as connection:
+        await add_operation(connection, operation)
+    # The provider lists it as changed too long ago to be asked for.
+    provider.put(bought, at=START - DAY)
+
+    soon = await server.reconciler.run_due()
+    server.world.clock.advance(OPERATION_AGE_MIN)
+    later = await server.reconciler.run_due()
+
+    assert soon == {}
+    assert later["repaired"] == 3
+    assert (await server.row()).subscription.subscription_id == "sub_ours1"
 
 
 async def test_without_a_provider_it_says_what_to_set(server: Billing) -> None:

@@ -18,9 +18,12 @@ from tallygate_server.domain.subscription import (
     SubscriptionState,
     access_window,
 )
-from tallygate_server.errors import BillingProviderUnavailable
+from tallygate_server.errors import BillingProviderUnavailable, StoreUnavailable
+from tallygate_server.storage.engine import connect
+from tallygate_server.storage.provider_locks import LOCKS_AT_ONCE_MAX
 from tallygate_server.storage.scheduled_changes import add_pending
 from tests.support.billing import ANNA, WEBHOOK, Billing, billing
+from tests.support.eventually import eventually
 from tests.support.provider_twin import MONTH, START, ProviderTwin, a_paid, a_price
 from tests.support.use_cases import LEKHAK
 
@@ -408,6 +411,14 @@ async def test_what_was_fetched_before_somebody_stored_something_newer_is_not_be
     assert (await server.row()).subscription.quantity == 9
 
 
+async def waits_for_a_lock(server: Billing) -> bool:
+    rows = await server.world.fetch(
+        "SELECT 1 FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database"
+        " WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"
+    )
+    return bool(rows)
+
+
 async def test_a_slow_answer_never_overwrites_a_newer_one_of_another_server(
     billing_database: str, provider: ProviderTwin
 ) -> None:
@@ -422,8 +433,8 @@ async def test_a_slow_answer_never_overwrites_a_newer_one_of_another_server(
         # The slow answer says PAST_DUE already; meanwhile it is paid, and its webhook reaches the other server.
         provider.change("sub_P1", state=S.ACTIVE)
         quick = asyncio.create_task(two.sync.refresh("sub_P1", WEBHOOK))
-        for _ in range(20):
-            await asyncio.sleep(0.01)
+        # The other server asks only when the slow answer is stored.
+        await eventually(lambda: waits_for_a_lock(one), 60)
         gate.set()
         await asyncio.gather(slow, quick)
 
@@ -569,3 +580,45 @@ async def test_the_end_of_a_pause_that_we_planned_waits_and_is_done_when_it_was_
     assert [each["state"] for each in await pending(server)] == ["done"]
     assert (await server.row()).subscription.pause_start_time is None
     assert (await server.events())[-1] == "subscription.resumed"
+
+
+# --- Locks ----------------------------------------------------------------------------------------------------
+
+
+async def test_who_loses_the_lock_while_the_provider_answers_writes_nothing(
+    server: Billing, provider: ProviderTwin
+) -> None:
+    provider.put(a_paid())
+    await server.sync.refresh("sub_P1", WEBHOOK)
+    provider.change("sub_P1", quantity=5)
+    gate = provider.gate = asyncio.Event()
+    slow = asyncio.create_task(server.sync.refresh("sub_P1", WEBHOOK))
+    async with asyncio.timeout(60):
+        await provider.answering.wait()
+    connection = await connect(server.world.url)
+    try:
+        ended = await connection.fetchval(
+            "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database"
+            " WHERE l.locktype = 'advisory' AND l.granted AND d.datname = current_database()"
+        )
+    finally:
+        await connection.close()
+    gate.set()
+
+    with pytest.raises(StoreUnavailable):
+        await slow
+    assert ended == 1
+    assert (await server.row()).subscription.quantity == 1
+    assert await server.sync.refresh("sub_P1", WEBHOOK) is not None
+    assert (await server.row()).subscription.quantity == 5
+
+
+async def test_more_objects_than_locks_at_once_are_worked_on_in_turn(server: Billing, provider: ProviderTwin) -> None:
+    for number in range(LOCKS_AT_ONCE_MAX + 3):
+        provider.put(a_paid(f"sub_P{number}", account=f"user{number}", named=f"sub_ours{number}"))
+
+    outcomes = await asyncio.gather(
+        *(server.sync.refresh(subscription_id, WEBHOOK) for subscription_id in provider.subscriptions)
+    )
+
+    assert all(outcome is not None and outcome.changed for outcome in outcomes)

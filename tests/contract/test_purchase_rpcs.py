@@ -104,7 +104,13 @@ async def client(
     kind: TransportKind, fresh_database: str, fresh_redis: str, stripe_process: LocalStripe
 ) -> AsyncIterator[Client]:
     await stripe_process.reset()
-    options = StripeOptions(api_key="sk_test_local", api_base=stripe_process.url, retries_max=0)
+    options = StripeOptions(
+        api_key="sk_test_local",
+        api_base=stripe_process.url,
+        timeout_ms=30_000,
+        call_timeout_ms=45_000,
+        retries_max=0,
+    )
     async with serve(kind, fresh_database, fresh_redis, options) as served:
         yield served
 

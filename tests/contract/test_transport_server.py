@@ -13,7 +13,7 @@ import pytest
 from grpc import aio
 from structlog.testing import capture_logs
 
-from tallygate.v1 import access_pb2
+from tallygate.v1 import access_pb2, subscription_service_pb2
 from tallygate.v1.entitlement_service_pb2 import CheckAccessResponse
 from tallygate.v1.entitlement_service_pb2_grpc import (
     EntitlementServiceServicer,
@@ -28,6 +28,7 @@ from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServ
 from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.event_servicer import EventServicer
 from tallygate_server.transport.server import (
+    ASKING_THE_PROVIDER,
     AddressRefused,
     AddressTaken,
     GrpcServer,
@@ -269,3 +270,15 @@ def test_a_servicer_can_be_built_from_fakes() -> None:
         UsageServicer(FakeMetering(), FakeUsageQueries(), lambda: NOW, tenants=FakeTenants()).SERVICE.name
         == "UsageService"
     )
+
+
+def test_methods_that_ask_the_billing_provider_are_methods() -> None:
+    methods = {
+        f"/{service.full_name}/{method.name}"
+        for service in (subscription_service_pb2.DESCRIPTOR.services_by_name["SubscriptionService"],)
+        for method in service.methods
+    }
+
+    assert methods >= ASKING_THE_PROVIDER
+    # What only reads our own rows has the usual deadline.
+    assert not {path for path in ASKING_THE_PROVIDER if path.rpartition("/")[2].startswith(("Get", "List"))}

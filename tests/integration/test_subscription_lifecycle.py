@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from tallygate_server.catalog import CatalogSource
 from tallygate_server.domain.catalog import BillingInterval
@@ -351,6 +354,23 @@ async def test_a_cancellation_of_a_fixed_term_that_is_taken_back_leaves_the_term
     assert taken_back.end_time == end
 
 
+async def test_no_cancellation_puts_a_fixed_end_off(world: UseCases) -> None:
+    end = world.clock.now() + 10 * DAY
+    target = id_of(await buy(world, end_time=end))
+
+    async def cancel_at(time: dt.datetime) -> SubscriptionView:
+        return await world.subscriptions.cancel(
+            CLUB, ANNA, subscription_id=target, timing=ChangeTiming.AT_TIME, effective_time=time
+        )
+
+    with pytest.raises(InvalidRequest, match="ends at 2026-03-25 12:00:00 UTC anyway"):
+        await cancel_at(end + DAY)
+    assert (await cancel_at(end - 5 * DAY)).end_time == end - 5 * DAY
+    assert (await cancel_at(end - DAY)).end_time == end - DAY
+    with pytest.raises(InvalidRequest, match="anyway"):
+        await cancel_at(end + DAY)
+
+
 async def test_what_expires_is_written_down_once(world: UseCases) -> None:
     bought = await buy(world, end_time=world.clock.now() + DAY)
     world.clock.advance(3 * DAY)
@@ -555,6 +575,48 @@ async def test_the_job_finds_what_is_due_in_every_tenant(world: UseCases) -> Non
     world.clock.advance(DAY)
 
     assert await world.due.write_down() == {"steps": 2}
+
+
+async def test_looking_for_what_is_due_reads_indexes_and_no_table(world: UseCases) -> None:
+    """Whatever the parameters: the plan that is made for any of them can use the partial indexes."""
+    statements: list[str] = []
+    lookups = world.lookups
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    engine = lookups._engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        await world.due.write_down()
+        await world.due.tell()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+    assert len(statements) == 3
+    used: set[str] = set()
+    connection = await connect(world.url, DatabaseRole.INTAKE)
+    try:
+        await connection.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+        for number, statement in enumerate(statements):
+            await connection.execute(f"PREPARE looked_{number} AS {statement}")
+            values = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", statement))))
+            plan = await connection.fetch(f"EXPLAIN EXECUTE looked_{number} ({values})")
+            used |= set(re.findall(r"(?:Scan using|Scan on) (\w+)", "\n".join(row[0] for row in plan)))
+    finally:
+        await connection.close()
+    # Indexes of few rows, whichever of them is the cheapest just now, and never the whole of a table.
+    assert used <= {
+        "ix_subscriptions_ending",
+        "ix_subscriptions_in_trial",
+        "ix_subscriptions_resuming",
+        "ix_subscriptions_overdue",
+        "ix_scheduled_changes_due",
+        "uq_scheduled_changes_pending",
+        "subscriptions",
+        "scheduled_changes",
+    }, used
+    assert "ix_subscriptions_ending" in used
 
 
 async def test_one_account_that_cannot_be_done_keeps_no_other_waiting(world: UseCases) -> None:

@@ -227,8 +227,10 @@ async def test_what_stripe_does_not_say_is_not_stored(world: UseCases, stripe: _
 
 @pytest.mark.parametrize("field_name", ["start_time", "end_time"])
 async def test_stripe_renews_by_itself(world: UseCases, stripe: _PaidTwin, field_name: str) -> None:
+    wanted: dict[str, Any] = {field_name: world.clock.now() + DAY}
+
     with pytest.raises(InvalidRequest, match=field_name):
-        await buy(world, **{field_name: world.clock.now() + DAY})
+        await buy(world, **wanted)
 
     assert stripe.calls == []
 

@@ -37,6 +37,7 @@ class UseCases:
 
     url: str
     database: Database
+    lookups: Database
     clock: FrozenClock
     marks: InMemoryRevisionMarks
     changes: EntitlementChanges
@@ -85,6 +86,7 @@ async def use_cases(
         yield UseCases(
             url=database_url,
             database=database,
+            lookups=lookups,
             clock=clock,
             marks=marks,
             changes=changes,

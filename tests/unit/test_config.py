@@ -161,7 +161,9 @@ def test_a_live_key_leaves_this_machine_encrypted_only(live_key: str, api_base: 
 
 
 def test_a_test_key_may_go_anywhere() -> None:
-    assert load_settings(stripe_api_key="sk_test_local", stripe_api_base="http://stripe.example.test")
+    settings = load_settings(stripe_api_key="sk_test_local", stripe_api_base="http://stripe.example.test")
+
+    assert settings.stripe_api_base == "http://stripe.example.test"
 
 
 @pytest.mark.parametrize(

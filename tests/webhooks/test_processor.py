@@ -313,7 +313,7 @@ async def test_a_processor_outlives_postgres_being_away(empty_webhooks: str) -> 
         try:
             await owner.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
             )
         finally:
             await owner.close()

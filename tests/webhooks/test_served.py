@@ -114,9 +114,7 @@ async def account_of(channel: aio.Channel, user_id: str = "user_1") -> Any:
     return (await stub.GetAccount(request, timeout=PATIENCE_S)).account
 
 
-async def test_a_webhook_over_grpc_is_taken_in_and_processed_when_it_is_answered(
-    app: App, channel: aio.Channel
-) -> None:
+async def test_a_webhook_over_grpc_is_taken_in_and_processed(app: App, channel: aio.Channel) -> None:
     stub: Any = SubscriptionServiceStub(channel)
     payload = a_user()
 
@@ -125,7 +123,7 @@ async def test_a_webhook_over_grpc_is_taken_in_and_processed_when_it_is_answered
 
     assert (first.event_id, first.event_type, first.duplicate, first.known) == ("msg_1", "user.created", False, True)
     assert again.duplicate
-    account = await account_of(channel)
+    account = await eventually(lambda: account_of(channel), PATIENCE_S, ignore=aio.AioRpcError)
     assert (account.email, account.display_name) == ("Ann@Example.com", "Ann Lee")
 
 
@@ -204,6 +202,10 @@ async def test_an_administrator_lists_shows_and_replays_webhooks(app: App, chann
     async def ids(**filters: Any) -> list[str]:
         return [event.event_id for event in await listed(**filters)]
 
+    async def are_processed() -> bool:
+        return len(await listed(state=webhook_pb2.WEBHOOK_EVENT_STATE_PROCESSED)) == 3
+
+    await eventually(are_processed, PATIENCE_S)
     everything = await listed()
     assert [event.event_id for event in everything] == ["evt_1", "msg_3", "msg_2", "msg_1", "msg_0"]
     assert {event.payload for event in everything} == {b""}
@@ -221,7 +223,7 @@ async def test_an_administrator_lists_shows_and_replays_webhooks(app: App, chann
     shown = (await admin.GetWebhookEvent(get, timeout=PATIENCE_S)).event
     assert shown.payload == payloads[1]
     assert shown.state == webhook_pb2.WEBHOOK_EVENT_STATE_PROCESSED
-    assert (shown.tenant_id, shown.delivery_count, shown.attempt_count) == ("acme", 1, 1)
+    assert (shown.tenant_id, shown.delivery_count) == ("acme", 1)
     assert shown.account_id
 
     with pytest.raises(aio.AioRpcError) as error:
@@ -325,11 +327,15 @@ async def test_webhooks_are_listed_as_a_table_and_as_json(say: Say) -> None:
 
 
 async def test_a_webhook_is_shown_with_what_went_wrong_and_with_its_body_when_asked(say: Say) -> None:
-    shown = await say("webhook", "show", "clerk", "msg_2")
+    async def failed_once() -> Result | None:
+        answer = await say("webhook", "show", "clerk", "msg_2")
+        return answer if "retrying" in answer.stdout else None
+
+    shown = await eventually(failed_once, PATIENCE_S)
     with_body = await say("webhook", "show", "clerk", "msg_2", "--body")
     missing = await say("webhook", "show", "clerk", "msg_9")
 
-    assert "retrying" in shown.stdout
+    assert shown is not None
     assert "email_addresses" in shown.stdout
     assert "Ann" not in shown.stdout
     assert '"first_name": "Ann"' in with_body.stdout

@@ -189,6 +189,8 @@ class Checkout:
             act=lambda operation: self._act(operation, order),
             remember=lambda opened: {"provider_session_id": opened.provider_session_id},
             recall=lambda result: self._recall(order, sale, fingerprint, result),
+            # Nobody has the address of a page whose answer was lost.
+            late_effect_matters=False,
         )
         opened, _ = await self._operations.carry_out(order, work)
         return opened

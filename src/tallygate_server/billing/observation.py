@@ -434,6 +434,8 @@ def action_of(before: Subscription | None, after: Subscription) -> str:
         return "trial_end"
     if before.state is _S.INCOMPLETE and after.state is not _S.INCOMPLETE:
         return "payment_succeeded"
+    if after.state is _S.UNPAID and before.state is not _S.UNPAID:
+        return "payment_given_up"
     return "update"
 
 

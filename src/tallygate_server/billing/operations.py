@@ -109,6 +109,8 @@ class Work(Generic[T]):
     """Return the answer to a repeated request; None where it is no use any more and is to be done anew."""
     store: Callable[[Connection, T], Awaitable[None]] | None = None
     """Write in the transaction in which the operation becomes done."""
+    late_effect_matters: bool = True
+    """False where nobody could make use of what an attempt that was given up brings about after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,10 @@ class Operations:
                 return Operation(row=new, resumed=False) if added else None
             goes_on = _is_same(row, order, work) and now < row.create_time + PENDING_AGE_MAX
             outlived = now >= row.key_time + KEY_AGE_MAX
-            if not _is_free(row, now, patient=not goes_on or outlived):
+            patient = work.late_effect_matters and (not goes_on or outlived)
+            if not _is_free(row, now, patient=patient):
+                if goes_on and not row.attempt:
+                    raise BillingProviderUnavailable(PROVIDER, "what came of the last attempt is not known yet")
                 raise OperationInProgress(work.kind)
             row = replace(row, attempt=attempt, attempt_time=now)
             if outlived:

@@ -9,19 +9,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Select, literal, select, tuple_, union
+from sqlalchemy import Select, literal, select, text, tuple_, union
 
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
+from tallygate_server.domain.subscription import BillingProvider
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.tables import scheduled_changes, subscription_history, subscriptions
 
 _STRIPE: Final = BillingProvider.STRIPE.value
-_FINAL: Final = (
-    SubscriptionState.INCOMPLETE_EXPIRED.value,
-    SubscriptionState.CANCELED.value,
-    SubscriptionState.EXPIRED.value,
+
+# Written out, as in the partial indexes: a plan made for any parameters could not use them.
+_ENDING: Final = text(
+    "cancel_at_period_end AND subscriptions.state NOT IN ('incomplete_expired', 'canceled', 'expired')"
 )
+_IN_TRIAL: Final = text("subscriptions.state = 'trialing'")
+_PAUSED: Final = text("subscriptions.state = 'paused'")
+_OVERDUE: Final = text("subscriptions.state = 'past_due'")
+_PENDING: Final = text("scheduled_changes.state = 'pending'")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,15 +53,11 @@ async def due_accounts(
     Each branch reads its own partial index of `0002_billing.sql`, so looking costs nothing while nothing is due.
     """
     s, c = subscriptions.c, scheduled_changes.c
-    ending = select(s.tenant_id, s.account_id).where(
-        s.cancel_at_period_end, s.period_end_time <= at, s.state.not_in(_FINAL), s.provider != _STRIPE
-    )
-    trial_over = select(s.tenant_id, s.account_id).where(
-        s.state == SubscriptionState.TRIALING.value, s.trial_end_time <= at, s.provider != _STRIPE
-    )
-    pause_over = select(s.tenant_id, s.account_id).where(s.state == SubscriptionState.PAUSED.value, s.resume_time <= at)
+    ending = select(s.tenant_id, s.account_id).where(_ENDING, s.period_end_time <= at, s.provider != _STRIPE)
+    trial_over = select(s.tenant_id, s.account_id).where(_IN_TRIAL, s.trial_end_time <= at, s.provider != _STRIPE)
+    pause_over = select(s.tenant_id, s.account_id).where(_PAUSED, s.resume_time <= at)
     planned = select(c.tenant_id, c.account_id).where(
-        c.state == "pending", c.effective_time <= at, c.provider_schedule_id.is_(None)
+        _PENDING, c.effective_time <= at, c.provider_schedule_id.is_(None)
     )
     branches = [_after_account(branch, after) for branch in (ending, trial_over, pause_over, planned)]
     due = union(*branches).subquery()
@@ -73,7 +73,7 @@ async def trials_ending(
     """Return trials that end after the first instant and not after the second, but those that a provider tells of."""
     s = subscriptions.c
     statement = select(s.tenant_id, s.subscription_id, s.account_id).where(
-        s.state == SubscriptionState.TRIALING.value,
+        _IN_TRIAL,
         s.trial_end_time > at,
         s.trial_end_time <= until,
         s.provider != _STRIPE,
@@ -86,9 +86,7 @@ async def graces_over(
 ) -> list[DueSubscription]:
     """Return overdue subscriptions whose grace has ended."""
     s = subscriptions.c
-    statement = select(s.tenant_id, s.subscription_id, s.account_id).where(
-        s.state == SubscriptionState.PAST_DUE.value, s.grace_end_time <= at
-    )
+    statement = select(s.tenant_id, s.subscription_id, s.account_id).where(_OVERDUE, s.grace_end_time <= at)
     return await _subscriptions(connection, statement, after, limit)
 
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import asyncpg
@@ -115,7 +115,7 @@ class ProviderLocks:
             try:
                 await self._pool.release(session, timeout=5)
             except (asyncpg.PostgresError, *CONNECTION_ERRORS):
-                session.terminate()
+                _end(session)
 
 
 async def _let_go(session: asyncpg.Connection, number: int) -> None:
@@ -123,4 +123,10 @@ async def _let_go(session: asyncpg.Connection, number: int) -> None:
         await session.execute("SELECT pg_advisory_unlock($1)", number)
     except (asyncpg.PostgresError, *CONNECTION_ERRORS):
         # A broken session holds nothing any more; one whose state is in doubt is ended.
+        _end(session)
+
+
+def _end(session: asyncpg.Connection) -> None:
+    # One that the pool has given up is nobody's to end.
+    with suppress(asyncpg.InterfaceError):
         session.terminate()

@@ -333,20 +333,27 @@ def decide_move(
     return Held(subscription=before, pending=_unless_same(held.pending, planned))
 
 
-def decide_cancel(held: Held, timing: ChangeTiming | None, effective_time: datetime | None, now: datetime) -> Held:
+def decide_cancel(
+    held: Held,
+    timing: ChangeTiming | None,
+    effective_time: datetime | None,
+    fixed_end: datetime | None,
+    now: datetime,
+) -> Held:
     """Return what cancellation makes of a local subscription; what is planned for it is dropped.
 
-    What costs nothing, or is not paid for now, has no period to wait for and ends at once.
+    What costs nothing, or is not paid for now, has no period to wait for and ends at once. `fixed_end` is the end that
+    it has had from the beginning: no cancellation puts it off.
     """
     before = held.subscription
     demand_live(before, SubscriptionState.CANCELED)
     end = cancel_time_of(before, timing, effective_time, now)
     if end is None:
         return canceled_now(held, now)
-    if before.cancel_at_period_end and before.period_end_time is not None and before.period_end_time <= end:
-        if before.canceled_time is not None and timing is not ChangeTiming.AT_TIME:
-            return Held(subscription=before)
-        end = before.period_end_time if timing is not ChangeTiming.AT_TIME else end
+    if fixed_end is not None and end > fixed_end:
+        raise InvalidRequest.of("effective_time", f"the subscription ends at {fixed_end:%Y-%m-%d %H:%M:%S} UTC anyway")
+    if before.cancel_at_period_end and before.canceled_time is not None and before.period_end_time == end:
+        return Held(subscription=before)
     return Held(subscription=replace(before, period_end_time=end, cancel_at_period_end=True, canceled_time=now))
 
 

@@ -183,8 +183,10 @@ class PlanChangePreviews:
             plan_name=move.plan.name,
             price=move.price,
         )
+        # Within the running period there, however the clocks here and there stand.
+        proration_time = max(preview.preview_time, observed.period_start_time)
         proration = await self._provider.preview_change(
-            observed, sale, quantity=move.quantity, proration_time=preview.preview_time
+            observed, sale, quantity=move.quantity, proration_time=proration_time
         )
         return replace(
             preview,

@@ -327,6 +327,8 @@ async def record(
             event_type,
             account_id,
             {
+                "subscription_id": after.subscription.subscription_id,
+                "plan_key": after.subscription.plan_key,
                 "subscription": json_after,
                 "state_before": json_before["state"] if json_before is not None else None,
                 "state_after": json_after["state"],

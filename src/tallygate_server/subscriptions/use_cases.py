@@ -35,6 +35,7 @@ from tallygate_server.errors import (
     InvalidRequest,
     RequestIdReused,
     SubscriptionNotFound,
+    Unavailable,
 )
 from tallygate_server.storage import accounts as account_rows
 from tallygate_server.storage import subscriptions as rows
@@ -76,8 +77,9 @@ from tallygate_server.subscriptions.wishes import (
 )
 from tallygate_server.tenants import TenantDirectory
 
-LIST_READS_MAX: Final = 10
-"""Reads of one page of a list, each of a page's size: rows may have moved on since they were written."""
+LIST_READ_SIZE_MIN: Final = 200
+LIST_READS_MAX: Final = 500
+"""Reads for one page of a list: rows may have moved on since they were written, and are then looked at one by one."""
 
 
 class Provisioner(Protocol):
@@ -453,8 +455,9 @@ class Subscriptions:
             reason=reason,
         )
 
-        async def decide(_: Connection, held: HeldRow) -> Held:
-            return decide_cancel(held.held, timing, effective_time, ask.now)
+        async def decide(connection: Connection, held: HeldRow) -> Held:
+            end = await steps.fixed_end(connection, tenant_id, held.held)
+            return decide_cancel(held.held, timing, effective_time, end, ask.now)
 
         async with self._database.tenant_transaction(tenant_id) as connection:
             peek = await self._peek(connection, ask)
@@ -656,6 +659,8 @@ class Subscriptions:
         """
         await self._tenants.get(tenant_id)
         now = self._clock.now()
+        # Where nothing is filtered, what is read is what is shown.
+        size = max(limit, LIST_READ_SIZE_MIN) if states or plan_key else limit
         kept: list[HeldRow] = []
         views = []
         async with self._database.tenant_transaction(tenant_id) as connection:
@@ -668,7 +673,7 @@ class Subscriptions:
                     plan_key=plan_key,
                     states=states,
                     before_subscription_id=before_subscription_id,
-                    limit=limit,
+                    limit=size,
                 )
                 kept += [
                     each
@@ -676,9 +681,11 @@ class Subscriptions:
                     if (not states or each.subscription.state in states)
                     and plan_key in ("", each.subscription.plan_key)
                 ]
-                if len(found) < limit or len(kept) >= limit:
+                if len(found) < size or len(kept) >= limit:
                     break
                 before_subscription_id = found[-1].subscription.subscription_id
+            else:
+                raise Unavailable("too many subscriptions have moved on that nobody has written down yet")
             plans: dict[tuple[str, int], Plan] = {}
             for each in kept[:limit]:
                 subscription = each.subscription

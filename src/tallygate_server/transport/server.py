@@ -49,6 +49,24 @@ _ACCEPTS: Final[Mapping[type[Message], Accept]] = {
     usage_service_pb2.BatchIncrementRequest: acceptance.accepts_batch_increment,
 }
 _TIMEOUTS_MS: Final = {"/tallygate.v1.CatalogService/ApplyCatalog": CATALOG_TIMEOUT_MS}
+BILLING_TIMEOUT_MS_DEFAULT: Final = 60_000
+ASKING_THE_PROVIDER: Final = frozenset(
+    f"/tallygate.v1.SubscriptionService/{name}"
+    for name in (
+        "CreateSubscription",
+        "ChangePlan",
+        "CancelSubscription",
+        "ResumeSubscription",
+        "PauseSubscription",
+        "CancelScheduledChange",
+        "PreviewPlanChange",
+        "CreateCheckoutSession",
+        "CreatePortalSession",
+        "UpdateCustomer",
+        "ReconcileSubscriptions",
+    )
+)
+"""Methods that may wait for the billing provider, several times in a row."""
 
 
 class AddressTaken(OSError):
@@ -102,6 +120,8 @@ class ServerLimits:
     in_flight_max: int = IN_FLIGHT_DEFAULT
     timeout_ms: int = TIMEOUT_MS_DEFAULT
     """Deadline of calls whose client set none."""
+    billing_timeout_ms: int = BILLING_TIMEOUT_MS_DEFAULT
+    """The same for methods that may wait for the billing provider."""
 
 
 class GrpcServer:
@@ -190,7 +210,7 @@ def build_server(
         in_flight=in_flight,
         observe=observe,
         timeout_ms=limits.timeout_ms,
-        timeouts_ms=_TIMEOUTS_MS,
+        timeouts_ms=_TIMEOUTS_MS | dict.fromkeys(ASKING_THE_PROVIDER, limits.billing_timeout_ms),
     )
     options = _options(kind, limits, reuse_port=reuse_port)
     server: aio.Server

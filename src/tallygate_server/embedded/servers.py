@@ -18,7 +18,8 @@ REDIS_MEMORY_BYTES_MAX = 1024 * 1024 * 1024
 POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "50",
+    # Three servers, each with all its pools full (about 45), and whoever looks on.
+    "max_connections": "150",
     "shared_buffers": "128MB",
     "wal_buffers": "8MB",
     "max_wal_size": "1GB",

@@ -48,6 +48,49 @@ async def test_a_missing_object_is_404(client: stripe.StripeClient) -> None:
     assert (refused.value.http_status, refused.value.code) == (404, "resource_missing")
 
 
+async def test_a_missing_object_that_a_parameter_names_is_400(shop: Shop) -> None:
+    with pytest.raises(stripe.InvalidRequestError) as nobody:
+        await shop.subscribe("cus_nothing")
+    with pytest.raises(stripe.InvalidRequestError) as nothing:
+        await shop.subscribe(await shop.customer(), "price_nothing")
+
+    facts = [(error.value.http_status, error.value.code, error.value.param) for error in (nobody, nothing)]
+    assert facts == [(400, "resource_missing", "customer"), (400, "resource_missing", "items[0][price]")]
+
+
+async def test_a_card_is_attached_to_somebody(client: stripe.StripeClient) -> None:
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await client.v1.payment_methods.attach_async("pm_card_visa", {})
+
+    assert (refused.value.http_status, refused.value.code, refused.value.param) == (
+        400,
+        "parameter_missing",
+        "customer",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "country", "verification"),
+    [
+        ("eu_vat", "DE123456789", "DE", "verified"),
+        ("eu_vat", "EL123456789", "GR", "verified"),
+        ("eu_vat", "FR00111111111", "FR", "unverified"),
+        ("gb_vat", "GB222222222", "GB", "pending"),
+        ("eu_oss_vat", "EU123456789", None, "verified"),
+    ],
+)
+async def test_a_tax_id_has_a_country_and_a_verification(
+    client: stripe.StripeClient, kind: str, value: str, country: str | None, verification: str
+) -> None:
+    customer = await client.v1.customers.create_async({})
+
+    made = await client.v1.customers.tax_ids.create_async(customer.id, {"type": kind, "value": value})
+
+    assert made.country == country
+    assert made.verification is not None
+    assert made.verification.status == verification
+
+
 async def test_lists_are_paged_both_ways(client: stripe.StripeClient) -> None:
     made = [(await client.v1.customers.create_async({"name": str(n)})).name for n in range(5)]
 

@@ -307,6 +307,17 @@ async def test_cancellation_at_period_end_can_be_taken_back(
     assert (await kinds(client)).count("customer.subscription.deleted") == 1
 
 
+async def test_what_is_canceled_cannot_be_found_to_cancel_it_again(shop: Shop, client: stripe.StripeClient) -> None:
+    subscription = await shop.subscribe(await shop.customer())
+    await client.v1.subscriptions.cancel_async(subscription.id)
+
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await client.v1.subscriptions.cancel_async(subscription.id)
+
+    assert (refused.value.http_status, refused.value.code) == (404, "resource_missing")
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "canceled"
+
+
 async def test_cancelling_now_can_credit_the_unused_time(shop: Shop, client: stripe.StripeClient) -> None:
     clock = await shop.clock("2027-04-01T00:00:00")
     customer = await shop.customer(clock=clock)

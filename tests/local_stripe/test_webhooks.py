@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 import stripe
 
@@ -188,13 +187,13 @@ async def test_a_reset_ends_what_is_under_way(
     assert len(sink.received) == 8
 
 
-@pytest.mark.parametrize("number", [0, 65])
-async def test_what_is_under_way_has_bounds(local: LocalStripe, number: int) -> None:
-    with pytest.raises(httpx.HTTPStatusError):
-        await local.webhook_mode("normal", at_a_time=number)
-    await local.webhook_mode("normal", at_a_time=min(max(number, 1), 64))
+async def test_what_is_under_way_has_bounds(local: LocalStripe) -> None:
+    answers = [
+        (await local.http.post("/_local/webhooks", json={"at_a_time": number})).status_code for number in (0, 1, 64, 65)
+    ]
 
-    assert (await local.webhooks())["mode"]["at_a_time"] in (1, 64)
+    assert answers == [400, 200, 200, 400]
+    assert (await local.webhooks())["mode"]["at_a_time"] == 64
 
 
 async def test_a_signature_can_claim_another_age(

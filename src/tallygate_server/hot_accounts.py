@@ -27,7 +27,7 @@ from tallygate_server.domain.entitlement import AccountSources, Entitlement, Res
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.period import Period
 from tallygate_server.errors import StoreUnavailable, TallygateError
-from tallygate_server.storage.ledger import CONNECTION_ERRORS
+from tallygate_server.storage.engine import CONNECTION_ERRORS
 from tallygate_server.storage.sources import read_documents, sources_from_document
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory

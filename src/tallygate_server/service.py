@@ -27,8 +27,8 @@ from tallygate_server.metering.meter import Meter
 from tallygate_server.revision_marks import FencedMarks
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
-from tallygate_server.storage.engine import Database, DatabaseRole, connection_settings
-from tallygate_server.storage.ledger import CONNECTION_ERRORS, Ledger, LedgerDown
+from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connection_settings
+from tallygate_server.storage.ledger import Ledger, LedgerDown
 from tallygate_server.subscriptions import Subscriptions
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries

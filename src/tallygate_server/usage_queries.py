@@ -26,8 +26,8 @@ from tallygate_server.errors import (
     TallygateError,
 )
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature
-from tallygate_server.storage.engine import Database
-from tallygate_server.storage.ledger import CONNECTION_ERRORS, CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.storage.engine import CONNECTION_ERRORS, Database
+from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
 from tallygate_server.storage.tables import usage_counters, usage_entries
 from tallygate_server.tenants import TenantDirectory
 

@@ -15,8 +15,7 @@ import asyncpg
 import structlog
 
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.storage.engine import DatabaseRole, connect
-from tallygate_server.storage.ledger import CONNECTION_ERRORS
+from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, connect
 
 log = structlog.get_logger(__name__)
 

@@ -26,9 +26,21 @@ class DatabaseRole(Enum):
     READER = "tallygate_reader"
 
 
+CONNECTION_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+"""What asyncpg raises when Postgres is away, or goes away during a statement."""
+
 STATEMENT_TIMEOUT_MS: Final = 10_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
-"""No transaction outlives this; the dirty marks in Redis are laid for longer (see counters)."""
+"""Ends transactions whose server has gone silent; those that are busy are bounded by their own time-outs."""
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 APP_POOL_SIZE: Final = 10
 
@@ -99,10 +111,14 @@ class Database:
             async with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+            # A connection that breaks while it is made is no error of its own to SQLAlchemy; asyncpg's is the cause.
+            away = isinstance(error, InterfaceError | OperationalError) or isinstance(
+                getattr(error.orig, "__cause__", None), CONNECTION_ERRORS
+            )
+            if error.connection_invalidated or away:
                 raise StoreUnavailable("the database cannot be reached just now") from error
             raise
-        except (OSError, PoolTimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        except (PoolTimeoutError, *CONNECTION_ERRORS) as error:
             raise StoreUnavailable("the database cannot be reached just now") from error
 
     async def close(self) -> None:

@@ -18,21 +18,9 @@ import asyncpg
 import structlog
 
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.storage.engine import DatabaseRole, connect, connection_settings
+from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, connect, connection_settings
 
 log = structlog.get_logger(__name__)
-
-CONNECTION_ERRORS: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-)
-"""What asyncpg raises when Postgres is away, or goes away during a statement."""
 
 RECONNECT_DELAY_SECONDS_MIN: Final = 0.05
 RECONNECT_DELAY_SECONDS_MAX: Final = 0.5

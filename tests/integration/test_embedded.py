@@ -57,8 +57,10 @@ def is_alive(pid: int) -> bool:
 def owner_process() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
     """Start other processes that own embedded servers and print one line when those are up."""
     program = (
-        "import asyncio, sys, uvloop\n"
+        "import asyncio, signal, sys, uvloop\n"
         "from pathlib import Path\n"
+        # Whoever runs the tests in the background may have had interrupts ignored, which children inherit.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tallygate_server.embedded import EmbeddedServers\n"
         "async def main():\n"
         "    async with EmbeddedServers.start(data_dir=Path(sys.argv[1])) as servers:\n"

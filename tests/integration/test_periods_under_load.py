@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tallygate_server.accounts import AccountUpdate
+from tallygate_server.counters import keys
 from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.identifier import AccountId
 from tallygate_server.service import Service
@@ -140,6 +141,7 @@ async def test_the_sweeper_finds_the_counters_of_billing_months(
         await service.redis.execute("HSET", key, "h", "5", f"h:{batch}", "5")
         await service.redis.execute("SADD", "tg:servers", service.server_id)
         await service.redis.execute("HSET", f"tg:holds:{service.server_id}", batch, f"{clock.now_ms() + 1000} {key}")
+        await service.redis.execute("SADD", keys.SERVERS, service.server_id)
         early = await service.sweeper.sweep()
         clock.advance(timedelta(seconds=2))
         late = await service.sweeper.sweep()

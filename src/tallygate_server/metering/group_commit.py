@@ -26,6 +26,7 @@ from tallygate_server.storage.ledger import (
     CounterChange,
     CounterState,
     DuplicateRow,
+    EntryDetails,
     EntryRow,
     GroupRefused,
     Ledger,
@@ -173,9 +174,8 @@ class GroupCommit:
             assert first.feature is not None
             change = CounterChange(keys[i], first.period.end, first.feature.effective_limit)
             for call in members[i]:
-                feature, account, increment = call.feature, call.account, call.increment
+                feature, increment = call.feature, call.increment
                 assert feature is not None
-                assert account is not None
                 # Calls that were validated at different revisions may see different limits: the group keeps the
                 # lowest, and whoever is refused by it gets a verdict of its own from the exact commit.
                 change.limit = _lower_limit(change.limit, feature.effective_limit)
@@ -183,7 +183,9 @@ class GroupCommit:
                 if not call.entry_id:
                     call.entry_id = self._answers.next_entry_id()
                 call.recorded_time = recorded_time
-                entries.append(_entry_row(call, position, change.total))
+                entries.append(
+                    EntryRow(position, call.entry_id, increment.quantity, change.total, feature.limit, _details(call))
+                )
             changes.append(change)
         return changes, entries, [members[i] for i in order]
 
@@ -238,28 +240,18 @@ def _lower_limit(a: int, b: int) -> int:
     return b if a < 0 else min(a, b)
 
 
-def _entry_row(call: IncrementCall, counter: int, prefix: int) -> EntryRow:
+def _details(call: IncrementCall) -> EntryDetails | None:
     increment, feature, account = call.increment, call.feature, call.account
-    assert feature is not None
-    assert account is not None
-    entry = EntryRow(
-        counter=counter,
-        entry_id=call.entry_id,
-        quantity=increment.quantity,
-        prefix=prefix,
-        limit=feature.limit,
-        event_time=increment.event_time,
-        request_id=increment.request_id or None,
-        fingerprint=call.fingerprint,
-        dimensions=dimensions_json(increment) if increment.dimensions else None,
-        reason=0,
-        thresholds="",
-        plan_key="",
-        revision=0,
-    )
-    if entry.request_id is not None:
-        entry.reason = int(allowed_reason(feature.entitlement))
-        entry.thresholds = thresholds_text(call)
-        entry.plan_key = feature.entitlement.plan_key
-        entry.revision = account.revision
-    return entry
+    if not (increment.request_id or increment.dimensions or increment.event_time is not None):
+        return None
+    details = EntryDetails(event_time=increment.event_time, dimensions=dimensions_json(increment))
+    if increment.request_id:
+        assert feature is not None
+        assert account is not None
+        details.request_id = increment.request_id
+        details.fingerprint = call.fingerprint
+        details.reason = int(allowed_reason(feature.entitlement))
+        details.thresholds = thresholds_text(call)
+        details.plan_key = feature.entitlement.plan_key
+        details.revision = account.revision
+    return details

@@ -32,40 +32,46 @@ class ChangesByHand:
         """Call `on_changed`, on the loop, for each account that was changed by hand."""
         self._url = database_url
         self._on_changed = on_changed
+        self._connection: asyncpg.Connection | None = None
+        self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen; raises what connecting raises."""
-        connection, ended = await self._listen()
-        self._task = asyncio.create_task(self._keep(connection, ended), name="changes-by-hand")
+        await self._listen()
+        self._task = asyncio.create_task(self._keep(), name="changes-by-hand")
 
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.terminate()
 
-    async def _listen(self) -> tuple[asyncpg.Connection, asyncio.Event]:
-        connection = await connect(self._url, DatabaseRole.APP)
-        ended = asyncio.Event()
-        connection.add_termination_listener(lambda _: ended.set())
-        await connection.add_listener(CHANNEL, self._hear)
-        return connection, ended
+    async def _listen(self) -> None:
+        # The one before may still say that it has ended: nobody listens to it any more.
+        self._connection = None
+        self._ended.clear()
+        self._connection = await connect(self._url, DatabaseRole.APP)
+        self._connection.add_termination_listener(self._note_end)
+        await self._connection.add_listener(CHANNEL, self._hear)
 
-    async def _keep(self, connection: asyncpg.Connection | None, ended: asyncio.Event) -> None:
-        try:
-            while True:
-                await ended.wait()
-                connection = None
-                while connection is None:
-                    await asyncio.sleep(_RECONNECT_DELAY_SECONDS)
-                    try:
-                        connection, ended = await self._listen()
-                    except CONNECTION_ERRORS as error:
-                        log.debug("listen_failed", error=type(error).__name__)
-        finally:
-            if connection is not None:
-                connection.terminate()
+    def _note_end(self, connection: asyncpg.Connection) -> None:
+        if connection is self._connection:
+            self._ended.set()
+
+    async def _keep(self) -> None:
+        while True:
+            await self._ended.wait()
+            await asyncio.sleep(_RECONNECT_DELAY_SECONDS)
+            if self._connection is not None:
+                self._connection.terminate()
+            try:
+                await self._listen()
+            except CONNECTION_ERRORS as error:
+                self._ended.set()
+                log.debug("listen_failed", error=type(error).__name__)
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         tenant_id, _, account_id = str(payload).partition("/")

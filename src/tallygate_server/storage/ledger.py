@@ -66,15 +66,26 @@ class EntryRow:
     """Sum of the group's quantities of this counter up to and including this entry."""
     limit: int
     """What the caller is told: a soft limit too, and one's own where calls of a group saw different ones."""
-    event_time: datetime | None
-    request_id: str | None
-    fingerprint: int
-    dimensions: str | None
+    details: EntryDetails | None
+    """None for the plain entry that most are."""
+
+
+@dataclass(slots=True)
+class EntryDetails:
+    """What only some entries have; the fields from `fingerprint` on belong to the request id."""
+
+    event_time: datetime | None = None
+    dimensions: str | None = None
     """JSON text."""
-    reason: int
-    thresholds: str
-    plan_key: str
-    revision: int
+    request_id: str | None = None
+    fingerprint: int = 0
+    reason: int = 0
+    thresholds: str = ""
+    plan_key: str = ""
+    revision: int = 0
+
+
+_NO_DETAILS: Final = EntryDetails()
 
 
 @dataclass(slots=True)
@@ -179,12 +190,34 @@ counted AS MATERIALIZED (
 
 # An increment counts in the period of the moment when it was placed; recorded a little later, perhaps beyond the
 # period's end (or, where the clock stepped back, before its start), it still happened within.
-_ENTRIES: Final = """
+_EVENT_TIME: Final = (
+    "GREATEST(LEAST($1::timestamptz, counted.period_end - interval '1 microsecond'), counted.period_start)"
+)
+
+# Most increments say no more than how much: a third of the arrays, and of the work of encoding them.
+_PLAIN_ENTRIES: Final = f"""
+entry AS MATERIALIZED (
+    SELECT * FROM unnest($10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
+        AS t(ordinal, entry_id, quantity, prefix, limit_quantity)
+),
+written AS (
+    INSERT INTO usage_entries (
+        tenant_id, account_id, entry_id, recorded_time, feature_key, period_kind, period_start, quantity,
+        used_after, limit_quantity, event_time
+    )
+    SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
+        counted.period_kind, counted.period_start, entry.quantity,
+        counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity, {_EVENT_TIME}
+    FROM entry
+    JOIN counted USING (ordinal)
+)"""  # noqa: S608
+
+_ENTRIES: Final = f"""
 entry AS MATERIALIZED (
     SELECT * FROM unnest(
-        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::timestamptz[], $15::text[], $16::text[],
-        $17::bigint[]
-    ) AS t(ordinal, entry_id, quantity, prefix, event_time, request_id, dimensions, limit_quantity)
+        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::timestamptz[], $16::text[],
+        $17::text[]
+    ) AS t(ordinal, entry_id, quantity, prefix, limit_quantity, event_time, dimensions, request_id)
 ),
 written AS (
     INSERT INTO usage_entries (
@@ -194,14 +227,10 @@ written AS (
     SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
         counted.period_kind, counted.period_start, entry.quantity,
         counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity,
-        COALESCE(
-            entry.event_time,
-            GREATEST(LEAST($1::timestamptz, counted.period_end - interval '1 microsecond'), counted.period_start)
-        ),
-        entry.request_id, entry.dimensions::jsonb
+        COALESCE(entry.event_time, {_EVENT_TIME}), entry.request_id, entry.dimensions::jsonb
     FROM entry
     JOIN counted USING (ordinal)
-)"""
+)"""  # noqa: S608
 
 _REQUESTS: Final = """
 requested AS (
@@ -223,8 +252,8 @@ _RESULT: Final = "SELECT ordinal, used_quantity, version FROM counted"
 
 # The conditional upsert has the last word on every hard limit. Counters come sorted, so that two servers lock
 # them in the same order. A counter that refuses takes its entries with it; the others are counted.
-_COMMIT: Final = f"WITH {_COUNTERS},{_ENTRIES} {_RESULT}"
-_COMMIT_WITH_REQUESTS: Final = f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS} {_RESULT}"
+_COMMIT_PLAIN: Final = f"WITH {_COUNTERS},{_PLAIN_ENTRIES} {_RESULT}"
+_COMMIT_DETAILED: Final = f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS} {_RESULT}"
 
 _READ_COUNTERS: Final = """
 SELECT c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.version
@@ -402,7 +431,7 @@ class Ledger:
         connection = self._committer
         if connection is None or not self._up.is_set():
             raise LedgerDown
-        with_requests = any(entry.request_id is not None for entry in entries)
+        detailed = any(entry.details is not None for entry in entries)
         arguments: list[Any] = [
             recorded_time,
             *_columns(change.key for change in counters),
@@ -413,22 +442,23 @@ class Ledger:
             [entry.entry_id for entry in entries],
             [entry.quantity for entry in entries],
             [entry.prefix for entry in entries],
-            [entry.event_time for entry in entries],
-            [entry.request_id for entry in entries],
-            [entry.dimensions for entry in entries],
             [entry.limit for entry in entries],
         ]
-        if with_requests:
-            arguments += [
-                [entry.fingerprint for entry in entries],
-                [entry.reason for entry in entries],
-                [entry.thresholds for entry in entries],
-                [entry.plan_key for entry in entries],
-                [entry.revision for entry in entries],
-            ]
+        if detailed:
+            arguments += _attributes(
+                [entry.details or _NO_DETAILS for entry in entries],
+                "event_time",
+                "dimensions",
+                "request_id",
+                "fingerprint",
+                "reason",
+                "thresholds",
+                "plan_key",
+                "revision",
+            )
         try:
             rows = await connection.fetch(
-                _COMMIT_WITH_REQUESTS if with_requests else _COMMIT, *arguments, timeout=self._commit_timeout_seconds
+                _COMMIT_DETAILED if detailed else _COMMIT_PLAIN, *arguments, timeout=self._commit_timeout_seconds
             )
         except asyncpg.UniqueViolationError as error:
             raise DuplicateRow(error.constraint_name) from error

@@ -60,7 +60,15 @@ async def hold(
 
 
 async def settle(counters: Counters, *settlements: Settlement, ended: Sequence[str] = ()) -> None:
+    """Settle counters that somebody has asked for, as somebody has before every commit."""
+    await ask(counters, *(settlement.key for settlement in settlements))
     await counters.settle_for("test", settlements, ended_batches=ended)
+
+
+async def ask(counters: Counters, *counter_keys: str) -> Any:
+    reply = asyncio.get_running_loop().create_future()
+    counters.read_soon([], list(counter_keys), reply.set_result)
+    return await reply
 
 
 def total(used: int | None, version: int, batch: str = "", key: str = COUNTER) -> Settlement:
@@ -77,7 +85,7 @@ async def state(counters: Counters, key: str = COUNTER) -> dict[str, str]:
 
 async def test_a_counter_that_redis_does_not_know_is_missing(counters: Counters) -> None:
     assert await hold(counters, 1) == b"m"
-    assert await state(counters) == {}
+    assert "c" not in await state(counters)
 
 
 async def test_a_revision_that_is_not_the_accounts_is_stale(counters: Counters) -> None:
@@ -120,15 +128,29 @@ async def test_a_hold_may_end_without_a_total(counters: Counters) -> None:
     assert await state(counters) == {"c": "4", "v": "1", "h": "0"}
 
 
-async def test_without_a_time_to_live_no_counter_is_made(counters: Counters) -> None:
-    late = Settlement(COUNTER, "", 5, 2, 0)
-    await settle(counters, late)
-    before = await state(counters)
-    await settle(counters, total(4, 1))
-    await settle(counters, late)
+@pytest.mark.parametrize("asked_by", ["a check", "an increment"])
+async def test_a_total_that_nobody_has_asked_for_is_not_taken_over(counters: Counters, asked_by: str) -> None:
+    """Redis was flushed since: the total may be older than what it once knew."""
+    late = total(5, 2)
+    await counters.settle_for("test", [late], ended_batches=[])
+    unasked = await state(counters)
+    await (ask(counters, COUNTER) if asked_by == "a check" else hold(counters, 1))
+    await counters.connection.execute("FLUSHALL")
+    await counters.settle_for("test", [late], ended_batches=[])
+    flushed = await state(counters)
+    await (ask(counters, COUNTER) if asked_by == "a check" else hold(counters, 1))
+    await counters.settle_for("test", [late], ended_batches=[])
 
-    assert before == {}
+    assert unasked == flushed == {}
     assert await state(counters) == {"c": "5", "v": "2"}
+
+
+async def test_a_lease_alone_runs_out(counters: Counters) -> None:
+    await ask(counters, COUNTER)
+
+    assert await state(counters) == {"l": "1"}
+    assert 0 < await counters.connection.execute("PTTL", COUNTER) <= 10_000
+    assert await hold(counters, 1) == b"m"
 
 
 async def test_an_older_total_never_replaces_a_newer_one(counters: Counters) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -20,7 +20,7 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 log = structlog.get_logger(__name__)
 
 CHANGE_MARK_TTL_MS: Final = 30_000
-"""Longer than any transaction can last, so that a crashed writer's mark outlives its transaction."""
+"""Longer than any change can last, so that a crashed writer's mark outlives its transaction."""
 SOURCES_TTL_MS: Final = 600_000
 LEASE_TTL_MS: Final = 30_000
 """Of a hash that holds nothing but a lease; one that takes longer to load its sources may not store them."""
@@ -58,7 +58,7 @@ class Settlement:
     version: int
     """0: the counter has no row yet."""
     ttl_ms: int
-    """Of a counter that is new in Redis; 0: it is not made."""
+    """Of a counter that is new in Redis."""
 
 
 HoldReply = list[bytes | list[bytes]]
@@ -163,10 +163,7 @@ class Counters:
 
     async def _settle_kept(self, connection: RedisConnection) -> None:
         """Tell Redis what it missed. Settling is idempotent, so what it did hear of is no harm."""
-        # A total that waited may be an old one: good for a counter that Redis kept, not for one that it lost since.
-        kept = [
-            replace(settlement, ttl_ms=0) for settlement in self._kept if settlement.key.startswith(self._namespace)
-        ]
+        kept = [settlement for settlement in self._kept if settlement.key.startswith(self._namespace)]
         ended = list(self._kept_batches)
         self._kept.clear()
         self._kept_batches.clear()

@@ -34,6 +34,9 @@ for i = 1, counter_count do
     local state = redis.call('HMGET', key, 'c', 'h')
     if not state[1] then
       results[i] = 'm'
+      -- A lease: totals that are committed from now on may be taken over, unless it is lost together with the rest.
+      redis.call('HSET', key, 'l', '1')
+      redis.call('PEXPIRE', key, 10000)
     else
       local committed, held_before = tonumber(state[1]), tonumber(state[2] or '0')
       local held, codes = held_before, {}

@@ -13,6 +13,11 @@ end
 local n = account_count
 for i = account_count + 1, #KEYS do
   local state = redis.call('HMGET', KEYS[i], 'c', 'h')
+  if not state[1] then
+    -- A lease: totals that are read or committed from now on may be taken over.
+    redis.call('HSET', KEYS[i], 'l', '1')
+    redis.call('PEXPIRE', KEYS[i], 10000)
+  end
   results[n + 1], results[n + 2] = state[1], state[2]
   n = n + 2
 end

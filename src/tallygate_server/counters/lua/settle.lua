@@ -5,7 +5,7 @@
 -- ARGV[1]     number of batch ids that are now wholly settled (b), then these ids
 -- then per counter: batch id ("" for none), committed total ("" when unknown: only the hold ends), its version
 --                   (0 for a counter without any row), time to live in ms for a counter that is new here
---                   (0: a counter that is not here is left to those who ask Postgres for it)
+-- A counter that is not here, and that nobody has asked for, is not made: see hold.lua and read.lua.
 -- Returns nothing of interest.
 --
 -- Atomic because a hold may leave `h` only together with the total that contains it.
@@ -17,16 +17,22 @@ local position = 2 + done
 for i = 2, #KEYS do
   local key, batch, committed, version = KEYS[i], ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   local field = 'h:' .. batch
-  local state = redis.call('HMGET', key, 'v', field, 'h')
+  local state = redis.call('HMGET', key, 'v', field, 'h', 'l')
   if state[2] then
     redis.call('HDEL', key, field)
     redis.call('HSET', key, 'h', string.format('%.0f', tonumber(state[3] or '0') - tonumber(state[2])))
   end
-  local ttl = tonumber(ARGV[position + 3])
-  if committed ~= '' and (state[1] and version > tonumber(state[1]) or not state[1] and ttl > 0) then
-    redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
-    if not state[1] then
-      redis.call('PEXPIRE', key, ttl)
+  if committed ~= '' then
+    if state[1] then
+      if version > tonumber(state[1]) then
+        redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
+      end
+    elseif state[4] then
+      -- Whoever asked for the counter since it was lost settles too, with a total that is no older than his question:
+      -- an old one that arrives late is replaced in a moment. Without his question nobody would replace it.
+      redis.call('HDEL', key, 'l')
+      redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
+      redis.call('PEXPIRE', key, ARGV[position + 3])
     end
   end
   position = position + 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ async def hold(
     revision: str = "*",
     batch: str = "",
 ) -> Any:
-    """Hold on one counter; return STALE, MISSING or (committed, held before, codes)."""
+    """Hold on one counter; return STALE, (MISSING, lease) or (committed, held before, codes)."""
     reply = asyncio.get_running_loop().create_future()
     counters.hold_soon(
         batch_id=batch or f"test:{next(_batches)}",
@@ -56,19 +57,27 @@ async def hold(
         on_reply=reply.set_result,
     )
     [result] = await reply
-    return (int(result[0]), int(result[1]), result[2].decode()) if isinstance(result, list) else result
+    if isinstance(result, list):
+        return tuple(result) if len(result) == 2 else (int(result[0]), int(result[1]), result[2].decode())
+    return result
 
 
 async def settle(counters: Counters, *settlements: Settlement, ended: Sequence[str] = ()) -> None:
-    """Settle counters that somebody has asked for, as somebody has before every commit."""
-    await ask(counters, *(settlement.key for settlement in settlements))
-    await counters.settle_for("test", settlements, ended_batches=ended)
+    """Settle counters that the caller has asked for, as it has before every commit."""
+    leases = await ask(counters, *(settlement.key for settlement in settlements))
+    await counters.settle_for(
+        "test",
+        [replace(settlement, lease=lease) for settlement, lease in zip(settlements, leases, strict=True)],
+        ended_batches=ended,
+    )
 
 
-async def ask(counters: Counters, *counter_keys: str) -> Any:
+async def ask(counters: Counters, *counter_keys: str) -> list[bytes]:
+    """Read counters as a check does; return the lease of each, empty for those that Redis knows."""
     reply = asyncio.get_running_loop().create_future()
     counters.read_soon([], list(counter_keys), reply.set_result)
-    return await reply
+    flat = await reply
+    return [b"" if known is not None else lease for known, lease in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def total(used: int | None, version: int, batch: str = "", key: str = COUNTER) -> Settlement:
@@ -84,7 +93,7 @@ async def state(counters: Counters, key: str = COUNTER) -> dict[str, str]:
 
 
 async def test_a_counter_that_redis_does_not_know_is_missing(counters: Counters) -> None:
-    assert await hold(counters, 1) == b"m"
+    assert (await hold(counters, 1))[0] == b"m"
     assert "c" not in await state(counters)
 
 
@@ -96,7 +105,7 @@ async def test_a_revision_that_is_not_the_accounts_is_stale(counters: Counters) 
     assert await hold(counters, 1, revision="7") == (0, 0, "h")
     await counters.mark_changing(ACME, [ANN])
     assert await hold(counters, 1, revision="7") == b"s"
-    assert await hold(counters, 1, revision="") != b"m"
+    assert await hold(counters, 1, revision="") == (0, 1, "h")
 
 
 async def test_holds_add_up_and_end_in_any_order(counters: Counters) -> None:
@@ -129,28 +138,48 @@ async def test_a_hold_may_end_without_a_total(counters: Counters) -> None:
 
 
 @pytest.mark.parametrize("asked_by", ["a check", "an increment"])
-async def test_a_total_that_nobody_has_asked_for_is_not_taken_over(counters: Counters, asked_by: str) -> None:
-    """Redis was flushed since: the total may be older than what it once knew."""
-    late = total(5, 2)
-    await counters.settle_for("test", [late], ended_batches=[])
+async def test_a_counter_is_made_only_by_who_asked_for_it(counters: Counters, asked_by: str) -> None:
+    """A total of anybody else may be older than what Redis lost."""
+
+    async def lease() -> bytes:
+        if asked_by == "a check":
+            return (await ask(counters, COUNTER))[0]
+        _, given = await hold(counters, 1)
+        assert isinstance(given, bytes)
+        return given
+
+    await counters.settle_for("test", [total(5, 2)], ended_batches=[])
     unasked = await state(counters)
-    await (ask(counters, COUNTER) if asked_by == "a check" else hold(counters, 1))
+    lost = await lease()
     await counters.connection.execute("FLUSHALL")
-    await counters.settle_for("test", [late], ended_batches=[])
+    await counters.settle_for("test", [replace(total(5, 2), lease=lost)], ended_batches=[])
     flushed = await state(counters)
-    await (ask(counters, COUNTER) if asked_by == "a check" else hold(counters, 1))
-    await counters.settle_for("test", [late], ended_batches=[])
+    given, shared = await lease(), await lease()
+    await counters.settle_for("test", [replace(total(5, 2), lease=lost)], ended_batches=[])
+    not_his = await state(counters)
+    await counters.settle_for("test", [replace(total(7, 3), lease=shared)], ended_batches=[])
 
     assert unasked == flushed == {}
-    assert await state(counters) == {"c": "5", "v": "2"}
+    assert given == shared != lost
+    assert "c" not in not_his
+    assert await state(counters) == {"c": "7", "v": "3"}
+
+
+async def test_a_newer_total_that_was_put_aside_wins(counters: Counters) -> None:
+    [lease] = await ask(counters, COUNTER)
+    for late in (total(9, 9), total(8, 8)):
+        await counters.settle_for("test", [late], ended_batches=[])
+    await counters.settle_for("test", [replace(total(7, 7), lease=lease)], ended_batches=[])
+
+    assert await state(counters) == {"c": "9", "v": "9"}
 
 
 async def test_a_lease_alone_runs_out(counters: Counters) -> None:
-    await ask(counters, COUNTER)
+    [lease] = await ask(counters, COUNTER)
 
-    assert await state(counters) == {"l": "1"}
+    assert await state(counters) == {"l": lease.decode()}
     assert 0 < await counters.connection.execute("PTTL", COUNTER) <= 10_000
-    assert await hold(counters, 1) == b"m"
+    assert await hold(counters, 1) == (b"m", lease)
 
 
 async def test_an_older_total_never_replaces_a_newer_one(counters: Counters) -> None:
@@ -205,7 +234,7 @@ async def test_one_unknown_counter_does_not_disturb_the_others_of_its_batch(coun
         on_reply=reply.set_result,
     )
 
-    assert await reply == [b"m", b"s", [b"0", b"0", b"hh"]]
+    assert await reply == [[b"m", b"a"], b"s", [b"0", b"0", b"hh"]]
     assert await counters.hold_batches("test") == {"a": (77, [COUNTER])}
 
 

@@ -6,6 +6,7 @@ between two calls; Postgres then decides.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,10 +60,12 @@ class Settlement:
     """0: the counter has no row yet."""
     ttl_ms: int
     """Of a counter that is new in Redis."""
+    lease: bytes = b""
+    """What `hold_soon` or `read_soon` said of a counter that Redis does not know: with it, the counter is made."""
 
 
 HoldReply = list[bytes | list[bytes]]
-"""Per counter STALE, MISSING or [committed, held before, codes]."""
+"""Per counter STALE, [MISSING, lease] or [committed, held before, codes]."""
 
 
 class Counters:
@@ -76,6 +79,7 @@ class Counters:
         self._run = ""
         self._epoch = 0
         self._namespace = keys.namespace(self._run, self._epoch)
+        self._reads = itertools.count()
         self._kept: deque[Settlement] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self._kept_batches: deque[str] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self.on_renamed: Callable[[], None] = _do_nothing
@@ -185,7 +189,8 @@ class Counters:
         on_reply: Callable[[list[bytes | None] | Exception], None],
     ) -> None:
         """Read revisions and counters: see read.lua for the shape."""
-        scripts.call_soon(self.connection, scripts.READ, [*account_keys, *counter_keys], [len(account_keys)], on_reply)
+        arguments: list[scripts.Argument] = [len(account_keys), f"{self._server_id}:r{next(self._reads)}"]
+        scripts.call_soon(self.connection, scripts.READ, [*account_keys, *counter_keys], arguments, on_reply)
 
     async def sources(self, account_key: str, token: str) -> tuple[bytes | None, bytes | None]:
         """Return (sources as JSON, None), or (None, lease) for whoever loads them, or neither while they change.
@@ -261,7 +266,7 @@ def _settle_arguments(
     arguments: list[scripts.Argument] = [len(ended_batches), *ended_batches]
     for settlement in settlements:
         committed = "" if settlement.committed is None else settlement.committed
-        arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms)
+        arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms, settlement.lease)
     return key_list, arguments
 
 

@@ -37,7 +37,10 @@ def account(prefix: str, tenant_id: TenantId, account_id: AccountId) -> str:
 
 
 def counter(account_key: str, feature_key: str, period: Period) -> str:
-    """Return the key of a counter's hash: `c` committed, `v` version, `h` held, `h:<batch>` one batch's hold, `l` lease."""
+    """Return the key of a counter's hash: `c` committed, `v` version, `h` held, `h:<batch>` one batch's hold.
+
+    Before its first total: `l` lease, `ac` and `av` a total and version put aside.
+    """
     # Microseconds, as Postgres has them: billing periods begin at any instant.
     return f"{account_key}:{feature_key}:{period.kind.value}:{(period.start - EPOCH) // _MICROSECOND}"
 

@@ -390,8 +390,10 @@ class Meter:
             if result == STALE:
                 for call in calls:
                     self._load(call, ask_redis=True)
-            elif result == MISSING:
+            elif result[0] == MISSING:
                 for call in calls:
+                    assert isinstance(result[1], bytes)
+                    call.lease = result[1]
                     self._to_postgres(call)
             else:
                 holding += self._on_group_held(batch, calls, result, hold_groups)

@@ -4,9 +4,13 @@
 -- KEYS[2..]   counter hashes
 -- ARGV[1]     number of batch ids that are now wholly settled (b), then these ids
 -- then per counter: batch id ("" for none), committed total ("" when unknown: only the hold ends), its version
---                   (0 for a counter without any row), time to live in ms for a counter that is new here
--- A counter that is not here, and that nobody has asked for, is not made: see hold.lua and read.lua.
+--                   (0 for a counter without any row), time to live in ms for a counter that is new here, lease
+--                   ("" for none)
 -- Returns nothing of interest.
+--
+-- A counter that is not here is made by whoever has the lease that it was given since (hold.lua, read.lua): his total
+-- is no older than his question. A total without that lease may be older than what was lost; it is put aside, in case
+-- that it is the newer one.
 --
 -- Atomic because a hold may leave `h` only together with the total that contains it.
 local done = tonumber(ARGV[1])
@@ -28,13 +32,20 @@ for i = 2, #KEYS do
         redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
       end
     elseif state[4] then
-      -- Whoever asked for the counter since it was lost settles too, with a total that is no older than his question:
-      -- an old one that arrives late is replaced in a moment. Without his question nobody would replace it.
-      redis.call('HDEL', key, 'l')
-      redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
-      redis.call('PEXPIRE', key, ARGV[position + 3])
+      local aside = redis.call('HMGET', key, 'ac', 'av')
+      local newest, newest_version = committed, ARGV[position + 2]
+      if aside[2] and tonumber(aside[2]) > version then
+        newest, newest_version = aside[1], aside[2]
+      end
+      if state[4] == ARGV[position + 4] then
+        redis.call('HDEL', key, 'l', 'ac', 'av')
+        redis.call('HSET', key, 'c', newest, 'v', newest_version)
+        redis.call('PEXPIRE', key, ARGV[position + 3])
+      else
+        redis.call('HSET', key, 'ac', newest, 'av', newest_version)
+      end
     end
   end
-  position = position + 4
+  position = position + 5
 end
 return 1

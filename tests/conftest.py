@@ -18,6 +18,7 @@ import pytest
 
 from tallygate_server.embedded import EmbeddedServers
 from tests.support.eventually import eventually
+from tests.support.length import LONG
 
 TEMPLATE_DATABASE = "migrated_template"
 
@@ -26,6 +27,11 @@ for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
     del os.environ[_name]
 
 _database_numbers = itertools.count(1)
+
+
+def pytest_report_header() -> str:
+    """Say how long the tests of faults run."""
+    return f"tests of faults: {'long' if LONG else 'short'} form"
 
 
 def with_database(database_url: str, name: str) -> str:

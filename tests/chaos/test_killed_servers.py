@@ -20,10 +20,11 @@ from tallygate_server.domain.call import IncrementAnswer
 from tests.support.acme import an_increment, assert_redis_agrees, fetch, outcome_of, services
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
+from tests.support.length import LONG
 
 pytestmark = pytest.mark.chaos
 
-KILLS = 200 if os.environ.get("TALLYGATE_LONG") else 10
+KILLS = 200 if LONG else 10
 ROOT = Path(__file__).parents[2]
 
 

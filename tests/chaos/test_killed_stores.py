@@ -37,10 +37,11 @@ from tests.support.acme import (
     used,
 )
 from tests.support.eventually import eventually
+from tests.support.length import LONG
 
 pytestmark = pytest.mark.chaos
 
-KILLS = 30 if os.environ.get("TALLYGATE_LONG") else 3
+KILLS = 30 if LONG else 3
 
 
 @dataclass(frozen=True, slots=True)

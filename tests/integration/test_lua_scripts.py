@@ -18,8 +18,8 @@ from tallygate_server.domain.limits import LIMIT_MAX, QUANTITY_MAX
 from tallygate_server.domain.usage import admit
 from tests.support.acme import ACME, ANN
 
-COUNTER = "tg:test:{acme/ann}:words:d:0"
-OTHER = "tg:test:{acme/ann}:other:d:0"
+COUNTER = "{acme/ann}:words:d:0"
+OTHER = "{acme/ann}:other:d:0"
 EXACT_MAX = 2**53 - 1
 """Largest number to which Lua counts without a gap."""
 
@@ -30,6 +30,8 @@ _batches = itertools.count(1)
 async def counters(fresh_redis: str) -> AsyncIterator[Counters]:
     made = Counters(fresh_redis, timeout_ms=2_000, server_id="test")
     await made.connection.start()
+    # Without the name of a run, so that tests can spell keys.
+    made._rename("", 0)
     yield made
     await made.connection.close()
 
@@ -461,11 +463,15 @@ async def test_another_epoch_knows_nothing_of_the_one_before(counters: Counters)
     assert await revision_of(counters) is None
 
 
-async def test_each_run_of_redis_has_a_namespace_of_its_own(counters: Counters) -> None:
+async def test_each_run_of_redis_has_keys_of_its_own(fresh_redis: str, counters: Counters) -> None:
     facts = (await counters.connection.execute("INFO", "server")).decode()
     run = next(line for line in facts.split("\r\n") if line.startswith("run_id:")).removeprefix("run_id:")
+    made = Counters(fresh_redis, timeout_ms=2_000, server_id="test")
+    await made.connection.start()
+    await made.connection.close()
 
-    assert counters.account_key(TenantId("t"), AccountId("a")) == f"tg:{run[:8]}.0:{{t/a}}"
+    assert made.account_key(TenantId("t"), AccountId("a")) == f"tg:{run[:8]}:{{t/a}}@0"
+    assert made.owner_key(TenantId("t"), AccountId("a")) == f"tg:{run[:8]}:{{t/a}}"
 
 
 # --- the sweeper's list ---------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -43,10 +42,11 @@ from tests.support.acme import (
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
 from tests.support.faulty_proxy import FaultyProxy, redis_proxy
+from tests.support.length import LONG
 
 Value = TypeVar("Value")
 
-EXAMPLES, STEPS = (400, 60) if os.environ.get("TALLYGATE_LONG") else (30, 30)
+EXAMPLES, STEPS = (400, 60) if LONG else (30, 30)
 
 SOFT, UNLIMITED = "soft", -1
 PLANS: dict[str, dict[str, int]] = {

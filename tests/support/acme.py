@@ -300,7 +300,8 @@ async def assert_redis_agrees(service: Service, database_url: str, *, sweeping: 
             if "c" not in state:
                 assert "l" in state, f"{key} is nothing: {state}"
                 continue  # Somebody has asked for it; there is no total yet.
-            assert int(state["c"]) == totals.get(tuple(ledger_key(key)), 0), f"{key} is off: {state}"
+            expected = totals.get(tuple(ledger_key(key)), 0)
+            assert int(state["c"]) == expected, f"{key} is off: {state}, not {expected}"
         registries = await service.redis.execute("KEYS", "tg:holds:*")
         assert registries == [], registries
         return True

@@ -1,8 +1,8 @@
-"""How long tests run: short, or as long as it takes to be surer still (`TALLYGATE_LONG=1`, `make proof`)."""
+"""How long tests run: short, or as long as it takes to be surer still (`LONG_TESTS=1`, as `make proof` sets it)."""
 
 from __future__ import annotations
 
 import os
 from typing import Final
 
-LONG: Final = bool(os.environ.get("TALLYGATE_LONG"))
+LONG: Final = bool(os.environ.get("LONG_TESTS"))

@@ -27,6 +27,7 @@ LEASE_TTL_MS: Final = 30_000
 """Of a hash that holds nothing but a lease; one that takes longer to load its sources may not store them."""
 SETTLEMENTS_KEPT_MAX: Final = 20_000
 SETTLEMENTS_AT_ONCE_MAX: Final = 500
+DOUBTS_KEPT_MAX: Final = 1_000
 COUNTER_KEEP_MS: Final = 86_400_000
 """How long a counter stays in Redis after its period ended."""
 COUNTER_TTL_MS_MAX: Final = 30 * 86_400_000
@@ -81,6 +82,8 @@ class Counters:
         self._reads = itertools.count()
         self._kept: deque[Settlement] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self._kept_batches: deque[str] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
+        self._kept_doubts: deque[tuple[str, int]] = deque(maxlen=DOUBTS_KEPT_MAX)
+        self._doubts = itertools.count()
         self.on_renamed: Callable[[], None] = _do_nothing
         """Called when every key has another name: what is known of accounts is no longer comparable."""
 
@@ -153,6 +156,25 @@ class Counters:
         key_list, arguments = self._settle_arguments(self._registry, settlements, ended_batches)
         scripts.call_soon(self.connection, scripts.SETTLE, key_list, arguments, on_reply)
 
+    def revisit_soon(self, counter_key: str, at_ms: int) -> None:
+        """Have the sweeper look at a counter again at an instant: a commit of it, without a hold, was lost in doubt."""
+        if not self.connection.ready:
+            self._kept_doubts.append((counter_key, at_ms))
+            return
+
+        def on_reply(reply: Reply | Exception) -> None:
+            if isinstance(reply, RedisUnavailable):
+                self._kept_doubts.append((counter_key, at_ms))
+
+        for command in self._revisit_commands(counter_key, at_ms):
+            self.connection.send(command, on_reply)
+
+    def _revisit_commands(self, counter_key: str, at_ms: int) -> list[list[str]]:
+        # A batch of holds that holds nothing.
+        batch_id = f"{self._server_id}:d{next(self._doubts)}"
+        entry = f"{at_ms} {keys.moved(counter_key, self._prefix)}"
+        return [["HSET", self._registry, batch_id, entry], ["SADD", keys.SERVERS, self._server_id]]
+
     async def settle_for(
         self, server_id: str, settlements: Sequence[Settlement], *, ended_batches: Sequence[str]
     ) -> None:
@@ -179,14 +201,18 @@ class Counters:
         """Tell Redis what it missed. Settling is idempotent, so what it did hear of is no harm."""
         kept = list(self._kept)
         ended = list(self._kept_batches)
-        self._kept.clear()
-        self._kept_batches.clear()
+        doubts = list(self._kept_doubts)
+        for waiting in (self._kept, self._kept_batches, self._kept_doubts):
+            waiting.clear()
         for start in range(0, max(len(kept), len(ended)), SETTLEMENTS_AT_ONCE_MAX):
             end = start + SETTLEMENTS_AT_ONCE_MAX
             key_list, arguments = self._settle_arguments(self._registry, kept[start:end], ended[start:end])
             await connection._execute(  # noqa: SLF001 - as in `_prepare`.
                 ("EVALSHA", scripts.SETTLE.sha, len(key_list), *key_list, *arguments)
             )
+        for counter_key, at_ms in doubts:
+            for command in self._revisit_commands(counter_key, at_ms):
+                await connection._execute(command)  # noqa: SLF001 - as above.
 
     def flush(self) -> None:
         """Put what was sent on the wire now, ahead of whatever is answered next."""

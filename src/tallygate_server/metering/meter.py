@@ -593,7 +593,9 @@ class Meter:
     def give_up(self, call: IncrementCall) -> None:
         """Answer that Postgres is away, or, where an attempt was lost in the middle, that the outcome is not known."""
         if call.doubtful:
-            # Its hold stays until the sweeper has asked the ledger.
+            # Its hold stays until the sweeper has asked the ledger; without one he must be told to.
+            if call.hold is None and call.period is not None:
+                self._counters.revisit_soon(call.counter_key, self._clock.now_ms() + self._hold_ttl_ms)
             self._fail(
                 call, OutcomeUnknown("whether this call was counted is not known: retry with the same request_id")
             )

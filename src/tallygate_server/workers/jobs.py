@@ -101,16 +101,16 @@ class JobRunner:
         metrics.job(job.name, "succeeded" if state == "succeeded" else "failed", time.monotonic() - started)
         if not detail:
             return
+        # One statement, so that whoever is stopped in between leaves neither a row too many nor one too few. The row
+        # that it adds is not among those that it counts.
         await connection.execute(
-            "INSERT INTO job_runs (job, start_time, end_time, state, detail) VALUES ($1, $2, now(), $3, $4)",
+            "WITH added AS (INSERT INTO job_runs (job, start_time, end_time, state, detail)"
+            " VALUES ($1, $2, now(), $3, $4))"
+            " DELETE FROM job_runs WHERE job = $1 AND run_id <="
+            " (SELECT run_id FROM job_runs WHERE job = $1 ORDER BY run_id DESC OFFSET $5 LIMIT 1)",
             job.name,
             start_time,
             state,
             json.dumps(detail),
-        )
-        await connection.execute(
-            "DELETE FROM job_runs WHERE job = $1 AND run_id <="
-            " (SELECT run_id FROM job_runs WHERE job = $1 ORDER BY run_id DESC OFFSET $2 LIMIT 1)",
-            job.name,
-            RUNS_KEPT_PER_JOB,
+            RUNS_KEPT_PER_JOB - 1,
         )

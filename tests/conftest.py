@@ -9,34 +9,64 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tallygate_server import hot_accounts
 from tallygate_server.embedded import EmbeddedServers
+from tallygate_server.storage import cache_epochs, migrations
 from tests.support.eventually import eventually
-from tests.support.length import LONG
+from tests.support.long_run import LONG
 
 TEMPLATE_DATABASE = "migrated_template"
 
+DAY_S = 86_400
+ROOM_BEFORE_MIDNIGHT_S = 240
+"""Longer than any test takes, and short enough to wait for."""
+
+OTHERS_SETTINGS = {
+    # Everything here is on this machine; gRPC would look for it behind the proxy.
+    *("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"),
+    # What commands print would be coloured, or broken into other lines.
+    *("force_color", "py_colors", "github_actions", "columns", "lines"),
+}
+
 # Settings of whoever runs the tests must not reach them, nor the processes they start.
-for _name in [name for name in os.environ if name.startswith("TALLYGATE_")]:
+for _name in [name for name in os.environ if name.startswith("TALLYGATE_") or name.lower() in OTHERS_SETTINGS]:
     del os.environ[_name]
 
+# The same examples on every machine, however long one takes; new ones at every run in the long form.
+settings.register_profile(
+    "tallygate",
+    derandomize=not LONG,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile("tallygate")
+
 _database_numbers = itertools.count(1)
-
-
-def pytest_report_header() -> str:
-    """Say how long the tests of faults run."""
-    return f"tests of faults: {'long' if LONG else 'short'} form"
 
 
 def with_database(database_url: str, name: str) -> str:
     """Return the same address with another database."""
     return urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+
+
+async def create_database(database_url: str, name: str, more: str = "") -> str:
+    """Make a database and return its address as its owner."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        # Somebody's connection to the one that it is copied from may take a moment to end.
+        await eventually(lambda: connection.execute(f"CREATE DATABASE {name} {more}"), ignore=asyncpg.ObjectInUseError)
+    finally:
+        await connection.close()
+    return with_database(database_url, name)
 
 
 async def drop_database(database_url: str, name: str) -> None:
@@ -52,6 +82,33 @@ async def drop_database(database_url: str, name: str) -> None:
         await connection.close()
 
 
+@pytest.fixture(autouse=True)
+def _one_day() -> None:
+    """Let each test run within one day of UTC, and so within one month: what it counts "today" is one count.
+
+    Processes that tests start have the machine's clock, so a clock of our own would not do.
+    """
+    left_s = DAY_S - time.time() % DAY_S
+    if left_s < ROOM_BEFORE_MIDNIGHT_S:
+        time.sleep(left_s + 0.1)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no server take Postgres for absent because the machine is busy."""
+    monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 10.0)
+    monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 10.1)
+    monkeypatch.setattr(cache_epochs, "SILENT_SECONDS", 60.0)
+    monkeypatch.setattr(hot_accounts, "_LOAD_TIMEOUT_SECONDS", 60.0)
+
+
+@pytest.fixture
+def usual_epochs(_patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a change without Redis wait for as long as it does in production, and no longer."""
+    monkeypatch.setattr(cache_epochs, "HEARD_SECONDS", 1.0)
+    monkeypatch.setattr(cache_epochs, "SETTLED_SECONDS", 1.1)
+
+
 @pytest.fixture(scope="session")
 def reachable_dir() -> Iterator[Path]:
     """Make a directory that every user can pass to, as the servers need when root runs the tests.
@@ -61,7 +118,8 @@ def reachable_dir() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix=f"tallygate-test-{os.getpid()}-"))
     directory.chmod(0o711)
     yield directory
-    shutil.rmtree(directory)
+    # What a killed server's children still write there is in nobody's way.
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -86,14 +144,7 @@ def redis_url(servers: EmbeddedServers) -> str:
 @pytest.fixture(scope="session")
 async def template_database(database_url: str) -> str:
     """Apply every migration once per test process, into a database that others are copied from."""
-    from tallygate_server.storage import migrations  # noqa: PLC0415 - tests of parts without storage need none of it.
-
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {TEMPLATE_DATABASE}")
-    finally:
-        await connection.close()
-    await migrations.upgrade(with_database(database_url, TEMPLATE_DATABASE))
+    await migrations.upgrade(await create_database(database_url, TEMPLATE_DATABASE))
     return TEMPLATE_DATABASE
 
 
@@ -101,13 +152,8 @@ async def template_database(database_url: str) -> str:
 async def fresh_database(database_url: str, template_database: str) -> AsyncIterator[str]:
     """Make a migrated database for one test and return its address as its owner."""
     name = f"test_{next(_database_numbers)}"
-    connection = await asyncpg.connect(database_url)
-    try:
-        # Copying files beats writing them through the log for a database of this size.
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
-    finally:
-        await connection.close()
-    yield with_database(database_url, name)
+    # Copying files beats writing them through the log for a database of this size.
+    yield await create_database(database_url, name, f"TEMPLATE {template_database} STRATEGY FILE_COPY")
     await drop_database(database_url, name)
 
 
@@ -115,12 +161,7 @@ async def fresh_database(database_url: str, template_database: str) -> AsyncIter
 async def empty_database(database_url: str) -> AsyncIterator[str]:
     """Make a database without tables for one test and return its address as its owner."""
     name = f"test_{next(_database_numbers)}"
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
-    finally:
-        await connection.close()
-    yield with_database(database_url, name)
+    yield await create_database(database_url, name, "STRATEGY FILE_COPY")
     await drop_database(database_url, name)
 
 
@@ -134,7 +175,7 @@ async def fresh_redis(servers: EmbeddedServers) -> str:
 @pytest.fixture
 async def acme_database(fresh_database: str) -> AsyncIterator[str]:
     """Make a database with the tenant `acme` (see tests/support/acme.py); its books must balance after the test."""
-    from tests.support import acme  # noqa: PLC0415 - as above.
+    from tests.support import acme  # noqa: PLC0415 - tests of parts without a service need none of it.
 
     await acme.apply_catalog(fresh_database)
     yield fresh_database

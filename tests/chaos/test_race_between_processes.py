@@ -42,7 +42,7 @@ async def take_all(stub: Any) -> list[IncrementResponse]:
     allowed: list[IncrementResponse] = []
     while True:
         answer = await stub.Increment(
-            IncrementRequest(tenant_id="acme", account_id="ann", feature_key="words"), timeout=30
+            IncrementRequest(tenant_id="acme", account_id="ann", feature_key="words"), timeout=120
         )
         if answer.decision == DECISION_DENIED:
             return allowed
@@ -103,7 +103,7 @@ async def test_what_a_client_sends_wrongly_changes_nothing(acme_database: str, f
             for request in requests:
                 good: dict[str, Any] = {"tenant_id": "acme", "account_id": "ann", "feature_key": "words"}
                 with pytest.raises(grpc.RpcError) as refused:
-                    await channels[0].Increment(IncrementRequest(**{**good, **request}), timeout=30)
+                    await channels[0].Increment(IncrementRequest(**{**good, **request}), timeout=120)
                 assert refused.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
                 assert field in str(refused.value.details())
 

@@ -416,7 +416,7 @@ async def test_what_is_not_quite_a_call_neither_hangs_nor_disturbs(flavour: Flav
         # grpc.aio never answers a unary call whose message does not come, and gives nothing of ours a chance
         # to; the stream ends with its connection, and there are at most a hundred on each.
         waits_for_ever = flavour == "grpcio" and case in ("no message", "empty data", "truncated message")
-        timeout_s = 0.2 if waits_for_ever else 5.0
+        timeout_s = 0.2 if waits_for_ever else 60.0
 
         ended = await raw_http2.stream_ends(served.port, _NOT_QUITE_A_CALL[case], timeout_s=timeout_s)
 
@@ -548,12 +548,12 @@ async def test_a_drain_finishes_calls_under_way(flavour: Flavour) -> None:
         ]
         await eventually(lambda: served.checks.waiting + served.metering.waiting == 3)
 
-        drain = asyncio.ensure_future(served.server.drain(drain_delay_ms=0, grace_ms=10_000))
+        drain = asyncio.ensure_future(served.server.drain(drain_delay_ms=0, grace_ms=60_000))
         await eventually(lambda: served.server.draining)
         served.checks.gate.set()
 
         assert len(await asyncio.gather(*calls)) == 3
-        await asyncio.wait_for(drain, 5)
+        await asyncio.wait_for(drain, 60)
 
 
 async def test_a_drain_ends_what_outlives_the_grace(flavour: Flavour) -> None:
@@ -570,7 +570,7 @@ async def test_a_drain_ends_what_outlives_the_grace(flavour: Flavour) -> None:
 
         await served.server.drain(drain_delay_ms=0, grace_ms=100)
 
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         for call in calls:
             refusal = await refused(call)
             assert refusal.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -582,7 +582,7 @@ async def test_a_stopped_server_refuses_with_unavailable(flavour: Flavour) -> No
         await served.entitlements.CheckAccess(a_check())
         await served.server.drain(drain_delay_ms=0, grace_ms=100)
 
-        refusal = await refused(served.entitlements.CheckAccess(a_check(), timeout=5))
+        refusal = await refused(served.entitlements.CheckAccess(a_check(), timeout=60))
 
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
 
@@ -598,7 +598,7 @@ async def test_no_call_of_a_busy_client_is_lost_in_a_drain(flavour: Flavour) -> 
             nonlocal answered, hung
             while True:
                 try:
-                    await served.entitlements.CheckAccess(a_check(), timeout=5)
+                    await served.entitlements.CheckAccess(a_check(), timeout=60)
                     answered += 1
                 except aio.AioRpcError as error:
                     hung += error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -608,7 +608,7 @@ async def test_no_call_of_a_busy_client_is_lost_in_a_drain(flavour: Flavour) -> 
         callers = [asyncio.ensure_future(caller()) for _ in range(20)]
         await eventually(lambda: answered > 200)
         stopping = True
-        await served.server.drain(drain_delay_ms=0, grace_ms=2_000)
+        await served.server.drain(drain_delay_ms=0, grace_ms=60_000)
         await asyncio.gather(*callers)
 
         assert hung == 0

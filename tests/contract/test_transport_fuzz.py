@@ -20,6 +20,7 @@ from tallygate_server.clock import SystemClock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.service import open_service
 from tallygate_server.transport.server import build_server
+from tests.support.acme import PATIENT
 from tests.support.use_cases import example
 
 SEED = 20_261_120
@@ -112,7 +113,9 @@ async def test_no_message_makes_an_incident(seed: int, fresh_database: str, fres
     dice = random.Random(seed)
     codes: Counter[tuple[str, str]] = Counter()
     incidents: list[str] = []
-    async with open_service(database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock()) as service:
+    async with open_service(
+        database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock(), limits=PATIENT
+    ) as service:
         await service.catalogs.apply(example("lekhak"))
         await service.accounts.provision(TenantId("lekhak"), "a")  # type: ignore[arg-type]
         served = servicers(service)
@@ -141,7 +144,7 @@ async def test_no_message_makes_an_incident(seed: int, fresh_database: str, fres
 
 async def _code_of(channel: aio.Channel, path: str, payload: bytes, *, streaming: bool) -> str:
     method: Any = channel.unary_stream(path) if streaming else channel.unary_unary(path)
-    call = method(payload, timeout=30)
+    call = method(payload, timeout=120)
     try:
         await (call.read() if streaming else call)
     except aio.AioRpcError as error:

@@ -86,10 +86,10 @@ async def test_a_watch_tells_the_status_and_every_change_and_ends_with_the_drain
     assert (await watch.read()).status == SERVING
     began = time.monotonic()
 
-    await served.server.drain(drain_delay_ms=0, grace_ms=20_000)
+    await served.server.drain(drain_delay_ms=0, grace_ms=120_000)
 
     assert await statuses(watch) == [NOT_SERVING]
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert await watch.code() is grpc.StatusCode.OK
 
 

@@ -37,7 +37,7 @@ async def ask(served: Served, version: str, *requests: Request) -> list[Response
         f"/{version}/ServerReflectionInfo",
         request_serializer=Request.SerializeToString,
         response_deserializer=Response.FromString,
-    )(iter(requests), timeout=10)
+    )(iter(requests), timeout=60)
     return [response async for response in call]
 
 
@@ -133,7 +133,7 @@ async def test_an_empty_question_is_an_invalid_argument(served: Served, version:
 
 async def test_garbage_ends_the_stream_and_is_not_quoted(served: Served, version: str) -> None:
     method: Any = served.channel.stream_stream(f"/{version}/ServerReflectionInfo")
-    call = method(iter([b"\xff\xff"]), timeout=10)
+    call = method(iter([b"\xff\xff"]), timeout=60)
 
     with pytest.raises(aio.AioRpcError) as caught:
         await call.read()

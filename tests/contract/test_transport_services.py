@@ -34,6 +34,7 @@ from tallygate_server.app import servicers
 from tallygate_server.clock import SystemClock
 from tallygate_server.service import open_service
 from tallygate_server.transport.server import TransportKind, build_server
+from tests.support.acme import PATIENT
 from tests.support.transport_servers import Refusal, refusal_of
 from tests.support.use_cases import example
 
@@ -53,7 +54,9 @@ class Client:
 
 @pytest.fixture(params=KINDS)
 async def client(request: pytest.FixtureRequest, fresh_database: str, fresh_redis: str) -> AsyncIterator[Client]:
-    async with open_service(database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock()) as service:
+    async with open_service(
+        database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock(), limits=PATIENT
+    ) as service:
         server = build_server(request.param, servicers(service), observe=lambda *_call: None)
         port = await server.start("127.0.0.1", 0)
         options = [("grpc.use_local_subchannel_pool", 1)]

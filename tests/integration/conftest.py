@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
-from tests.conftest import drop_database, with_database
+from tests.conftest import create_database, drop_database
 from tests.support.use_cases import empty_of_tenants
 
 SHARED_DATABASE = "shared_in_turn"
@@ -16,12 +15,7 @@ SHARED_DATABASE = "shared_in_turn"
 @pytest.fixture(scope="session")
 async def shared_database(database_url: str, template_database: str) -> AsyncIterator[str]:
     """Make one migrated database for the test process and return its address as its owner."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(f"CREATE DATABASE {SHARED_DATABASE} TEMPLATE {template_database} STRATEGY FILE_COPY")
-    finally:
-        await connection.close()
-    yield with_database(database_url, SHARED_DATABASE)
+    yield await create_database(database_url, SHARED_DATABASE, f"TEMPLATE {template_database} STRATEGY FILE_COPY")
     await drop_database(database_url, SHARED_DATABASE)
 
 

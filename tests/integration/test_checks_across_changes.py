@@ -29,7 +29,7 @@ async def test_a_counted_feature_that_is_lost_is_denied_at_once_on_every_server(
         await service.checker.check(a_check("words"))
 
     await pair[0].subscriptions.cancel(ACME, ANN, timing=ChangeTiming.NOW)
-    answers = [await asyncio.wait_for(service.checker.check(a_check("words")), timeout=5) for service in pair]
+    answers = [await asyncio.wait_for(service.checker.check(a_check("words")), timeout=60) for service in pair]
 
     assert [answer.reason for answer in answers] == [Reason.SUBSCRIPTION_INACTIVE] * 2
     assert all(service.counters.ready for service in pair)
@@ -44,7 +44,7 @@ async def test_checks_of_one_tick_lose_and_keep_their_counters_side_by_side(pair
     await server.checker.check_many(checks)
 
     await pair[1].subscriptions.cancel(ACME, ANN, timing=ChangeTiming.NOW)
-    outcomes = await asyncio.wait_for(server.checker.check_many(checks), timeout=5)
+    outcomes = await asyncio.wait_for(server.checker.check_many(checks), timeout=60)
 
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == [
         Reason.SUBSCRIPTION_INACTIVE,

@@ -197,9 +197,9 @@ async def test_an_account_is_shown_with_subscriptions_and_quota(say: Say) -> Non
 async def test_without_a_server_the_way_to_one_is_told() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
+        # Bound, so that nobody else gets it, and not listened on.
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-
-    told = await tallygate("check", "a", "b", "c", "--target", address)
+        told = await tallygate("check", "a", "b", "c", "--target", address)
 
     assert told.code == 2
     assert f"no Tallygate server answers at {address}" in told.errors

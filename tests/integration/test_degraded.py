@@ -25,11 +25,13 @@ from tallygate_server.errors import (
     Unavailable,
 )
 from tallygate_server.service import Service
+from tallygate_server.storage.engine import DatabaseRole, connect
 from tallygate_server.telemetry import metrics
 from tests.support.acme import (
     ACME,
     ANN,
     BOB,
+    PATIENT,
     a_check,
     allowed,
     an_increment,
@@ -38,12 +40,16 @@ from tests.support.acme import (
     denied,
     failed,
     fetch,
+    hurry,
     outcome_of,
     services,
     used,
 )
 from tests.support.eventually import eventually
 from tests.support.faulty_proxy import FaultyProxy, postgres_proxy, redis_proxy
+
+AT_ONCE_S = 5.0
+"""Less than any time-out that a call could have waited for; see PATIENT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,7 @@ async def a_days_work(service: Service, account_id: str) -> list[object]:
     return told
 
 
+@pytest.mark.usefixtures("usual_epochs")
 @pytest.mark.parametrize("lost", ["at the start", "in the middle"])
 async def test_without_redis_everything_is_answered_the_same(
     acme_database: str, fresh_redis: str, servers: EmbeddedServers, lost: str
@@ -211,17 +218,26 @@ async def test_accepted_calls_are_answered_after_their_commit_without_redis(setu
     assert await used(acme_database, "ten") == 1
 
 
-async def test_new_accounts_are_made_without_redis_at_once(setup: Setup) -> None:
-    """Nobody can know a new account by an older revision: nobody has to be waited for."""
+async def epoch(database_url: str) -> list[object]:
+    """Return what every server follows when it can't be told of changes through Redis."""
+    connection = await connect(database_url, DatabaseRole.APP)
+    try:
+        return [tuple(row) for row in await connection.fetch("SELECT epoch FROM cache_epochs")]
+    finally:
+        await connection.close()
+
+
+async def test_new_accounts_are_made_without_redis_at_once(setup: Setup, acme_database: str) -> None:
+    """Nobody can know a new account by an older revision: nobody has to be told, and so nobody waited for."""
     await setup.lose_redis()
-    started = time.monotonic()
+    before = await epoch(acme_database)
 
     outcomes = await setup.service.meter.increment_many(
         [an_increment("ten", account_id=f"new-{i}") for i in range(20)], atomic=False
     )
 
     assert len(allowed(outcomes)) == 20
-    assert time.monotonic() - started < 5.0
+    assert await epoch(acme_database) == before
 
 
 # --- Postgres away --------------------------------------------------------------------------------------
@@ -275,7 +291,7 @@ async def test_checks_go_on_without_postgres_after_redis_came_back_empty(
     assert isinstance(opened, CheckAnswer)
     assert opened.stale
     assert fallbacks("check_from_cache") == before + 3
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < AT_ONCE_S
 
 
 async def test_with_both_away_the_failure_mode_decides(setup: Setup) -> None:
@@ -327,7 +343,7 @@ async def test_increments_are_turned_away_at_once_without_postgres(setup: Setup,
     await setup.find_postgres()
 
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 104
-    assert took < 0.5
+    assert took < AT_ONCE_S
     assert await used(acme_database, "ten") == 4
     await assert_redis_agrees(setup.service, acme_database)
 
@@ -428,7 +444,7 @@ async def test_the_retry_of_an_accepted_call_hears_the_same_before_the_commit(se
     increment = an_increment("words", 3, request_id="r1", accepted=True)
     first = await outcome_of(setup.service, increment)
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         again = await outcome_of(setup.service, increment)
         other = await outcome_of(setup.service, replace(increment, quantity=4))
     await setup.find_postgres()
@@ -443,14 +459,16 @@ async def test_the_retry_of_an_accepted_call_hears_the_same_before_the_commit(se
 async def test_a_committed_retry_of_an_accepted_call_is_not_kept_waiting_for_ever(
     acme_database: str, fresh_redis: str
 ) -> None:
-    async with setting_up(acme_database, fresh_redis, commit_timeout_ms=200) as setup:
+    async with setting_up(acme_database, fresh_redis) as setup:
         await warm(setup)
         await setup.lose_postgres()
+        hurry(setup.service, 200)
         increment = an_increment("words", 3, request_id="r1", accepted=True)
         await outcome_of(setup.service, increment)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             committed = await outcome_of(setup.service, replace(increment, accepted=False))
+        hurry(setup.service, PATIENT.commit_timeout_ms)
         await setup.find_postgres()
         await eventually(lambda: setup.service.meter.in_flight == 0)
         again = await outcome_of(setup.service, replace(increment, accepted=False))
@@ -461,6 +479,7 @@ async def test_a_committed_retry_of_an_accepted_call_is_not_kept_waiting_for_eve
     assert await used(acme_database, "words") == 4
 
 
+@pytest.mark.usefixtures("usual_epochs")
 async def test_changes_of_plans_go_on_without_redis(setup: Setup) -> None:
     await warm(setup)
     await setup.lose_redis()

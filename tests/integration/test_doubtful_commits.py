@@ -15,11 +15,13 @@ from tallygate_server.domain.call import Increment, IncrementAnswer
 from tallygate_server.errors import OutcomeUnknown, TallygateError
 from tallygate_server.service import Service
 from tests.support.acme import (
+    PATIENT,
     allowed,
     an_increment,
     assert_redis_agrees,
     denied,
     fetch,
+    hurry,
     outcome_of,
     services,
     used,
@@ -127,8 +129,10 @@ async def test_a_call_that_gives_up_in_doubt_says_so_and_its_retry_is_exact(
     acme_database: str, fresh_redis: str
 ) -> None:
     increments = [an_increment("ten", request_id=f"r{i}") for i in range(6)]
-    async with behind_a_proxy(acme_database, fresh_redis, commit_timeout_ms=300) as (service, proxy):
+    async with behind_a_proxy(acme_database, fresh_redis) as (service, proxy):
+        hurry(service, 300)
         outcomes = await lose_the_answer(service, proxy, acme_database, increments, stays_away=True)
+        hurry(service, PATIENT.commit_timeout_ms)
         proxy.refuses = False
         await eventually(lambda: service.ledger.up)
         again = await service.meter.increment_many(increments, atomic=False)
@@ -142,7 +146,7 @@ async def test_a_call_that_gives_up_in_doubt_says_so_and_its_retry_is_exact(
 
 async def test_losses_during_recovery_change_nothing(acme_database: str, fresh_redis: str) -> None:
     increments = [an_increment("ten") for _ in range(4)]
-    async with behind_a_proxy(acme_database, fresh_redis, commit_timeout_ms=20_000) as (service, proxy):
+    async with behind_a_proxy(acme_database, fresh_redis) as (service, proxy):
         proxy.swallows_replies = True
         calls = asyncio.ensure_future(service.meter.increment_many(increments, atomic=False))
 
@@ -190,12 +194,14 @@ async def test_denials_whose_record_was_in_doubt_are_recorded_once(acme_database
 
 async def test_accepted_calls_outlive_a_loss_close_to_their_limit(acme_database: str, fresh_redis: str) -> None:
     increments = [an_increment("ten", accepted=True) for _ in range(6)]
-    async with behind_a_proxy(acme_database, fresh_redis, commit_timeout_ms=200) as (service, proxy):
+    async with behind_a_proxy(acme_database, fresh_redis) as (service, proxy):
         await outcome_of(service, an_increment("ten"))
+        hurry(service, 200)
 
         outcomes = await lose_the_answer(service, proxy, acme_database, increments, stays_away=True)
         await eventually(lambda: not service.ledger.up)
         await outcome_of(service, an_increment("ten"))
+        hurry(service, PATIENT.commit_timeout_ms)
         proxy.refuses = False
         await eventually(lambda: service.meter.in_flight == 0)
 
@@ -207,9 +213,10 @@ async def test_accepted_calls_outlive_a_loss_close_to_their_limit(acme_database:
 async def test_accepted_calls_wait_in_the_exact_commit_too(acme_database: str, fresh_redis: str) -> None:
     """Repeated ids send a group there; what was accepted may not be given up on the way."""
     increments = [an_increment("words", request_id=f"r{i}", accepted=True) for i in range(20)]
-    async with behind_a_proxy(acme_database, fresh_redis, commit_timeout_ms=200) as (service, proxy):
+    async with behind_a_proxy(acme_database, fresh_redis) as (service, proxy):
         async with services(acme_database, fresh_redis) as [other]:
             await outcome_of(other, an_increment("words", request_id="r0"))
+        hurry(service, 200)
         proxy.swallows_after = b"COMMIT;"
         proxy.refuses = True
         outcomes = await service.meter.increment_many(increments, atomic=False)
@@ -218,6 +225,7 @@ async def test_accepted_calls_wait_in_the_exact_commit_too(acme_database: str, f
         await eventually(lambda: not service.ledger.up)
         held = service.meter.in_flight
         await outcome_of(service, an_increment("words"))
+        hurry(service, PATIENT.commit_timeout_ms)
         proxy.refuses = False
         await eventually(lambda: service.meter.in_flight == 0)
 

@@ -17,6 +17,7 @@ from tests.support.acme import (
     allowed,
     an_increment,
     assert_redis_agrees,
+    hurry,
     outcome_of,
     redis_counters,
     services,
@@ -54,10 +55,11 @@ async def test_what_a_dead_server_held_is_ended_after_its_deadline(
         async with (
             postgres_proxy(acme_database, Path(parent) / "postgres") as (database_address, postgres),
             redis_proxy(fresh_redis, Path(parent) / "redis") as (redis_address, redis),
-            services(database_address, redis_address, clock=clock, commit_timeout_ms=300) as [dying],
+            services(database_address, redis_address, clock=clock) as [dying],
         ):
             await dying.checker.check(a_check("ten"))
             await outcome_of(dying, an_increment("ten", 1))
+            hurry(dying, 300)
             if committed:
                 postgres.swallows_replies = True
             else:
@@ -120,7 +122,7 @@ async def test_a_hold_that_was_swept_too_early_is_settled_all_the_same(
     with tempfile.TemporaryDirectory(prefix="tallygate-test-") as parent:
         async with (
             postgres_proxy(acme_database, Path(parent) / "postgres") as (address, postgres),
-            services(address, fresh_redis, clock=clock, commit_timeout_ms=20_000) as [slow],
+            services(address, fresh_redis, clock=clock) as [slow],
         ):
             await outcome_of(slow, an_increment("ten"))
             postgres.flows.clear()

@@ -76,7 +76,7 @@ async def test_jobs_of_unlike_names_run_side_by_side(fresh_database: str) -> Non
     both = asyncio.Barrier(2)
 
     async def work() -> dict[str, int]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await both.wait()
         return {"met": 1}
 

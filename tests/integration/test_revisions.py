@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tallygate_server.domain.call import IncrementAnswer
+from tallygate_server.domain.call import CheckAnswer, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.entitlement_changes import EntitlementChanges
-from tallygate_server.errors import RevisionNotReached
+from tallygate_server.errors import RevisionNotReached, StoreUnavailable
 from tallygate_server.service import Service
 from tallygate_server.storage import accounts as account_rows
 from tests.support.acme import ACME, ANN, a_check, allowed, an_increment, change_plan, outcome_of, services
@@ -43,13 +43,24 @@ async def warm(running: Sequence[Service]) -> None:
 async def assert_sees(running: Sequence[Service], plan: str, revision: int) -> None:
     """Check that checks and increments of every server go by the plan, at the revision or a later one."""
     for service in running:
-        answer = await service.checker.check(a_check("ten", min_revision=revision))
+        answer = await reliable_check(service, revision)
         assert answer.revision >= revision
         assert answer.limit_quantity == LIMITS[plan]
-        assert not answer.stale
         counted = await outcome_of(service, an_increment("none", 6))
         assert isinstance(counted, IncrementAnswer)
         assert counted.revision >= revision
+
+
+async def reliable_check(service: Service, min_revision: int) -> CheckAnswer:
+    """Return the first answer that may be relied upon; a server that did not hear Postgres for a second says so."""
+
+    async def relied_upon() -> CheckAnswer | None:
+        answer = await service.checker.check(a_check("ten", min_revision=min_revision))
+        return None if answer.stale else answer
+
+    answer = await eventually(relied_upon, ignore=StoreUnavailable)
+    assert answer is not None
+    return answer
 
 
 async def test_a_change_of_plan_is_seen_by_every_server_at_once(trio: list[Service]) -> None:
@@ -114,26 +125,27 @@ async def test_checks_under_concurrent_changes_never_go_back(
 ) -> None:
     """What one caller was told is never taken back by a later answer of any server."""
     done = asyncio.Event()
+    reads = 0
+    newest = [0]
 
-    async def read(service: Service) -> int:
-        reads = 0
+    async def read(service: Service) -> None:
+        nonlocal reads
         while not done.is_set():
             floor = newest[0]
             answer = await service.checker.check(a_check("ten"))
             assert answer.revision >= floor
             newest[0] = max(newest[0], answer.revision)
             reads += 1
-        return reads
 
-    newest = [0]
     readers = [asyncio.create_task(read(service)) for service in trio]
-    for n in range(60):
+    n = 0
+    while n < 60 or (reads < 100 and not any(reader.done() for reader in readers)):
         newest[0] = max(newest[0], await change_plan(trio[n % 3], ("pro", "bare", "free")[n % 3]))
         if flushed:
             await servers.flush_redis()
+        n += 1
     done.set()
-
-    assert sum(await asyncio.gather(*readers)) > 100
+    await asyncio.gather(*readers)
 
 
 # --- Slow loads -----------------------------------------------------------------------------------------
@@ -342,6 +354,7 @@ async def test_a_flush_at_any_moment_of_a_change_leaves_nothing_stale(
 # --- Writers without Redis ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("usual_epochs")
 async def test_a_writer_that_lost_redis_leaves_nothing_stale_for_the_others(
     acme_database: str, fresh_redis: str
 ) -> None:
@@ -365,6 +378,7 @@ async def test_a_writer_that_lost_redis_leaves_nothing_stale_for_the_others(
                 await assert_sees([writer, reader], plan, revision)
 
 
+@pytest.mark.usefixtures("usual_epochs")
 async def test_a_change_while_nobody_reaches_redis_is_seen_when_it_is_back(
     acme_database: str, fresh_redis: str
 ) -> None:
@@ -386,8 +400,9 @@ async def test_a_change_while_nobody_reaches_redis_is_seen_when_it_is_back(
             for _ in range(200):
                 answers = await asyncio.gather(*(service.checker.check(a_check("ten")) for service in running))
 
-                assert {answer.limit_quantity for answer in answers} == {1}
-                assert {answer.revision for answer in answers} == {revision}
+                relied_upon = [answer for answer in answers if not answer.stale]
+                assert {answer.limit_quantity for answer in relied_upon} <= {1}
+                assert {answer.revision for answer in relied_upon} <= {revision}
                 await asyncio.sleep(0)
             await eventually(lambda: all(service.counters.ready for service in running))
             await assert_sees(running, "bare", revision)

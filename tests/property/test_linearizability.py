@@ -70,14 +70,18 @@ async def test_answers_are_linearizable_while_redis_forgets(
     acme_database: str, fresh_redis: str, servers: EmbeddedServers
 ) -> None:
     async with services(acme_database, fresh_redis, 2) as running:
+        over = False
 
         async def flush() -> None:
-            while True:
+            while not over:
                 await servers.flush_redis()
 
-        flushing = asyncio.create_task(flush())
-        history = await history_of([counting(service, "endless") for service in running], seed=7)
-        flushing.cancel()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(flush())
+            try:
+                history = await history_of([counting(service, "endless") for service in running], seed=7)
+            finally:
+                over = True
 
         assert len(history) == 600
         assert why_not_linearizable(history) is None

@@ -32,7 +32,7 @@ from tests.support.acme import (
 from tests.support.eventually import eventually
 from tests.support.faulty_proxy import FaultyProxy, postgres_proxy, redis_proxy
 from tests.support.history import Step, why_not_linearizable
-from tests.support.length import LONG
+from tests.support.long_run import LONG
 
 pytestmark = pytest.mark.simulation
 

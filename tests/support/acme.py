@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import asyncpg
@@ -26,6 +27,9 @@ ACME: Final = TenantId("acme")
 GLOBEX: Final = TenantId("globex")
 ANN: Final = AccountId("ann")
 BOB: Final = AccountId("bob")
+
+PATIENT: Final = HotPathLimits(commit_timeout_ms=60_000, redis_timeout_ms=10_000)
+"""Stores are slow on a busy machine, and are waited for."""
 
 _CATALOG: Final = """
 tenant: {tenant}
@@ -102,17 +106,24 @@ async def services(
     clock: Clock | None = None,
     **limits: Any,
 ) -> AsyncIterator[list[Service]]:
-    """Open several servers' worth of use cases over the same stores."""
+    """Open several servers' worth of use cases over the same stores, which are waited for unless told otherwise."""
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
                 open_service(
-                    database_url=database_url, redis_url=redis_url, clock=clock, limits=HotPathLimits(**limits)
+                    database_url=database_url, redis_url=redis_url, clock=clock, limits=replace(PATIENT, **limits)
                 )
             )
             for _ in range(count)
         ]
+
+
+def hurry(service: Service, commit_timeout_ms: int) -> None:
+    """Let a server's commits wait no longer than this from now on."""
+    timeout_s = commit_timeout_ms / 1_000
+    service.ledger._commit_timeout_seconds = timeout_s
+    service.meter._group._timeout_seconds = service.meter._exact._timeout_seconds = timeout_s
 
 
 def an_increment(

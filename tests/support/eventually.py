@@ -12,25 +12,27 @@ Value = TypeVar("Value")
 
 FIRST_PAUSE_S = 0.001
 PAUSE_MAX_S = 0.05
+TIMEOUT_S = 60.0
+"""Far beyond what the slowest machine needs: who waits so long waits for what never comes."""
 
 
 @overload
 async def eventually(
     predicate: Callable[[], Awaitable[Value]],
-    timeout_s: float = 10.0,
+    timeout_s: float = TIMEOUT_S,
     *,
     ignore: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Value: ...
 @overload
 async def eventually(
     predicate: Callable[[], Value],
-    timeout_s: float = 10.0,
+    timeout_s: float = TIMEOUT_S,
     *,
     ignore: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Value: ...
 async def eventually(
     predicate: Callable[[], Any],
-    timeout_s: float = 10.0,
+    timeout_s: float = TIMEOUT_S,
     *,
     ignore: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Any:

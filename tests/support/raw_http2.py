@@ -35,7 +35,7 @@ def message(payload: bytes) -> bytes:
     return b"\0" + len(payload).to_bytes(4) + payload
 
 
-async def stream_ends(port: int, sent: bytes, *, timeout_s: float = 5.0) -> bool:
+async def stream_ends(port: int, sent: bytes, *, timeout_s: float = 60.0) -> bool:
     """Send frames on a new connection; tell whether the server ends stream 1, or the connection, in time."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,6 +22,10 @@ def environ(**settings: str) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")},
         "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT / "generated"))),
         "TALLYGATE_LOG_LEVEL": "error",
+        # Stores and callers are slow on a busy machine, and are waited for.
+        "TALLYGATE_COMMIT_TIMEOUT_MS": "9000",
+        "TALLYGATE_REDIS_TIMEOUT_MS": "5000",
+        "TALLYGATE_REQUEST_TIMEOUT_MS": "60000",
         **settings,
     }
 

@@ -51,7 +51,7 @@ class Served:
     async def call_raw(self, path: str, payload: bytes) -> bytes:
         """Call a unary method with bytes and return the bytes of the response."""
         method: Any = self.channel.unary_unary(path)
-        response: bytes = await method(payload, timeout=10)
+        response: bytes = await method(payload, timeout=60)
         return response
 
 

@@ -27,7 +27,7 @@ from tests.support.long_run import LONG
 TEMPLATE_DATABASE = "migrated_template"
 
 DAY_S = 86_400
-ROOM_BEFORE_MIDNIGHT_S = 240
+ROOM_BEFORE_MIDNIGHT_S = 90
 """Longer than any test takes, and short enough to wait for."""
 
 OTHERS_SETTINGS = {

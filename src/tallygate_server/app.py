@@ -16,6 +16,7 @@ from tallygate_server.catalog import CatalogSource
 from tallygate_server.catalog_files import parse_catalog
 from tallygate_server.clock import Clock, SystemClock
 from tallygate_server.config import Settings
+from tallygate_server.development_clock import followed_clock
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
 from tallygate_server.ops_http import Component, OpsServer
@@ -71,6 +72,16 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             database_url = database_url or servers.database_url
             redis_url = redis_url or servers.redis_url
         yield Stores(database_url, redis_url, servers)
+
+
+@asynccontextmanager
+async def open_clock(settings: Settings) -> AsyncIterator[Clock]:
+    """Give the machine's clock, or the one that the settings say is to be followed."""
+    if settings.development_clock_url is None:
+        yield SystemClock()
+        return
+    async with followed_clock(settings.development_clock_url) as clock:
+        yield clock
 
 
 @asynccontextmanager
@@ -177,7 +188,8 @@ class App:
         check_port_free(settings.ops_host, settings.ops_port, setting="TALLYGATE_OPS_PORT")
         async with (
             open_stores(settings) as stores,
-            open_migrated_service(settings, stores, SystemClock()) as service,
+            open_clock(settings) as clock,
+            open_migrated_service(settings, stores, clock) as service,
             AsyncExitStack() as stack,
         ):
             if catalogs_dir is not None:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -190,6 +191,12 @@ class Settings(BaseSettings):
         default="https://api.stripe.com", description="Address of the Stripe API; another one in tests only."
     )
 
+    # ---- trying it out
+    development_clock_url: str | None = Field(
+        default=None,
+        description="Clock of a local Stripe on this machine, to be followed: to try billing out, never in production.",
+    )
+
     # ---- what it says
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged."
@@ -225,6 +232,8 @@ class Settings(BaseSettings):
             )
         if self.grpc_port == self.ops_port and self.grpc_port != 0 and self.grpc_host == self.ops_host:
             problems.append("TALLYGATE_OPS_PORT: equals TALLYGATE_GRPC_PORT")
+        if self.development_clock_url is not None and not is_loopback_http(self.development_clock_url):
+            problems.append("TALLYGATE_DEVELOPMENT_CLOCK_URL: must be http:// on this machine's own address")
         if problems:
             raise SettingsError(tuple(problems))
         return self
@@ -248,6 +257,19 @@ def load_settings(**overrides: Any) -> Settings:
     if problems:
         raise SettingsError(tuple(problems))
     return settings
+
+
+def is_loopback_http(url: str) -> bool:
+    """Whether the address is one that never leaves this machine."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        return False
+    if parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return False
 
 
 def variable_name(field_name: str) -> str:

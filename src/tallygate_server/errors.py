@@ -173,6 +173,57 @@ class BillingProviderNotConfigured(TallygateError):
     reason = "BILLING_PROVIDER_NOT_CONFIGURED"
 
 
+class PaymentRefused(TallygateError):
+    """The billing provider said no: a declined card, a code it does not know, an object that is gone."""
+
+    reason = "PAYMENT_REFUSED"
+
+    def __init__(self, message: str, *, billing_provider: str, provider_code: str, **facts: object) -> None:
+        """Say what was refused, and how the provider codes it."""
+        super().__init__(message, billing_provider=billing_provider, provider_code=provider_code, **facts)
+
+
+class CustomerNotFound(TallygateError):
+    """The account has no customer at the billing provider."""
+
+    reason = "CUSTOMER_NOT_FOUND"
+
+    def __init__(self, account_id: str) -> None:
+        """Name the account."""
+        super().__init__(
+            f"account_id: account {account_id!r} has no customer at the billing provider yet;"
+            " CreateCheckoutSession or UpdateCustomer makes one",
+            account_id=account_id,
+            field="account_id",
+        )
+
+
+class NotFound(TallygateError):
+    """The thing named by the request is not there."""
+
+    reason = "NOT_FOUND"
+
+    def __init__(self, kind: str, named: str, *, field: str) -> None:
+        """Name the kind of thing, its id, and the field that named it."""
+        super().__init__(f"{field}: there is no {kind} {named!r}", kind=kind, id=named, field=field)
+
+
+class SignatureInvalid(TallygateError):
+    """The webhook is forged, damaged, too old or from the future; it is not stored."""
+
+    reason = "SIGNATURE_INVALID"
+
+
+class WebhookSourceNotConfigured(TallygateError):
+    """No secret is set for the webhook's source, so nobody can tell whether it is genuine."""
+
+    reason = "WEBHOOK_SOURCE_NOT_CONFIGURED"
+
+    def __init__(self, source: str, setting: str) -> None:
+        """Name the source and what is to be set."""
+        super().__init__(f"source: no signing secret of {source} is set; set {setting}", source=source, setting=setting)
+
+
 class RequestIdReused(TallygateError):
     """The request id was used before, with other content."""
 
@@ -253,6 +304,20 @@ class Unavailable(TallygateError):
 
     reason = "STORE_UNAVAILABLE"
     retry_delay_ms: ClassVar[int] = 500
+
+
+class BillingProviderUnavailable(Unavailable):
+    """The billing provider cannot be reached, or answers with errors of its own.
+
+    Whether it did what was asked is unknown; the same request again does it once.
+    """
+
+    reason = "BILLING_PROVIDER_UNAVAILABLE"
+    retry_delay_ms: ClassVar[int] = 2_000
+
+    def __init__(self, billing_provider: str, why: str) -> None:
+        """Name the provider and say what it did instead of answering."""
+        super().__init__(f"{billing_provider} does not answer just now ({why})", billing_provider=billing_provider)
 
 
 class StoreUnavailable(Unavailable):

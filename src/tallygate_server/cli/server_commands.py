@@ -165,14 +165,14 @@ def worker(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 async def _work(settings: Settings, *, as_json: bool) -> None:
-    from tallygate_server.app import jobs, open_migrated_service, open_stores
-    from tallygate_server.clock import SystemClock
+    from tallygate_server.app import jobs, open_clock, open_migrated_service, open_stores
     from tallygate_server.workers.jobs import JobRunner
 
     async with (
         _stop_signals() as stop,
         open_stores(settings) as stores,
-        open_migrated_service(settings, stores, SystemClock()) as service,
+        open_clock(settings) as clock,
+        open_migrated_service(settings, stores, clock) as service,
     ):
         work = jobs(settings, stores, service)
         runner = JobRunner(stores.database_url, work)

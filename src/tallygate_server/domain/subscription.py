@@ -78,6 +78,43 @@ class Subscription:
     canceled_time: datetime | None = None
     grace_end_time: datetime | None = None
     """When the grace of a failed payment ends; None means period end plus the plan's grace."""
+    pause_start_time: datetime | None = None
+    """When the pause that it is in began; None outside one."""
+    resume_time: datetime | None = None
+    """When the pause ends by itself; None: when somebody resumes it."""
+
+
+class ScheduledChangeKind(Enum):
+    """What a change does that waits for its time."""
+
+    PLAN = "plan"
+    CANCELLATION = "cancellation"
+    PAUSE = "pause"
+    RESUMPTION = "resumption"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledChange:
+    """A change of one subscription that takes effect by itself; a subscription has at most one that is pending."""
+
+    scheduled_change_id: str
+    subscription_id: str
+    kind: ScheduledChangeKind
+    effective_time: datetime
+    plan_key: PlanKey | None = None
+    """Plan afterwards, at `plan_version`; None where it stays, as do `interval`, `quantity` and `provider`."""
+    plan_version: int | None = None
+    interval: BillingInterval | None = None
+    """Afterwards; None for a plan without price (or where the plan stays)."""
+    quantity: int | None = None
+    provider: BillingProvider | None = None
+    resume_time: datetime | None = None
+    """When a pause ends by itself."""
+    provider_schedule_id: str = ""
+    """The schedule at the provider, which then carries the change out; empty: Tallygate does."""
+    actor: str = ""
+    reason: str = ""
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True)

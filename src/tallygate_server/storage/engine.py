@@ -19,11 +19,12 @@ from tallygate_server.errors import StoreUnavailable
 
 
 class DatabaseRole(Enum):
-    """Roles made by the first migration; a connection takes one when it starts."""
+    """Roles made by migrations; a connection takes one when it starts."""
 
     APP = "tallygate_app"
     METER = "tallygate_meter"
     READER = "tallygate_reader"
+    INTAKE = "tallygate_intake"
 
 
 CONNECTION_ERRORS: Final = (
@@ -74,12 +75,14 @@ def owner_engine(database_url: str) -> AsyncEngine:
 class Database:
     """Transactions of one tenant at a time, under row-level security."""
 
-    def __init__(self, database_url: str, *, pool_size: int = APP_POOL_SIZE) -> None:
-        """Prepare a pool of connections with the application role; nothing is opened yet."""
+    def __init__(
+        self, database_url: str, *, role: DatabaseRole = DatabaseRole.APP, pool_size: int = APP_POOL_SIZE
+    ) -> None:
+        """Prepare a pool of connections with the role; nothing is opened yet."""
         self.url = database_url
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=lambda: connect(database_url, DatabaseRole.APP),
+            async_creator=lambda: connect(database_url, role),
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=5.0,
@@ -101,7 +104,7 @@ class Database:
 
     @asynccontextmanager
     async def plain_transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction of no tenant: only tables without tenants (job runs) can be used in it."""
+        """Open a transaction of no tenant: only what the role may use without one, such as job runs."""
         async with self._begin() as connection:
             yield connection
 

@@ -265,7 +265,7 @@ def subscription_from_json(json: Json) -> Subscription:
     """Return the subscription that `subscription_to_json` wrote."""
 
     def time(name: str) -> datetime | None:
-        return datetime.fromisoformat(json[name]) if json[name] is not None else None
+        return datetime.fromisoformat(json[name]) if json.get(name) is not None else None
 
     return Subscription(
         subscription_id=json["subscription_id"],
@@ -282,6 +282,8 @@ def subscription_from_json(json: Json) -> Subscription:
         cancel_at_period_end=json["cancel_at_period_end"],
         canceled_time=time("canceled_time"),
         grace_end_time=time("grace_end_time"),
+        pause_start_time=time("pause_start_time"),
+        resume_time=time("resume_time"),
     )
 
 
@@ -322,6 +324,8 @@ def _columns(subscription: Subscription) -> dict[str, Any]:
         "cancel_at_period_end": subscription.cancel_at_period_end,
         "canceled_time": subscription.canceled_time,
         "grace_end_time": subscription.grace_end_time,
+        "pause_start_time": subscription.pause_start_time,
+        "resume_time": subscription.resume_time,
     }
 
 
@@ -343,6 +347,8 @@ def _row(row: Row[Any]) -> SubscriptionRow:
             cancel_at_period_end=row.cancel_at_period_end,
             canceled_time=row.canceled_time,
             grace_end_time=row.grace_end_time,
+            pause_start_time=row.pause_start_time,
+            resume_time=row.resume_time,
         ),
         create_time=row.create_time,
         update_time=row.update_time,

@@ -7,9 +7,9 @@ filled table is created concurrently; the downgrade is real or says why it is no
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from alembic import op
+
+from tallygate_server.storage.migrations.statements import read_statements
 
 revision = "0001"
 down_revision = None
@@ -18,8 +18,7 @@ down_revision = None
 def upgrade() -> None:
     """Create everything."""
     for name in ("0001_tables.sql", "0001_access.sql"):
-        sql = files("tallygate_server.storage.migrations.versions").joinpath(name).read_text("utf-8")
-        for statement in _statements(sql):
+        for statement in read_statements(name):
             op.execute(statement)
 
 
@@ -43,20 +42,3 @@ def downgrade() -> None:
     )
     op.execute("DROP SEQUENCE server_nodes")
     op.execute("DROP FUNCTION note_changed_by_hand()")
-
-
-def _statements(sql: str) -> list[str]:
-    """Split on semicolons at line ends, outside of dollar-quoted blocks."""
-    statements: list[str] = []
-    lines: list[str] = []
-    quoted = False
-    for line in sql.splitlines():
-        if line.lstrip().startswith("--") and not quoted:
-            continue
-        lines.append(line)
-        if line.count("$$") % 2:
-            quoted = not quoted
-        if line.rstrip().endswith(";") and not quoted:
-            statements.append("\n".join(lines))
-            lines = []
-    return statements

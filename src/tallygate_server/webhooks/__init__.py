@@ -1,0 +1,1 @@
+"""Webhooks of other services: checked, stored once, answered fast, processed until done."""

@@ -181,9 +181,10 @@ async def test_a_counter_whose_commit_was_lost_without_a_hold_is_looked_at_again
         async with (
             postgres_proxy(acme_database, Path(parent) / "postgres") as (database_address, postgres),
             redis_proxy(fresh_redis, Path(parent) / "redis") as (redis_address, redis),
-            services(database_address, redis_address, clock=clock, commit_timeout_ms=300) as [cut_off],
+            services(database_address, redis_address, clock=clock) as [cut_off],
         ):
             await outcome_of(cut_off, an_increment("ten", 1))
+            hurry(cut_off, 300)
             redis.refuses = True
             redis.cut()
             await eventually(lambda: not cut_off.counters.ready)

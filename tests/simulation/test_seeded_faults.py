@@ -91,6 +91,7 @@ class Simulation:
                 group.create_task(self.caller(random.Random(f"{self.chance.random()}/{i}"), i))
             group.create_task(self.writer(random.Random(f"{self.chance.random()}/writer")))
             await self.make_trouble()
+            await eventually(lambda: sum(told.answer is not None for told in self.told) > 100)
             self.stopping = True
         for server in self.running:
             await eventually(
@@ -238,7 +239,7 @@ class Simulation:
 
     def audit_order(self, entries: dict[str, Any]) -> None:
         """Check the order of the answers of each counter that only grows."""
-        histories: defaultdict[tuple[str, str], list[Step]] = defaultdict(list)
+        histories: defaultdict[tuple[object, ...], list[Step]] = defaultdict(list)
         for told in self.told:
             increment = told.increment
             entry = entries.get(increment.dimensions["label"])
@@ -246,7 +247,7 @@ class Simulation:
                 continue
             # A call in doubt, or one accepted, may take effect at any later time.
             known = told.answer is not None and not increment.accepted
-            histories[increment.account_id, increment.feature_key].append(
+            histories[increment.account_id, increment.feature_key, entry["period_start"]].append(
                 Step(
                     start_ns=told.start_ns,
                     end_ns=told.end_ns if known else 2**62,
@@ -258,6 +259,7 @@ class Simulation:
             assert why_not_linearizable(history) is None, (counter, why_not_linearizable(history))
 
 
+@pytest.mark.usefixtures("usual_epochs")
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_the_books_agree_with_what_everybody_was_told(
     acme_database: str, fresh_redis: str, servers: EmbeddedServers, tmp_path: Path, seed: int
@@ -287,5 +289,4 @@ async def test_the_books_agree_with_what_everybody_was_told(
         await simulation.audit(acme_database)
         await assert_redis_agrees(running[0].service, acme_database, sweeping=True)
         answers = [told.answer for told in simulation.told if told.answer is not None]
-        assert len(answers) > 100
         assert {answer.reason for answer in answers} >= {Reason.UNLIMITED}

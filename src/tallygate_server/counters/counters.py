@@ -82,7 +82,7 @@ class Counters:
         self._reads = itertools.count()
         self._kept: deque[Settlement] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self._kept_batches: deque[str] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
-        self._kept_doubts: deque[tuple[str, int]] = deque(maxlen=DOUBTS_KEPT_MAX)
+        self._kept_doubts: dict[str, int] = {}
         self._doubts = itertools.count()
         self.on_renamed: Callable[[], None] = _do_nothing
         """Called when every key has another name: what is known of accounts is no longer comparable."""
@@ -159,15 +159,19 @@ class Counters:
     def revisit_soon(self, counter_key: str, at_ms: int) -> None:
         """Have the sweeper look at a counter again at an instant: a commit of it, without a hold, was lost in doubt."""
         if not self.connection.ready:
-            self._kept_doubts.append((counter_key, at_ms))
+            self._keep_doubt(counter_key, at_ms)
             return
 
         def on_reply(reply: Reply | Exception) -> None:
             if isinstance(reply, RedisUnavailable):
-                self._kept_doubts.append((counter_key, at_ms))
+                self._keep_doubt(counter_key, at_ms)
 
         for command in self._revisit_commands(counter_key, at_ms):
             self.connection.send(command, on_reply)
+
+    def _keep_doubt(self, counter_key: str, at_ms: int) -> None:
+        if counter_key in self._kept_doubts or len(self._kept_doubts) < DOUBTS_KEPT_MAX:
+            self._kept_doubts[counter_key] = at_ms
 
     def _revisit_commands(self, counter_key: str, at_ms: int) -> list[list[str]]:
         # A batch of holds that holds nothing.
@@ -201,9 +205,10 @@ class Counters:
         """Tell Redis what it missed. Settling is idempotent, so what it did hear of is no harm."""
         kept = list(self._kept)
         ended = list(self._kept_batches)
-        doubts = list(self._kept_doubts)
-        for waiting in (self._kept, self._kept_batches, self._kept_doubts):
-            waiting.clear()
+        doubts = list(self._kept_doubts.items())
+        self._kept.clear()
+        self._kept_batches.clear()
+        self._kept_doubts.clear()
         for start in range(0, max(len(kept), len(ended)), SETTLEMENTS_AT_ONCE_MAX):
             end = start + SETTLEMENTS_AT_ONCE_MAX
             key_list, arguments = self._settle_arguments(self._registry, kept[start:end], ended[start:end])

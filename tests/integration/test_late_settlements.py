@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,5 +162,57 @@ async def test_what_was_counted_without_redis_is_told_to_the_one_that_lived_on(p
     pair.redis.refuses = False
     await eventually(lambda: pair.late.counters.ready)
 
+    assert await seen(pair.prompt) == await seen(pair.late) == 5
+    await assert_redis_agrees(pair.prompt, acme_database)
+
+
+async def test_what_is_counted_while_redis_is_told_what_it_missed_is_told_too(pair: Pair, acme_database: str) -> None:
+    """The connection is there, and not yet anybody's."""
+    redis = pair.late.redis
+    execute = redis._execute
+    telling, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(command: Sequence[str | bytes | int]) -> object:
+        if command[0] == "EVALSHA":
+            telling.set()
+            await may_go_on.wait()
+        return await execute(command)
+
+    pair.redis.refuses = True
+    pair.redis.cut()
+    await eventually(lambda: not pair.late.counters.ready)
+    assert allowed([await outcome_of(pair.late, an_increment("ten", 3))])
+    redis._execute = slowly  # type: ignore[method-assign]
+    pair.redis.refuses = False
+    await telling.wait()
+    assert allowed([await outcome_of(pair.late, an_increment("ten", 2))])
+    may_go_on.set()
+    await eventually(lambda: pair.late.counters.ready)
+
+    assert await seen(pair.prompt) == await seen(pair.late) == 7
+    await assert_redis_agrees(pair.prompt, acme_database)
+
+
+async def test_what_redis_missed_is_told_to_the_connection_after_one_that_broke(pair: Pair, acme_database: str) -> None:
+    redis = pair.late.redis
+    execute = redis._execute
+    broken = 0
+
+    async def break_twice(command: Sequence[str | bytes | int]) -> object:
+        nonlocal broken
+        if command[0] == "EVALSHA" and broken < 2:
+            broken += 1
+            pair.redis.cut()
+        return await execute(command)
+
+    pair.redis.refuses = True
+    pair.redis.cut()
+    await eventually(lambda: not pair.late.counters.ready)
+    assert allowed([await outcome_of(pair.late, an_increment("ten", 3))])
+    redis._execute = break_twice  # type: ignore[method-assign]
+    pair.redis.refuses = False
+    await eventually(lambda: pair.late.counters.ready)
+
+    assert broken == 2
     assert await seen(pair.prompt) == await seen(pair.late) == 5
     await assert_redis_agrees(pair.prompt, acme_database)

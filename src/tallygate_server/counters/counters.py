@@ -203,21 +203,31 @@ class Counters:
 
     async def _settle_kept(self, connection: RedisConnection) -> None:
         """Tell Redis what it missed. Settling is idempotent, so what it did hear of is no harm."""
-        kept = list(self._kept)
-        ended = list(self._kept_batches)
-        doubts = list(self._kept_doubts.items())
-        self._kept.clear()
-        self._kept_batches.clear()
-        self._kept_doubts.clear()
-        for start in range(0, max(len(kept), len(ended)), SETTLEMENTS_AT_ONCE_MAX):
-            end = start + SETTLEMENTS_AT_ONCE_MAX
-            key_list, arguments = self._settle_arguments(self._registry, kept[start:end], ended[start:end])
+        # Until nothing is left: what is committed meanwhile is kept as well, as nobody else has the connection yet.
+        while self._kept or self._kept_batches or self._kept_doubts:
+            if self._kept or self._kept_batches:
+                await self._settle_some(connection)
+                continue
+            counter_key, at_ms = next(iter(self._kept_doubts.items()))
+            for command in self._revisit_commands(counter_key, at_ms):
+                await connection._execute(command)  # noqa: SLF001 - as in `_prepare`.
+            del self._kept_doubts[counter_key]
+
+    async def _settle_some(self, connection: RedisConnection) -> None:
+        kept = [self._kept.popleft() for _ in range(min(len(self._kept), SETTLEMENTS_AT_ONCE_MAX))]
+        ended = [self._kept_batches.popleft() for _ in range(min(len(self._kept_batches), SETTLEMENTS_AT_ONCE_MAX))]
+        key_list, arguments = self._settle_arguments(self._registry, kept, ended)
+        try:
             await connection._execute(  # noqa: SLF001 - as in `_prepare`.
                 ("EVALSHA", scripts.SETTLE.sha, len(key_list), *key_list, *arguments)
             )
-        for counter_key, at_ms in doubts:
-            for command in self._revisit_commands(counter_key, at_ms):
-                await connection._execute(command)  # noqa: SLF001 - as above.
+        except RedisCommandError as error:
+            # It would be refused again, and Redis is of use all the same.
+            log.error("settlement_refused", error=str(error))  # noqa: TRY400 - its message says all.
+        except BaseException:
+            # Lost again, or too slow: the next connection's turn.
+            self._keep(kept, ended)
+            raise
 
     def flush(self) -> None:
         """Put what was sent on the wire now, ahead of whatever is answered next."""

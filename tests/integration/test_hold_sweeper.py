@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tallygate_server.errors import OutcomeUnknown
 from tallygate_server.service import Service
 from tests.support.acme import (
     a_check,
@@ -21,7 +20,6 @@ from tests.support.acme import (
     outcome_of,
     redis_counters,
     services,
-    used,
 )
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
@@ -171,41 +169,3 @@ async def test_without_a_store_nothing_is_swept(acme_database: str, fresh_redis:
             await eventually(lambda: not service.counters.ready)
 
             assert await service.sweeper.sweep() == 0
-
-
-async def test_a_counter_whose_commit_was_lost_without_a_hold_is_looked_at_again(
-    acme_database: str, fresh_redis: str, sweeping: Service, clock: FrozenClock
-) -> None:
-    """A server without Redis commits, and nobody hears of it: the others learn of the total all the same."""
-    with tempfile.TemporaryDirectory(prefix="tallygate-test-") as parent:
-        async with (
-            postgres_proxy(acme_database, Path(parent) / "postgres") as (database_address, postgres),
-            redis_proxy(fresh_redis, Path(parent) / "redis") as (redis_address, redis),
-            services(database_address, redis_address, clock=clock) as [cut_off],
-        ):
-            await outcome_of(cut_off, an_increment("ten", 1))
-            hurry(cut_off, 300)
-            redis.refuses = True
-            redis.cut()
-            await eventually(lambda: not cut_off.counters.ready)
-            postgres.swallows_after = b"lost one"
-            increment = an_increment("ten", 3, dimensions={"label": "lost one"})
-            call = asyncio.ensure_future(outcome_of(cut_off, increment))
-            await eventually(lambda: is_used(acme_database, 6))
-            postgres.refuses = True
-            postgres.cut()
-            outcome = await call
-            redis.refuses = postgres.refuses = False
-            await eventually(lambda: cut_off.counters.ready)
-            before = (await sweeping.checker.check(a_check("ten"))).used_quantity
-            clock.advance(HOLD_TTL + timedelta(milliseconds=1))
-            swept = await sweeping.sweeper.sweep()
-            after = (await sweeping.checker.check(a_check("ten"))).used_quantity
-
-    assert isinstance(outcome, OutcomeUnknown)
-    assert (before, swept, after) == (3, 1, 6)
-    await assert_redis_agrees(sweeping, acme_database)
-
-
-async def is_used(database_url: str, quantity: int) -> bool:
-    return await used(database_url, "ten") == quantity

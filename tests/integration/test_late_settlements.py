@@ -13,15 +13,18 @@ from pathlib import Path
 import pytest
 
 from tallygate_server.embedded import EmbeddedServers
+from tallygate_server.errors import OutcomeUnknown
 from tallygate_server.service import Service
 from tests.support.acme import (
     a_check,
     allowed,
     an_increment,
     assert_redis_agrees,
+    hurry,
     outcome_of,
     redis_counters,
     services,
+    used,
 )
 from tests.support.eventually import eventually
 from tests.support.faulty_proxy import FaultyProxy, postgres_proxy, redis_proxy
@@ -216,3 +219,46 @@ async def test_what_redis_missed_is_told_to_the_connection_after_one_that_broke(
     assert broken == 2
     assert await seen(pair.prompt) == await seen(pair.late) == 5
     await assert_redis_agrees(pair.prompt, acme_database)
+
+
+@pytest.mark.parametrize("case", ["no hold", "hold forgotten"])
+async def test_a_counter_whose_commit_was_lost_in_doubt_is_looked_at_again(
+    acme_database: str, fresh_redis: str, case: str
+) -> None:
+    """It is committed, and nobody hears of it: Redis learns of the total all the same, without another increment."""
+    with tempfile.TemporaryDirectory(prefix="tallygate-test-") as parent:
+        async with (
+            postgres_proxy(acme_database, Path(parent) / "postgres") as (database_address, postgres),
+            redis_proxy(fresh_redis, Path(parent) / "redis") as (redis_address, redis),
+            services(database_address, redis_address, hold_ttl_ms=500) as [cut_off],
+            services(acme_database, fresh_redis) as [other],
+        ):
+            await outcome_of(cut_off, an_increment("ten", 3))
+            assert await seen(other) == 3
+            [(key, before)] = (await redis_counters(other)).items()
+            if case == "no hold":
+                redis.refuses = True
+                redis.cut()
+                await eventually(lambda: not cut_off.counters.ready)
+            hurry(cut_off, 300)
+            postgres.swallows_after = b"lost one"
+            call = asyncio.ensure_future(outcome_of(cut_off, an_increment("ten", 2, dimensions={"label": "lost one"})))
+
+            async def committed() -> bool:
+                return await used(acme_database, "ten") == 5
+
+            await eventually(committed)
+            postgres.refuses = True
+            postgres.cut()
+            assert isinstance(await call, OutcomeUnknown)
+            if case == "hold forgotten":
+                await other.redis.execute("FLUSHALL")
+                # As somebody may have read it just before the commit.
+                await other.redis.execute("HSET", key, "c", before["c"], "v", before["v"])
+            redis.refuses = postgres.refuses = False
+
+            async def known() -> bool:
+                return (await redis_counters(other))[key]["c"] == "5"
+
+            await eventually(known)
+            assert await seen(other) == 5

@@ -27,7 +27,6 @@ LEASE_TTL_MS: Final = 30_000
 """Of a hash that holds nothing but a lease; one that takes longer to load its sources may not store them."""
 SETTLEMENTS_KEPT_MAX: Final = 20_000
 SETTLEMENTS_AT_ONCE_MAX: Final = 500
-DOUBTS_KEPT_MAX: Final = 1_000
 COUNTER_KEEP_MS: Final = 86_400_000
 """How long a counter stays in Redis after its period ended."""
 COUNTER_TTL_MS_MAX: Final = 30 * 86_400_000
@@ -82,8 +81,6 @@ class Counters:
         self._reads = itertools.count()
         self._kept: deque[Settlement] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self._kept_batches: deque[str] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
-        self._kept_doubts: dict[str, int] = {}
-        self._doubts = itertools.count()
         self.on_renamed: Callable[[], None] = _do_nothing
         """Called when every key has another name: what is known of accounts is no longer comparable."""
 
@@ -156,29 +153,6 @@ class Counters:
         key_list, arguments = self._settle_arguments(self._registry, settlements, ended_batches)
         scripts.call_soon(self.connection, scripts.SETTLE, key_list, arguments, on_reply)
 
-    def revisit_soon(self, counter_key: str, at_ms: int) -> None:
-        """Have the sweeper look at a counter again at an instant: a commit of it, without a hold, was lost in doubt."""
-        if not self.connection.ready:
-            self._keep_doubt(counter_key, at_ms)
-            return
-
-        def on_reply(reply: Reply | Exception) -> None:
-            if isinstance(reply, RedisUnavailable):
-                self._keep_doubt(counter_key, at_ms)
-
-        for command in self._revisit_commands(counter_key, at_ms):
-            self.connection.send(command, on_reply)
-
-    def _keep_doubt(self, counter_key: str, at_ms: int) -> None:
-        if counter_key in self._kept_doubts or len(self._kept_doubts) < DOUBTS_KEPT_MAX:
-            self._kept_doubts[counter_key] = at_ms
-
-    def _revisit_commands(self, counter_key: str, at_ms: int) -> list[list[str]]:
-        # A batch of holds that holds nothing.
-        batch_id = f"{self._server_id}:d{next(self._doubts)}"
-        entry = f"{at_ms} {keys.moved(counter_key, self._prefix)}"
-        return [["HSET", self._registry, batch_id, entry], ["SADD", keys.SERVERS, self._server_id]]
-
     async def settle_for(
         self, server_id: str, settlements: Sequence[Settlement], *, ended_batches: Sequence[str]
     ) -> None:
@@ -204,14 +178,8 @@ class Counters:
     async def _settle_kept(self, connection: RedisConnection) -> None:
         """Tell Redis what it missed. Settling is idempotent, so what it did hear of is no harm."""
         # Until nothing is left: what is committed meanwhile is kept as well, as nobody else has the connection yet.
-        while self._kept or self._kept_batches or self._kept_doubts:
-            if self._kept or self._kept_batches:
-                await self._settle_some(connection)
-                continue
-            counter_key, at_ms = next(iter(self._kept_doubts.items()))
-            for command in self._revisit_commands(counter_key, at_ms):
-                await connection._execute(command)  # noqa: SLF001 - as in `_prepare`.
-            del self._kept_doubts[counter_key]
+        while self._kept or self._kept_batches:
+            await self._settle_some(connection)
 
     async def _settle_some(self, connection: RedisConnection) -> None:
         kept = [self._kept.popleft() for _ in range(min(len(self._kept), SETTLEMENTS_AT_ONCE_MAX))]

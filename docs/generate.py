@@ -53,9 +53,6 @@ LATER: Final[Mapping[str, str]] = {
     "AdminService": RUNNING,
     "AccountService.RecordConsent": LIFECYCLE,
     "AccountService.ListConsents": LIFECYCLE,
-    "AdminService.ListWebhookEvents": SUBSCRIPTIONS,
-    "AdminService.GetWebhookEvent": SUBSCRIPTIONS,
-    "AdminService.ReplayWebhookEvents": SUBSCRIPTIONS,
     "AdminService.ValidateEntitlements": USAGE,
     "AdminService.CorrectUsage": USAGE,
 }

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -148,13 +149,20 @@ async def template_database(database_url: str) -> str:
     return TEMPLATE_DATABASE
 
 
-@pytest.fixture
-async def fresh_database(database_url: str, template_database: str) -> AsyncIterator[str]:
-    """Make a migrated database for one test and return its address as its owner."""
+@asynccontextmanager
+async def copied_database(database_url: str, template_database: str) -> AsyncIterator[str]:
+    """Make a migrated database and give its address as its owner; drop it at the end."""
     name = f"test_{next(_database_numbers)}"
     # Copying files beats writing them through the log for a database of this size.
     yield await create_database(database_url, name, f"TEMPLATE {template_database} STRATEGY FILE_COPY")
     await drop_database(database_url, name)
+
+
+@pytest.fixture
+async def fresh_database(database_url: str, template_database: str) -> AsyncIterator[str]:
+    """Make a migrated database for one test and return its address as its owner."""
+    async with copied_database(database_url, template_database) as url:
+        yield url
 
 
 @pytest.fixture

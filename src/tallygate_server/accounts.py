@@ -37,7 +37,7 @@ from tallygate_server.subscriptions import start_default_subscription
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.unique_ids import new_id
 
-__all__ = ["Account", "AccountUpdate", "Accounts", "Identity"]
+__all__ = ["Account", "AccountUpdate", "Accounts", "Identity", "is_external_id"]
 
 ID_PREFIX: Final = "acc"
 """Of ids that the server makes."""
@@ -482,12 +482,17 @@ def _identities(identities: Sequence[Identity], path: str) -> list[Identity]:
         if _PROVIDER.fullmatch(identity.provider) is None:
             message = "1 to 32 characters: a lower-case letter, then lower-case letters, digits, '_' or '-'"
             raise InvalidRequest.of(f"{path}[{index}].provider", message)
-        if _EXTERNAL_ID.fullmatch(identity.external_id) is None:
+        if not is_external_id(identity.external_id):
             message = "1 to 256 characters without spaces and control characters"
             raise InvalidRequest.of(f"{path}[{index}].external_id", message)
         external_id = identity.external_id.lower() if identity.provider == "email" else identity.external_id
         found.append(Identity(identity.provider, external_id))
     return _unique(found)
+
+
+def is_external_id(text: str) -> bool:
+    """Tell whether somebody may be known by this text."""
+    return _EXTERNAL_ID.fullmatch(text) is not None
 
 
 def _unique(identities: Sequence[Identity]) -> list[Identity]:

@@ -12,10 +12,11 @@ from typing import Final
 import structlog
 from grpc import aio
 
+from tallygate_server.billing.assembly import StripeOptions
 from tallygate_server.catalog import CatalogSource
 from tallygate_server.catalog_files import parse_catalog
 from tallygate_server.clock import Clock, SystemClock
-from tallygate_server.config import Settings
+from tallygate_server.config import Settings, several_secrets
 from tallygate_server.development_clock import followed_clock
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
@@ -34,6 +35,10 @@ from tallygate_server.transport.event_servicer import EventServicer
 from tallygate_server.transport.server import GrpcServer, ServerLimits, Servicer, Tls, build_server
 from tallygate_server.transport.subscription_servicer import SubscriptionServicer
 from tallygate_server.transport.usage_servicer import UsageServicer
+from tallygate_server.webhooks.assembly import WebhookOptions
+from tallygate_server.webhooks.events import WebhookSource
+from tallygate_server.webhooks.http import webhook_routes
+from tallygate_server.webhooks.processor import Attempts
 from tallygate_server.workers.jobs import Job, JobRunner
 from tallygate_server.workers.ledger_upkeep import forget_requests, make_partitions
 
@@ -41,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
+SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -99,9 +106,45 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         snapshot_cache_max=settings.snapshot_cache_max,
     )
     async with open_service(
-        database_url=stores.database_url, redis_url=stores.redis_url, clock=clock, limits=limits
+        database_url=stores.database_url,
+        redis_url=stores.redis_url,
+        clock=clock,
+        limits=limits,
+        webhook_options=webhook_options(settings),
+        stripe=stripe_options(settings),
     ) as service:
         yield service
+
+
+def stripe_options(settings: Settings) -> StripeOptions | None:
+    """Return what the settings say about Stripe; None where it is not connected."""
+    if settings.stripe_api_key is None:
+        return None
+    return StripeOptions(
+        api_key=settings.stripe_api_key.get_secret_value(),
+        api_base=settings.stripe_api_base,
+        timeout_ms=settings.stripe_timeout_ms,
+        call_timeout_ms=settings.stripe_call_timeout_ms,
+        retries_max=settings.stripe_retries_max,
+        breaker_failures_max=settings.stripe_breaker_failures_max,
+        breaker_open_ms=settings.stripe_breaker_open_ms,
+    )
+
+
+def webhook_options(settings: Settings) -> WebhookOptions:
+    """Return what the settings say about webhooks."""
+    return WebhookOptions(
+        secrets={
+            WebhookSource.STRIPE: several_secrets(settings.stripe_webhook_secret),
+            WebhookSource.CLERK: several_secrets(settings.clerk_webhook_secret),
+            WebhookSource.AYRSHARE: several_secrets(settings.ayrshare_webhook_secret),
+        },
+        clerk_tenant_id=settings.clerk_tenant_id or "",
+        tolerance_seconds=settings.webhook_tolerance_seconds,
+        answer_wait_ms=settings.webhook_answer_wait_ms,
+        attempts=Attempts(count_max=settings.webhook_attempts_max),
+        concurrency=settings.webhook_concurrency,
+    )
 
 
 def servicers(service: Service) -> list[Servicer]:
@@ -110,7 +153,16 @@ def servicers(service: Service) -> list[Servicer]:
     return [
         EntitlementServicer(service.checker, now),
         UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
-        SubscriptionServicer(service.subscriptions, now),
+        SubscriptionServicer(
+            service.subscriptions,
+            now,
+            previews=service.previews,
+            webhooks=service.webhooks.intake,
+            checkout=service.billing.checkout,
+            customers=service.billing.customers,
+            records=service.billing.records,
+            reconciler=service.billing.reconciler,
+        ),
         CatalogServicer(service.catalogs, now),
         AccountServicer(
             service.accounts,
@@ -122,7 +174,7 @@ def servicers(service: Service) -> list[Servicer]:
         ),
         EventServicer(),
         DataLifecycleServicer(),
-        AdminServicer(),
+        AdminServicer(service.webhooks.administration, now),
     ]
 
 
@@ -144,6 +196,21 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="forget_requests",
             interval_seconds=FORGET_INTERVAL_SECONDS,
             run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="due_subscriptions",
+            interval_seconds=DUE_SUBSCRIPTIONS_INTERVAL_SECONDS,
+            run=service.due_subscriptions.write_down,
+        ),
+        Job(
+            name="subscription_notices",
+            interval_seconds=SUBSCRIPTION_NOTICES_INTERVAL_SECONDS,
+            run=service.due_subscriptions.tell,
+        ),
+        Job(
+            name="reconcile_subscriptions",
+            interval_seconds=settings.reconcile_interval_ms / 1000,
+            run=service.billing.reconciler.run_due,
         ),
     ]
 
@@ -201,8 +268,15 @@ class App:
                 runner = JobRunner(stores.database_url, jobs(settings, stores, service))
                 await runner.start()
                 stack.push_async_callback(runner.close)
+                await service.webhooks.processor.start()
+                stack.push_async_callback(service.webhooks.processor.close)
             ops = await stack.enter_async_context(
-                OpsServer.start(host=settings.ops_host, port=settings.ops_port, read_components=app.components)
+                OpsServer.start(
+                    host=settings.ops_host,
+                    port=settings.ops_port,
+                    read_components=app.components,
+                    routes=webhook_routes(service.webhooks.intake),
+                )
             )
             app.ops_port = ops.port
             app._publish_levels()
@@ -246,6 +320,7 @@ class App:
         metrics.component_up.read_with(
             lambda: {(component.name,): int(component.up) for component in self.components()}
         )
+        metrics.webhook_backlog.read_with(self.service.webhooks.processor.backlog)
         metrics.build_info.read_with(lambda: {(release_version(), self.settings.transport): 1})
 
 

@@ -14,6 +14,7 @@ from grpc import aio
 
 from tallygate.v1 import (
     account_service_pb2_grpc,
+    admin_service_pb2_grpc,
     catalog_service_pb2_grpc,
     entitlement_service_pb2_grpc,
     subscription_service_pb2_grpc,
@@ -165,6 +166,7 @@ class Client:
         self.usage = usage_service_pb2_grpc.UsageServiceStub(self._channel)
         self.catalogs = catalog_service_pb2_grpc.CatalogServiceStub(self._channel)
         self.accounts = account_service_pb2_grpc.AccountServiceStub(self._channel)
+        self.admin = admin_service_pb2_grpc.AdminServiceStub(self._channel)
         self.subscriptions = subscription_service_pb2_grpc.SubscriptionServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:

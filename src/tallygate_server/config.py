@@ -22,6 +22,9 @@ from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationEr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tallygate_server.domain.limits import TENANT_ID_PATTERN
+from tallygate_server.webhooks.signatures import svix_key
+
 PREFIX: Final = "TALLYGATE_"
 FILE_SUFFIX: Final = "_FILE"
 
@@ -29,6 +32,9 @@ SECRET_BYTES_MAX: Final = 65_536
 """Bound on a secret's file; anything larger is another file by mistake."""
 
 DURATION_MS_MAX: Final = 3_600_000
+
+_LIVE_KEY: Final = re.compile(r"\s*(?:[a-z]+_live_|live)", re.IGNORECASE)
+"""Stripe's keys that move real money: `sk_live_...`, `rk_live_...`."""
 
 _SERVICE_LINK: Final = re.compile(rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 """Variables that Kubernetes puts into every pod beside a Service called `tallygate`; they are no settings."""
@@ -46,6 +52,26 @@ def _redis_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _webhook_secrets(secret: SecretStr) -> SecretStr:
+    if not all(several_secrets(secret)):
+        raise ValueError("must be secrets separated by commas, none of them empty")
+    return secret
+
+
+def _svix_secrets(secret: SecretStr) -> SecretStr:
+    try:
+        for each in several_secrets(secret):
+            svix_key(each)
+    except ValueError:
+        raise ValueError("must be whsec_ and base64, or several of these separated by commas") from None
+    return secret
+
+
+def several_secrets(secret: SecretStr | None) -> tuple[str, ...]:
+    """Return the secrets that a setting holds, separated by commas."""
+    return tuple(each.strip() for each in secret.get_secret_value().split(",")) if secret is not None else ()
+
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Milliseconds = Annotated[int, Field(ge=1, le=DURATION_MS_MAX)]
@@ -53,6 +79,9 @@ MillisecondsOrNone = Annotated[int, Field(ge=0, le=DURATION_MS_MAX)]
 Days = Annotated[int, Field(ge=1, le=3_650)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+WebhookSecrets = Annotated[SecretStr, AfterValidator(_webhook_secrets)]
+SvixSecrets = Annotated[SecretStr, AfterValidator(_svix_secrets)]
+TenantIdText = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
 
 
 class SettingsError(Exception):
@@ -178,17 +207,61 @@ class Settings(BaseSettings):
         default=True, description="Run jobs inside the server process; otherwise run `tallygate worker` somewhere."
     )
     sweep_interval_ms: Milliseconds = Field(default=2_000, description="Pause between two looks for overdue holds.")
+    reconcile_interval_ms: Milliseconds = Field(
+        default=300_000,
+        description="Pause between two looks for what changed at Stripe without a webhook; once a day at everything.",
+    )
     ledger_months_ahead: Annotated[int, Field(ge=1, le=24)] = Field(
         default=12, description="Monthly ledger partitions made ahead of time."
     )
 
     # ---- billing
     stripe_api_key: SecretStr | None = Field(default=None, description="Secret key of the Stripe account.")
-    stripe_webhook_secret: SecretStr | None = Field(
-        default=None, description="Signing secret of the Stripe webhook endpoint."
-    )
     stripe_api_base: str = Field(
-        default="https://api.stripe.com", description="Address of the Stripe API; another one in tests only."
+        default="https://api.stripe.com",
+        min_length=1,
+        description="Address of the Stripe API; another one in tests only. Live keys go nowhere without TLS.",
+    )
+    stripe_timeout_ms: Milliseconds = Field(default=8_000, description="Longest wait for one answer of Stripe.")
+    stripe_call_timeout_ms: Milliseconds = Field(
+        default=25_000, description="Longest wait for Stripe in all: for every request and try of one change."
+    )
+    stripe_retries_max: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=2, description="Times that a request to Stripe is tried again, with growing pauses."
+    )
+    stripe_breaker_failures_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=5, description="Calls of Stripe without an answer, in a row, after which calls fail at once."
+    )
+    stripe_breaker_open_ms: Milliseconds = Field(
+        default=10_000, description="How long they fail at once, until one tries again."
+    )
+
+    # ---- webhooks
+    stripe_webhook_secret: WebhookSecrets | None = Field(
+        default=None,
+        description="Signing secret of the Stripe webhook endpoint: one, or several separated by commas while one is"
+        " replaced.",
+    )
+    clerk_webhook_secret: SvixSecrets | None = Field(
+        default=None, description="Signing secret of the Clerk webhook endpoint, as above: `whsec_` and base64."
+    )
+    clerk_tenant_id: TenantIdText | None = Field(
+        default=None, description="Tenant of Clerk users whose webhooks name none."
+    )
+    ayrshare_webhook_secret: WebhookSecrets | None = Field(
+        default=None, description="Secret that Ayrshare signs its webhooks with, as above."
+    )
+    webhook_tolerance_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
+        default=300, description="How far the time of a webhook may be from ours, either way, before it is refused."
+    )
+    webhook_answer_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = Field(
+        default=200, description="Longest wait of a webhook's answer for the first attempt to process it."
+    )
+    webhook_attempts_max: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=12, description="Attempts to process a webhook before it is left to an administrator."
+    )
+    webhook_concurrency: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=4, description="Webhooks that one process works on at a time."
     )
 
     # ---- trying it out
@@ -232,6 +305,9 @@ class Settings(BaseSettings):
             )
         if self.grpc_port == self.ops_port and self.grpc_port != 0 and self.grpc_host == self.ops_host:
             problems.append("TALLYGATE_OPS_PORT: equals TALLYGATE_GRPC_PORT")
+        problems.extend(_problems_of_stripe(self.stripe_api_key, self.stripe_api_base))
+        if self.stripe_call_timeout_ms < self.stripe_timeout_ms:
+            problems.append("TALLYGATE_STRIPE_CALL_TIMEOUT_MS: must not be less than TALLYGATE_STRIPE_TIMEOUT_MS")
         if self.development_clock_url is not None and not is_loopback_http(self.development_clock_url):
             problems.append("TALLYGATE_DEVELOPMENT_CLOCK_URL: must be http:// on this machine's own address")
         if problems:
@@ -264,10 +340,15 @@ def is_loopback_http(url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
         return False
-    if parts.hostname == "localhost":
+    return is_loopback_host(parts.hostname)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether the name or number is one of this machine's own."""
+    if host == "localhost":
         return True
     try:
-        return ip_address(parts.hostname).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -292,6 +373,20 @@ def render_settings_table() -> str:
         default = "" if field.default is None else f"`{_as_text(field.default)}`"
         rows.append(f"| {name} | {default} | {_allowed(field_name)} | {field.description} |")
     return "\n".join(rows) + "\n"
+
+
+def _problems_of_stripe(api_key: SecretStr | None, api_base: str) -> list[str]:
+    """Refuse an address that is none, and one that would carry a live key through the open."""
+    name = "TALLYGATE_STRIPE_API_BASE"
+    parts = urlsplit(api_base)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        return [f"{name}: must start with https:// or http:// and name a host"]
+    if parts.username is not None or parts.query or parts.fragment:
+        return [f"{name}: must be an address only"]
+    live = api_key is not None and _LIVE_KEY.match(api_key.get_secret_value()) is not None
+    if live and parts.scheme != "https" and not is_loopback_host(parts.hostname):
+        return [f"{name}: a live key is sent to https:// addresses only"]
+    return []
 
 
 def _read_secret(name: str, file: Path) -> str:

@@ -247,6 +247,20 @@ class RequestInProgress(TallygateError):
         super().__init__(f"request_id: {request_id!r} is being worked on", request_id=request_id, field="request_id")
 
 
+class OperationInProgress(RequestInProgress):
+    """The same thing is being done at the billing provider, or was, and it is not known yet what came of it."""
+
+    retry_delay_ms: ClassVar[int] = 500
+
+    def __init__(self, operation: str) -> None:
+        """Name what is being done."""
+        TallygateError.__init__(
+            self,
+            f"another call is being worked on at the billing provider ({operation}); try again in a moment",
+            operation=operation,
+        )
+
+
 class IdentityConflict(TallygateError):
     """The identities of one request belong to different accounts."""
 

@@ -16,6 +16,7 @@ import structlog
 
 from tallygate_server.access import AccessChecker
 from tallygate_server.accounts import Accounts
+from tallygate_server.billing.assembly import Billing, StripeOptions, open_billing
 from tallygate_server.catalog import Catalogs
 from tallygate_server.clock import Clock
 from tallygate_server.counters.connection import RedisConnection
@@ -27,11 +28,23 @@ from tallygate_server.metering.meter import Meter
 from tallygate_server.revision_marks import FencedMarks
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
-from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connection_settings
+from tallygate_server.storage.engine import (
+    APP_POOL_SIZE,
+    CONNECTION_ERRORS,
+    Database,
+    DatabaseRole,
+    connection_settings,
+)
 from tallygate_server.storage.ledger import Ledger, LedgerDown
 from tallygate_server.subscriptions import Subscriptions
+from tallygate_server.subscriptions.due_work import DueSubscriptions
+from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
+from tallygate_server.webhooks.ayrshare import AyrshareEvents
+from tallygate_server.webhooks.clerk import ClerkEvents
+from tallygate_server.webhooks.events import EventHandler, WebhookSource
 from tallygate_server.workers.hold_sweeper import HoldSweeper
 
 log = structlog.get_logger(__name__)
@@ -66,16 +79,26 @@ class Service:
     catalogs: Catalogs
     accounts: Accounts
     subscriptions: Subscriptions
+    previews: PlanChangePreviews
+    due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
     meter: Meter
     usage: UsageQueries
     sweeper: HoldSweeper
+    webhooks: Webhooks
+    billing: Billing
 
 
 @asynccontextmanager
 async def open_service(
-    *, database_url: str, redis_url: str, clock: Clock, limits: HotPathLimits | None = None
+    *,
+    database_url: str,
+    redis_url: str,
+    clock: Clock,
+    limits: HotPathLimits | None = None,
+    webhook_options: WebhookOptions | None = None,
+    stripe: StripeOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -114,7 +137,26 @@ async def open_service(
         tenants = TenantDirectory(database, clock)
         changes = EntitlementChanges(database, FencedMarks(counters, epochs))
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
-        subscriptions = Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock)
+        webhook_options = webhook_options or WebhookOptions()
+        # One connection for each event that is worked on, and some for those that come in.
+        pool_size = APP_POOL_SIZE + webhook_options.concurrency
+        intake_database = Database(database_url, role=DatabaseRole.INTAKE, pool_size=pool_size)
+        stack.push_async_callback(intake_database.close)
+        billing = await stack.enter_async_context(
+            open_billing(
+                database_url,
+                database=database,
+                lookups=intake_database,
+                changes=changes,
+                tenants=tenants,
+                accounts=accounts,
+                clock=clock,
+                stripe=stripe,
+            )
+        )
+        subscriptions = Subscriptions(
+            database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=billing.paid
+        )
         by_hand = ChangesByHand(database_url, counters.forget_soon)
         try:
             await by_hand.start()
@@ -158,6 +200,17 @@ async def open_service(
             tenants=tenants,
             clock=clock,
         )
+        webhooks = await stack.enter_async_context(
+            open_webhooks(
+                database_url,
+                intake_database=intake_database,
+                database=database,
+                handlers=_handlers(billing, accounts, database, intake_database, webhook_options),
+                tenants=tenants,
+                clock=clock,
+                options=webhook_options,
+            )
+        )
         yield Service(
             server_id=server_id,
             clock=clock,
@@ -169,9 +222,28 @@ async def open_service(
             catalogs=Catalogs(database, tenants),
             accounts=accounts,
             subscriptions=subscriptions,
+            previews=PlanChangePreviews(
+                database, tenants=tenants, standings=usage, clock=clock, provider=billing.provider
+            ),
+            due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock),
             hot_accounts=hot_accounts,
             checker=checker,
             meter=meter,
             usage=usage,
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
+            webhooks=webhooks,
+            billing=billing,
         )
+
+
+def _handlers(
+    billing: Billing, accounts: Accounts, database: Database, intake_database: Database, options: WebhookOptions
+) -> dict[WebhookSource, EventHandler]:
+    """Return who understands the events of each source; those of Stripe wait where Stripe is not connected."""
+    handlers: dict[WebhookSource, EventHandler] = {
+        WebhookSource.CLERK: ClerkEvents(accounts, intake_database, default_tenant_id=options.clerk_tenant_id),
+        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
+    }
+    if billing.events is not None:
+        handlers[WebhookSource.STRIPE] = billing.events
+    return handlers

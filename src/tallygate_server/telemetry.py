@@ -37,9 +37,16 @@ CALL_SECONDS: Final = (
 )  # fmt: skip
 """Upper bounds of duration buckets: fine below ten milliseconds, where this service lives."""
 
+BILLING_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+
 JOB_SECONDS: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
 
+WEBHOOK_LAG_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 21_600.0)
+
 COMMIT_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+BillingOutcome = Literal["done", "refused", "unavailable", "not_tried", "invalid", "canceled", "broken"]
+"""How a call of the billing provider ended; `invalid`: its answer is not understood, `broken`: a defect of ours."""
 
 METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -242,6 +249,75 @@ class Metrics(Collector):
         self.component_up = Level(
             "tallygate_component_up", "1 when the component answers, 0 when it does not.", "component"
         )
+        # ---- billing
+        self.subscription_syncs = Counts(
+            "tallygate_subscription_sync",
+            "Subscriptions of the billing provider looked at, by what became of them.",
+            "outcome",
+        )
+        self.payments = Counts(
+            "tallygate_payment",
+            "Payments at the billing provider, by what became of them: `succeeded`, `failed`, `refunded`, `disputed`,"
+            " `fraud_warning`.",
+            "outcome",
+        )
+        self.reconciled = Counts(
+            "tallygate_reconcile_difference",
+            "Differences between the billing provider and us that a reconciliation found, by field.",
+            "field",
+            "outcome",
+        )
+        self.billing_calls = Counts(
+            "tallygate_billing_provider_call",
+            "Calls of the billing provider's methods; `not_tried` while the circuit is open.",
+            "method",
+            "outcome",
+        )
+        self.billing_seconds = Distribution(
+            "tallygate_billing_provider_seconds",
+            "Duration of a billing provider's method, with all its requests and tries.",
+            "method",
+            bounds=BILLING_SECONDS,
+        )
+        self.billing_breaker_state = Level(
+            "tallygate_billing_provider_breaker_state",
+            "Circuit breaker of the billing provider: 0 closed, 1 half-open, 2 open.",
+        )
+        # ---- webhooks
+        self.webhooks_received = Counts(
+            "tallygate_webhook_received",
+            "Genuine webhooks: `stored`, `ignored` for a type that nothing follows from, or `duplicate`.",
+            "source",
+            "outcome",
+        )
+        self.webhooks_refused = Counts(
+            "tallygate_webhook_refused",
+            "Webhooks that were not stored, by the rule of the signature that they break, else `payload` or `tenant`.",
+            "source",
+            "rule",
+        )
+        self.webhooks_processed = Counts(
+            "tallygate_webhook_processed",
+            "Attempts to process a webhook that ended: `processed`, `ignored`, `retrying` or `dead`.",
+            "source",
+            "outcome",
+        )
+        self.webhook_lag_seconds = Distribution(
+            "tallygate_webhook_lag_seconds",
+            "Time from a webhook's first receipt until it is processed.",
+            "source",
+            bounds=WEBHOOK_LAG_SECONDS,
+        )
+        self.webhook_version_mismatches = Counts(
+            "tallygate_webhook_version_mismatch",
+            "Webhooks written in another version of the source's interface than this release is built for.",
+            "source",
+        )
+        self.webhook_backlog = Level(
+            "tallygate_webhook_backlog",
+            "Webhooks that wait (`pending`), are to be attempted again (`retrying`), or failed too often (`dead`).",
+            "state",
+        )
         # ---- running it
         self.jobs = Counts("tallygate_job_runs", "Runs of background jobs.", "job", "outcome")
         self.job_seconds = Distribution(
@@ -324,9 +400,35 @@ class Metrics(Collector):
         self.jobs.add(name, outcome)
         self.job_seconds.observe(seconds, name)
 
+    def billing_call(self, method: str, outcome: BillingOutcome, seconds: float) -> None:
+        """Count one call of a method of the billing provider's."""
+        self.billing_calls.add(method, outcome)
+        if outcome != "not_tried":
+            self.billing_seconds.observe(seconds, method)
+
     def embedded_restart(self, server: Literal["postgres", "redis"]) -> None:
         """Count a restart of an embedded server."""
         self.embedded_restarts.add(server)
+
+    def webhook_received(self, source: str, outcome: Literal["stored", "ignored", "duplicate"]) -> None:
+        """Count a genuine webhook."""
+        self.webhooks_received.add(source, outcome)
+
+    def webhook_refused(self, source: str, rule: str) -> None:
+        """Count a webhook that was not stored."""
+        self.webhooks_refused.add(source, rule)
+
+    def webhook_processed(self, source: str, outcome: str) -> None:
+        """Count an attempt that ended, by the state that it left the webhook in."""
+        self.webhooks_processed.add(source, outcome)
+
+    def webhook_lag(self, source: str, seconds: float) -> None:
+        """Add the time from receipt until processed."""
+        self.webhook_lag_seconds.observe(seconds, source)
+
+    def webhook_version_mismatch(self, source: str) -> None:
+        """Count a webhook of another version."""
+        self.webhook_version_mismatches.add(source)
 
     # -------------------------------------------------------------- what a scrape sees
 
@@ -375,11 +477,11 @@ LogFormat = Literal["console", "json"]
 LOGGED_KEYS: Final = frozenset(
     {
         "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
-        "counters", "denials", "directory", "duration_ms", "epoch", "error", "event", "exception", "exit_status",
-        "features", "file", "holds", "host", "incident_id", "job", "kind", "level", "logger", "method", "outcome",
-        "path", "pid", "pids", "plan_key", "plans", "port", "reason", "request_id", "restarts", "revision", "role",
-        "rows", "script", "seconds", "server", "server_id", "signal", "source", "stack", "state", "tenant_id",
-        "timestamp", "transport", "url", "version", "why",
+        "counters", "denials", "directory", "duration_ms", "epoch", "error", "event", "event_id", "exception",
+        "exit_status", "features", "file", "holds", "host", "incident_id", "job", "kind", "level", "logger", "method",
+        "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason", "request_id", "restarts", "revision",
+        "role", "rows", "rule", "script", "seconds", "server", "server_id", "signal", "source", "stack", "state",
+        "tenant_id", "timestamp", "transport", "url", "version", "why",
     }
 )  # fmt: skip
 """Keys whose text may appear in a log line; text under any other key is withheld.

@@ -13,7 +13,7 @@ from tallygate_server.access import AccessChecker
 from tallygate_server.clock import Clock
 from tallygate_server.domain.call import Check
 from tallygate_server.domain.catalog import FeatureKind
-from tallygate_server.domain.entitlement import Reason
+from tallygate_server.domain.entitlement import AccountSources, Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import PeriodKind
@@ -69,6 +69,15 @@ class AccountQuota:
     plan_key: str
     """The account's leading plan; empty for none."""
     revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountStanding:
+    """What decides an account's entitlements, and how much of them it uses."""
+
+    sources: AccountSources
+    used_quantities: dict[str, int]
+    """Units used and held in the present periods, by counted feature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +154,17 @@ class UsageQueries:
         features = account.features(now_ms)
         usages = await self._now(account, [features[key] for key in sorted(features) if features[key].metered])
         return AccountQuota(usages=tuple(usages), plan_key=account.plan_key(now_ms), revision=account.revision)
+
+    async def standing(self, tenant_id: TenantId, account_id: AccountId) -> AccountStanding:
+        """Return what the account has, as Postgres says now, and what it uses of it; raises AccountNotFound."""
+        account = await self._account(tenant_id, account_id)
+        usages = await self._now(
+            account, [each for each in account.features(self._clock.now_ms()).values() if each.metered]
+        )
+        return AccountStanding(
+            sources=account.sources,
+            used_quantities={usage.feature_key: usage.used_quantity + usage.held_quantity for usage in usages},
+        )
 
     async def entries(
         self,

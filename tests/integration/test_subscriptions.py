@@ -310,8 +310,12 @@ async def test_a_trial_comes_from_the_plan_and_billing_begins_when_it_ends(world
     granted = resolve(await sources(world, FITNESS), now).entitlements["ai_predictions"]
     assert granted.limit_quantity == 2000
     world.clock.advance(14 * DAY)
+    # Paid outside, it is taken as paid from then on, whether or not anybody has written that down.
     after = resolve(await sources(world, FITNESS), world.clock.now()).entitlements["ai_predictions"]
-    assert after.limit_quantity == 20
+    assert (after.limit_quantity, after.billing_anchor) == (2000, now + 14 * DAY)
+    shown = await world.subscriptions.get(FITNESS, subscription.subscription_id)
+    assert shown.subscription.state is SubscriptionState.ACTIVE
+    assert (shown.current_period_start, shown.current_period_end) == (now + 14 * DAY, add_months(now + 14 * DAY, 1))
 
 
 @pytest.mark.parametrize(("asked", "given"), [(0, None), (3, 3), (14, 14)])
@@ -425,20 +429,19 @@ async def test_from_free_to_priced_needs_somebody_who_collects(world: UseCases) 
     assert after.subscription.start_time == world.clock.now()
 
 
-async def test_a_downgrade_waits_for_the_period_end_which_is_not_built_unless_asked_for_now(world: UseCases) -> None:
+async def test_a_downgrade_waits_for_the_period_end_unless_asked_for_now(world: UseCases) -> None:
     view = await subscribe(world, UNLIMITED)
     target = view.subscription.subscription_id
 
-    with pytest.raises(NotBuilt, match="CHANGE_TIMING_NOW"):
-        await world.subscriptions.change_plan(LEKHAK, ANNA, plan_key=PRO, subscription_id=target)
-    for timing in (ChangeTiming.PERIOD_END, ChangeTiming.AT_TIME):
-        with pytest.raises(NotBuilt):
-            await world.subscriptions.change_plan(LEKHAK, ANNA, plan_key=PRO, subscription_id=target, timing=timing)
-    after = await world.subscriptions.change_plan(
+    later = await world.subscriptions.change_plan(LEKHAK, ANNA, plan_key=PRO, subscription_id=target)
+
+    assert later.subscription == view.subscription
+    assert later.scheduled_change is not None
+    assert later.scheduled_change.effective_time == view.current_period_end
+    now = await world.subscriptions.change_plan(
         LEKHAK, ANNA, plan_key=PRO, subscription_id=target, timing=ChangeTiming.NOW
     )
-
-    assert after.subscription.plan_key == PRO
+    assert (now.subscription.plan_key, now.scheduled_change) == (PRO, None)
     assert await limit_of(world) == 1000
 
 
@@ -536,16 +539,18 @@ async def test_a_running_trial_goes_on_through_a_change_of_interval(world: UseCa
     assert after.subscription == replace(before.subscription, interval=YEAR)
 
 
-async def test_a_trial_that_is_over_is_turned_into_a_paid_subscription(world: UseCases) -> None:
+async def test_a_trial_that_is_over_has_become_a_subscription(world: UseCases) -> None:
     before = await world.subscriptions.create(FITNESS, ANNA, NewSubscription(plan_key=PREMIUM, provider=MANUAL))
+    target = before.subscription.subscription_id
     world.clock.advance(20 * DAY)
 
-    after = await world.subscriptions.change_plan(
-        FITNESS, ANNA, plan_key=PREMIUM, subscription_id=before.subscription.subscription_id
-    )
+    after = await world.subscriptions.change_plan(FITNESS, ANNA, plan_key=PREMIUM, subscription_id=target, quantity=2)
 
     assert after.subscription.state is SubscriptionState.ACTIVE
-    assert after.subscription.start_time == world.clock.now()
+    assert after.subscription.start_time == before.subscription.trial_end_time
+    steps = await world.subscriptions.history(FITNESS, ANNA, subscription_id=target)
+    assert [step.action for step in steps] == ["create", "trial_end", "change_plan"]
+    assert steps[1].create_time == before.subscription.trial_end_time
 
 
 # --- Canceling --------------------------------------------------------------------------------------------
@@ -604,13 +609,6 @@ async def test_canceling_a_trial_keeps_it_until_it_ends(world: UseCases) -> None
 
     assert after.subscription.state is SubscriptionState.TRIALING
     assert after.end_time == view.subscription.trial_end_time
-
-
-async def test_canceling_at_a_given_time_is_not_built(world: UseCases) -> None:
-    await subscribe(world)
-
-    with pytest.raises(NotBuilt):
-        await world.subscriptions.cancel(LEKHAK, ANNA, timing=ChangeTiming.AT_TIME)
 
 
 async def test_what_has_ended_is_over(world: UseCases) -> None:

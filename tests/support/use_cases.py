@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tallygate_server.accounts import Accounts
+from tallygate_server.billing.ports import PaidSubscriptions
 from tallygate_server.catalog import Catalogs, CatalogSource
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.storage.engine import Database, DatabaseRole, connect
 from tallygate_server.storage.tables import METER_TABLES, TENANT_TABLES
 from tallygate_server.subscriptions import Subscriptions
+from tallygate_server.subscriptions.due_work import DueSubscriptions
 from tallygate_server.tenants import TenantDirectory
 from tests.support.clock import FrozenClock
 from tests.support.revision_marks import InMemoryRevisionMarks
@@ -37,10 +39,12 @@ class UseCases:
     database: Database
     clock: FrozenClock
     marks: InMemoryRevisionMarks
+    changes: EntitlementChanges
     tenants: TenantDirectory
     catalogs: Catalogs
     accounts: Accounts
     subscriptions: Subscriptions
+    due: DueSubscriptions
 
     async def fetch(self, sql: str, *values: object, tenant_id: str = LEKHAK) -> list[dict[str, Any]]:
         """Look into the tables as a reader of one tenant; even their owner sees no rows without one."""
@@ -66,10 +70,13 @@ async def empty_of_tenants(database_url: str) -> None:
 
 
 @asynccontextmanager
-async def use_cases(database_url: str, clock: FrozenClock | None = None) -> AsyncIterator[UseCases]:
+async def use_cases(
+    database_url: str, clock: FrozenClock | None = None, *, paid: PaidSubscriptions | None = None
+) -> AsyncIterator[UseCases]:
     """Build the use cases over a migrated database; close its connections afterwards."""
     clock = clock or FrozenClock()
     database = Database(database_url, pool_size=5)
+    lookups = Database(database_url, role=DatabaseRole.INTAKE, pool_size=2)
     marks = InMemoryRevisionMarks()
     changes = EntitlementChanges(database, marks)
     tenants = TenantDirectory(database, clock)
@@ -80,10 +87,13 @@ async def use_cases(database_url: str, clock: FrozenClock | None = None) -> Asyn
             database=database,
             clock=clock,
             marks=marks,
+            changes=changes,
             tenants=tenants,
             catalogs=Catalogs(database, tenants),
             accounts=accounts,
-            subscriptions=Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock),
+            subscriptions=Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=paid),
+            due=DueSubscriptions(database, lookups, changes, clock=clock, paid=paid),
         )
     finally:
+        await lookups.close()
         await database.close()

@@ -72,7 +72,7 @@ class ObservedSchedule:
 
     schedule_id: str
     provider_subscription_id: str
-    """Empty where it has none (yet, or any more)."""
+    """The one that it steers, or steered until it was released; empty where it has none yet."""
     state: str
     """`not_started`, `active`, `completed`, `released` or `canceled`."""
     phases: tuple[ObservedSchedulePhase, ...]

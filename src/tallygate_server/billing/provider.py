@@ -34,6 +34,7 @@ ACCOUNT_ATTRIBUTE: Final = "tallygate_account_id"
 PLAN_ATTRIBUTE: Final = "tallygate_plan_key"
 PLAN_VERSION_ATTRIBUTE: Final = "tallygate_plan_version"
 SUBSCRIPTION_ATTRIBUTE: Final = "tallygate_subscription_id"
+OPERATION_ATTRIBUTE: Final = "tallygate_operation_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,16 @@ class PaymentProvider(Protocol):
     async def customer(self, customer_id: str) -> ObservedCustomer | None:
         """Return the customer; one that was deleted says so."""
 
+    async def find_customer(
+        self, tenant_id: TenantId, account_id: AccountId, *, created_since: datetime
+    ) -> ObservedCustomer | None:
+        """Return the account's customer by its attributes, of those created since then; None where there is none."""
+
     async def invoice(self, invoice_id: str) -> ObservedInvoice | None:
         """Return the invoice."""
+
+    async def invoices_of_subscription(self, provider_subscription_id: str) -> Sequence[ObservedInvoice]:
+        """Return the newest invoices of the subscription, a hundred at most."""
 
     async def payment(self, payment_id: str) -> ObservedPayment | None:
         """Return the payment intent, with refunds, disputes and fraud warnings of its charge."""
@@ -96,8 +105,14 @@ class PaymentProvider(Protocol):
     async def schedule(self, schedule_id: str) -> ObservedSchedule | None:
         """Return the schedule."""
 
+    async def price(self, price_id: str) -> ObservedPrice | None:
+        """Return the price: phases of a schedule name theirs only."""
+
     async def checkout_session(self, session_id: str) -> ObservedCheckoutSession | None:
         """Return the page."""
+
+    async def open_checkout_sessions(self, customer_id: str) -> Sequence[ObservedCheckoutSession]:
+        """Return the pages that are open for the customer."""
 
     # ---- doing
 

@@ -10,7 +10,14 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from tallygate_server.cli import bench_command, client_commands, replay_command, server_commands
+from tallygate_server.cli import (
+    bench_command,
+    client_commands,
+    replay_command,
+    server_commands,
+    stripe_commands,
+    webhook_commands,
+)
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
 from tallygate_server.cli.options import JSON_KEY
 from tallygate_server.release import release_version
@@ -74,6 +81,8 @@ def _root(
 
 server_commands.add_to(app)
 client_commands.add_to(app)
+webhook_commands.add_to(app)
+stripe_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from tallygate_server.app import App
     from tallygate_server.config import Settings
+    from tallygate_server.embedded.local_stripe import LocalStripe
 
+LOCAL_STRIPE_PORT: Final = 50_053
 CATALOGS_DIR: Final = Path("examples") / "catalogs"
 
 DataDir = Annotated[
@@ -60,6 +62,16 @@ def serve(
         ),
     ] = None,
     no_catalogs: Annotated[bool, typer.Option("--no-catalogs", help="Apply no catalogs.")] = False,
+    with_local_stripe: Annotated[
+        bool,
+        typer.Option(
+            "--with-local-stripe",
+            help="Start a local Stripe too and follow its clock: to try billing out, without an account or a network.",
+        ),
+    ] = False,
+    local_stripe_port: Annotated[
+        int, typer.Option(help="Port of the local Stripe, 0 for a free one.", min=0, max=65_535)
+    ] = LOCAL_STRIPE_PORT,
     as_json: Json = False,
     empty_call: Annotated[bool, typer.Option("--empty-call", hidden=True, help="For the benchmark.")] = False,
 ) -> None:
@@ -72,14 +84,31 @@ def serve(
         catalogs = None
     elif catalogs is None and settings.database_url is None:
         catalogs = example_catalogs_dir()
-    _run(_serve(settings, catalogs=catalogs, as_json=as_json, with_empty_call=empty_call))
+    extras = _Extras(
+        catalogs=catalogs,
+        as_json=as_json,
+        with_empty_call=empty_call,
+        local_stripe_port=local_stripe_port if with_local_stripe else None,
+    )
+    _run(_serve(settings, extras))
 
 
-async def _serve(settings: Settings, *, catalogs: Path | None, as_json: bool, with_empty_call: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Extras:
+    """What `serve` does besides what the settings say."""
+
+    catalogs: Path | None
+    as_json: bool
+    with_empty_call: bool
+    local_stripe_port: int | None
+    """None: no local Stripe."""
+
+
+async def _serve(settings: Settings, extras: _Extras) -> None:
     from tallygate_server.app import App
 
     register_plain: Callable[[aio.Server], None] | None = None
-    if with_empty_call:
+    if extras.with_empty_call:
         from tallygate_server.bench import empty_call
 
         register_plain = empty_call.register_plain
@@ -88,9 +117,15 @@ async def _serve(settings: Settings, *, catalogs: Path | None, as_json: bool, wi
 
         async def run() -> None:
             nonlocal serving
-            async with App.open(settings, catalogs_dir=catalogs, register_plain=register_plain) as app:
+            async with (
+                _local_stripe(settings, extras.local_stripe_port) as (stripe, own_settings),
+                App.open(own_settings, catalogs_dir=extras.catalogs, register_plain=register_plain) as app,
+            ):
+                if stripe is not None:
+                    ops_address = _reachable(settings.ops_host, app.ops_port)
+                    await stripe.deliver_to(f"http://{ops_address}/webhooks/stripe")
                 serving = True
-                _announce(settings, app, as_json=as_json)
+                _announce(own_settings, app, stripe, as_json=extras.as_json)
                 await stop.wait()
 
         running = asyncio.create_task(run())
@@ -104,7 +139,27 @@ async def _serve(settings: Settings, *, catalogs: Path | None, as_json: bool, wi
             await running
 
 
-def _announce(settings: Settings, app: App, *, as_json: bool) -> None:
+@contextlib.asynccontextmanager
+async def _local_stripe(settings: Settings, port: int | None) -> AsyncIterator[tuple[LocalStripe | None, Settings]]:
+    """Start the local Stripe, unless there is to be none, and give it with settings that lead to it."""
+    if port is None:
+        yield None, settings
+        return
+    from tallygate_server.config import load_settings
+    from tallygate_server.embedded.local_stripe import API_KEY, WEBHOOK_SECRET, running_local_stripe
+
+    async with running_local_stripe(port=port, data_file=settings.data_dir / "local-stripe.json") as stripe:
+        given = settings.model_dump(exclude_unset=True)
+        ours = {
+            "stripe_api_key": API_KEY,
+            "stripe_api_base": stripe.url,
+            "stripe_webhook_secret": WEBHOOK_SECRET,
+            "development_clock_url": stripe.clock_url,
+        }
+        yield stripe, load_settings(**(given | ours))
+
+
+def _announce(settings: Settings, app: App, stripe: LocalStripe | None, *, as_json: bool) -> None:
     """Say where the server listens, and what to try."""
     address = _reachable(settings.grpc_host, app.grpc_port)
     ops_address = _reachable(settings.ops_host, app.ops_port)
@@ -118,6 +173,7 @@ def _announce(settings: Settings, app: App, *, as_json: bool) -> None:
                     "transport": settings.transport,
                     "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
                     "embedded": app.stores.embedded is not None,
+                    "local_stripe": stripe.url if stripe is not None else None,
                 }
             )
         )
@@ -133,6 +189,8 @@ def _announce(settings: Settings, app: App, *, as_json: bool) -> None:
         f"-d '{json.dumps(call)}' {address} tallygate.v1.UsageService/Increment",
     ):
         out.print(f"  grpcurl {security} {arguments}", soft_wrap=True, markup=False)
+    if stripe is not None:
+        out.print(f"A local Stripe answers on {stripe.url}; docs/billing.md has a journey to try.")
     out.print("Ctrl-C stops everything.")
 
 
@@ -177,14 +235,16 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
         work = jobs(settings, stores, service)
         runner = JobRunner(stores.database_url, work)
         await runner.start()
+        await service.webhooks.processor.start()
         try:
             names = [job.name for job in work]
             if as_json:
                 typer.echo(json.dumps({"event": "working", "jobs": names}))
             else:
-                typer.echo(f"Tallygate runs the jobs {', '.join(names)}. Ctrl-C stops them.")
+                typer.echo(f"Tallygate runs the jobs {', '.join(names)}, and processes webhooks. Ctrl-C stops it.")
             await stop.wait()
         finally:
+            await service.webhooks.processor.close()
             await runner.close()
 
 

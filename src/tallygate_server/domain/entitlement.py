@@ -16,7 +16,14 @@ from tallygate_server.domain.catalog import Allowance, ConfigValue, FeatureKind,
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import LIFETIME, Period, PeriodAnchor, PeriodKind, nominal_seconds, period_at
-from tallygate_server.domain.subscription import AccessWindow, Subscription, access_window
+from tallygate_server.domain.subscription import (
+    AccessWindow,
+    ScheduledChange,
+    Subscription,
+    SubscriptionState,
+    access_window,
+)
+from tallygate_server.domain.timeline import standing
 
 
 class Reason(IntEnum):
@@ -80,6 +87,15 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTerms:
+    """What a plan version gives, as far as access depends on it."""
+
+    plan_rank: int
+    grace_days: int
+    allowances: tuple[Allowance, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionSource:
     """A subscription together with what its pinned plan version gives."""
 
@@ -87,6 +103,28 @@ class SubscriptionSource:
     plan_rank: int
     grace_days: int
     allowances: tuple[Allowance, ...]
+    change: ScheduledChange | None = None
+    """A change that is planned for it, and takes effect by itself."""
+    terms_after: PlanTerms | None = None
+    """What the plan of that change gives; None where the plan stays."""
+
+    def at(self, instant: datetime) -> tuple[SubscriptionSource, datetime | None]:
+        """Return the source as it is at the instant, and when it next changes by itself (None: never)."""
+        held = standing(self.subscription, self.change, instant)
+        if held.subscription is self.subscription:
+            return self, held.next_time
+        terms = self.terms_after
+        # One that ends keeps the plan that it had.
+        if terms is None or not held.moved or held.subscription.state is SubscriptionState.CANCELED:
+            return replace(self, subscription=held.subscription), held.next_time
+        moved = replace(
+            self,
+            subscription=held.subscription,
+            plan_rank=terms.plan_rank,
+            grace_days=terms.grace_days,
+            allowances=terms.allowances,
+        )
+        return moved, held.next_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +202,10 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
     leading: SubscriptionSource | None = None
     inactive: dict[str, Allowance] = {}
     off: dict[str, Allowance] = {}
-    for source in sources.subscriptions:
+    for stored in sources.subscriptions:
+        source, next_time = stored.at(at)
+        if next_time is not None:
+            boundaries.append(next_time)
         window = access_window(source.subscription, source.grace_days)
         boundaries.extend(_instants(window))
         open_until = _open(window, at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Final
 
 from tallygate_server.domain.catalog import BillingInterval
 from tallygate_server.domain.identifier import PlanKey
@@ -41,11 +42,15 @@ TRANSITIONS: dict[SubscriptionState, frozenset[SubscriptionState]] = {
     _S.ACTIVE: frozenset({_S.PAST_DUE, _S.UNPAID, _S.PAUSED, _S.CANCELED, _S.EXPIRED}),
     _S.PAST_DUE: frozenset({_S.ACTIVE, _S.UNPAID, _S.PAUSED, _S.CANCELED, _S.EXPIRED}),
     _S.UNPAID: frozenset({_S.ACTIVE, _S.CANCELED, _S.EXPIRED}),
-    _S.PAUSED: frozenset({_S.ACTIVE, _S.PAST_DUE, _S.CANCELED, _S.EXPIRED}),
+    _S.PAUSED: frozenset({_S.TRIALING, _S.ACTIVE, _S.PAST_DUE, _S.CANCELED, _S.EXPIRED}),
     _S.CANCELED: frozenset(),
     _S.EXPIRED: frozenset(),
 }
-"""Every permitted move; a state absent from a set is refused. Empty sets are terminal."""
+"""Every permitted move; a state absent from a set is refused. Empty sets are terminal.
+
+It speaks of what is asked for here, and of what happens here by itself. What a billing provider reports is compared
+with nothing but finality: several of its moves may lie between two looks at it.
+"""
 
 LIVE_STATES = frozenset(state for state, following in TRANSITIONS.items() if following)
 """States from which a subscription can still change: at most one live one per account and plan."""
@@ -82,6 +87,10 @@ class Subscription:
     """When the pause that it is in began; None outside one."""
     resume_time: datetime | None = None
     """When the pause ends by itself; None: when somebody resumes it."""
+
+
+SCHEDULED_CHANGE_PREFIX: Final = "chg"
+"""Of the ids of scheduled changes."""
 
 
 class ScheduledChangeKind(Enum):

@@ -13,9 +13,22 @@ from typing import Any, Final
 import asyncpg
 
 from tallygate_server.domain.catalog import BillingInterval, FeatureKind
-from tallygate_server.domain.entitlement import AccountSources, AccountState, Grant, GrantKind, SubscriptionSource
+from tallygate_server.domain.entitlement import (
+    AccountSources,
+    AccountState,
+    Grant,
+    GrantKind,
+    PlanTerms,
+    SubscriptionSource,
+)
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
-from tallygate_server.domain.subscription import BillingProvider, Subscription, SubscriptionState
+from tallygate_server.domain.subscription import (
+    BillingProvider,
+    ScheduledChange,
+    ScheduledChangeKind,
+    Subscription,
+    SubscriptionState,
+)
 from tallygate_server.storage.mapping import allowance_from_json
 
 PAST_SUBSCRIPTIONS_MAX: Final = 20
@@ -34,8 +47,14 @@ SELECT a.account_id, a.revision, json_build_object(
             'provider', s.provider, 'interval', s.interval, 'quantity', s.quantity, 'start', s.start_time,
             'period_start', s.period_start_time, 'period_end', s.period_end_time, 'trial_end', s.trial_end_time,
             'cancel_at_period_end', s.cancel_at_period_end, 'canceled', s.canceled_time,
-            'grace_end', s.grace_end_time, 'rank', p.rank, 'grace_days', p.grace_days,
-            'allowances', p.allowances
+            'grace_end', s.grace_end_time, 'pause_start', s.pause_start_time, 'resume', s.resume_time,
+            'rank', p.rank, 'grace_days', p.grace_days, 'allowances', p.allowances,
+            'change', CASE WHEN c.scheduled_change_id IS NOT NULL THEN json_build_object(
+                'id', c.scheduled_change_id, 'kind', c.kind, 'effective', c.effective_time, 'plan', c.plan_key,
+                'version', c.plan_version, 'interval', c.interval, 'quantity', c.quantity, 'provider', c.provider,
+                'resume', c.resume_time, 'created', c.create_time, 'rank', q.rank, 'grace_days', q.grace_days,
+                'allowances', q.allowances
+            ) END
         ))
         FROM (
             SELECT * FROM (
@@ -48,6 +67,10 @@ SELECT a.account_id, a.revision, json_build_object(
             WHERE newest <= {PAST_SUBSCRIPTIONS_MAX} OR state NOT IN ('incomplete_expired', 'canceled', 'expired')
         ) AS s
         JOIN plans AS p ON p.tenant_id = s.tenant_id AND p.plan_key = s.plan_key AND p.version = s.plan_version
+        -- What a provider carries out is not ours to foresee.
+        LEFT JOIN scheduled_changes AS c ON c.tenant_id = s.tenant_id AND c.subscription_id = s.subscription_id
+            AND c.state = 'pending' AND s.provider <> 'stripe'
+        LEFT JOIN plans AS q ON q.tenant_id = c.tenant_id AND q.plan_key = c.plan_key AND q.version = c.plan_version
     ), '[]'::json),
     'grants', COALESCE((
         SELECT json_agg(json_build_object(
@@ -92,6 +115,8 @@ def sources_from_document(tenant_id: TenantId, account_id: AccountId, document: 
 
 
 def _subscription_source(item: dict[str, Any]) -> SubscriptionSource:
+    # A document that another release has stored knows of no pauses and no changes.
+    change = item.get("change")
     return SubscriptionSource(
         subscription=Subscription(
             subscription_id=item["id"],
@@ -108,7 +133,35 @@ def _subscription_source(item: dict[str, Any]) -> SubscriptionSource:
             cancel_at_period_end=item["cancel_at_period_end"],
             canceled_time=_time(item["canceled"]),
             grace_end_time=_time(item["grace_end"]),
+            pause_start_time=_time(item.get("pause_start")),
+            resume_time=_time(item.get("resume")),
         ),
+        plan_rank=item["rank"],
+        grace_days=item["grace_days"],
+        allowances=tuple(allowance_from_json(allowance) for allowance in item["allowances"]),
+        change=_change(item["id"], change) if change is not None else None,
+        terms_after=_terms(change) if change is not None and change["allowances"] is not None else None,
+    )
+
+
+def _change(subscription_id: str, item: dict[str, Any]) -> ScheduledChange:
+    return ScheduledChange(
+        scheduled_change_id=item["id"],
+        subscription_id=subscription_id,
+        kind=ScheduledChangeKind(item["kind"]),
+        effective_time=datetime.fromisoformat(item["effective"]),
+        plan_key=PlanKey(item["plan"]) if item["plan"] is not None else None,
+        plan_version=item["version"],
+        interval=BillingInterval(item["interval"]) if item["interval"] else None,
+        quantity=item["quantity"],
+        provider=BillingProvider(item["provider"]) if item["provider"] is not None else None,
+        resume_time=_time(item["resume"]),
+        create_time=datetime.fromisoformat(item["created"]),
+    )
+
+
+def _terms(item: dict[str, Any]) -> PlanTerms:
+    return PlanTerms(
         plan_rank=item["rank"],
         grace_days=item["grace_days"],
         allowances=tuple(allowance_from_json(allowance) for allowance in item["allowances"]),

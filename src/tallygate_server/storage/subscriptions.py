@@ -7,14 +7,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, func, select, update
+from sqlalchemy import ColumnElement, Row, func, or_, select, update
 
 from tallygate_server.domain.catalog import BillingInterval
 from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
-from tallygate_server.domain.subscription import LIVE_STATES, BillingProvider, Subscription, SubscriptionState
+from tallygate_server.domain.subscription import (
+    LIVE_STATES,
+    BillingProvider,
+    ScheduledChange,
+    Subscription,
+    SubscriptionState,
+)
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.mapping import Json
-from tallygate_server.storage.tables import subscription_history, subscriptions
+from tallygate_server.storage.scheduled_changes import change_to_json
+from tallygate_server.storage.tables import (
+    accounts,
+    billing_operations,
+    scheduled_changes,
+    subscription_history,
+    subscriptions,
+)
 
 _LIVE = tuple(sorted(state.value for state in LIVE_STATES))
 
@@ -47,6 +60,20 @@ class HistoryRow:
     actor: str
     reason: str
     create_time: datetime
+    webhook_event_id: str = ""
+    revision: int = 0
+    """Of the account's entitlements afterwards."""
+    request: Json | None = None
+    """Id and fingerprint of the request that made the step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationMark:
+    """What is known of a request that went to a billing provider."""
+
+    state: str
+    """pending, done or failed."""
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,16 +142,20 @@ async def page_of_subscriptions(
 ) -> list[SubscriptionRow]:
     """Return subscriptions, newest first, from before the given one (empty: from the newest).
 
-    Empty filters admit everything. States are those at the instant: a subscription that has run out is not
-    active, whatever its row still says.
+    Empty filters admit everything. Rows to which something has happened by the instant that is not written down yet
+    are returned whatever the filters: the caller knows how they stand.
     """
     statement = select(subscriptions).where(subscriptions.c.tenant_id == tenant_id)
     if account_id:
         statement = statement.where(subscriptions.c.account_id == account_id)
+    stored: list[ColumnElement[bool]] = []
     if plan_key:
-        statement = statement.where(subscriptions.c.plan_key == plan_key)
+        stored.append(subscriptions.c.plan_key == plan_key)
     if states:
-        statement = statement.where(_state_at(at).in_([state.value for state in states]))
+        stored.append(subscriptions.c.state.in_([state.value for state in states]))
+    if stored:
+        matches = stored[0] if len(stored) == 1 else stored[0] & stored[1]
+        statement = statement.where(or_(matches, _unwritten(at)))
     if before_subscription_id:
         statement = statement.where(subscriptions.c.subscription_id < before_subscription_id)
     statement = statement.order_by(subscriptions.c.subscription_id.desc()).limit(limit)
@@ -177,24 +208,101 @@ async def add_history(
     reason: str,
     at: datetime,
     request: Mapping[str, str] | None = None,
+    webhook_event_id: str = "",
+    pending_before: ScheduledChange | None = None,
+    pending_after: ScheduledChange | None = None,
+    raises_revision: bool = True,
 ) -> None:
-    """Add a step: what was done, by whom and why; `request` is what a retry is recognised by."""
-    written = subscription_to_json(after)
+    """Add a step: what was done, by whom and why; `request` is what a retry is recognised by.
+
+    The revision that it writes is the one that the change of the account's entitlements will end at; a step that
+    changes none says so.
+    """
+    revision = await connection.execute(
+        select(accounts.c.revision + int(raises_revision)).where(
+            accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id
+        )
+    )
+    written = subscription_to_json(after) | {"scheduled_change": change_to_json(pending_after)}
+    written["revision"] = revision.scalar_one_or_none() or 0
     if request is not None:
         written["request"] = dict(request)
+    if webhook_event_id:
+        written["webhook_event_id"] = webhook_event_id
+    json_before = None
+    if before is not None:
+        json_before = subscription_to_json(before) | {"scheduled_change": change_to_json(pending_before)}
     await connection.execute(
         subscription_history.insert().values(
             tenant_id=tenant_id,
             subscription_id=after.subscription_id,
             account_id=account_id,
             action=action,
-            before=subscription_to_json(before) if before is not None else None,
+            before=json_before,
             after=written,
             actor=actor,
             reason=reason,
             create_time=at,
         )
     )
+
+
+async def page_of_history(
+    connection: Connection,
+    tenant_id: TenantId,
+    account_id: AccountId,
+    *,
+    subscription_id: str = "",
+    before_history_id: int | None = None,
+    limit: int,
+) -> list[HistoryRow]:
+    """Return steps of the account (or of one subscription), newest first, from before the given one."""
+    statement = select(subscription_history).where(
+        subscription_history.c.tenant_id == tenant_id, subscription_history.c.account_id == account_id
+    )
+    if subscription_id:
+        statement = statement.where(subscription_history.c.subscription_id == subscription_id)
+    if before_history_id is not None:
+        statement = statement.where(subscription_history.c.history_id < before_history_id)
+    statement = statement.order_by(subscription_history.c.history_id.desc()).limit(limit)
+    return [_history(row) for row in await connection.execute(statement)]
+
+
+async def read_last_step(
+    connection: Connection, tenant_id: TenantId, subscription_id: str, action: str
+) -> HistoryRow | None:
+    """Return the newest step of the kind, or None."""
+    rows = await connection.execute(
+        select(subscription_history)
+        .where(
+            subscription_history.c.tenant_id == tenant_id,
+            subscription_history.c.subscription_id == subscription_id,
+            subscription_history.c.action == action,
+        )
+        .order_by(subscription_history.c.history_id.desc())
+        .limit(1)
+    )
+    row = rows.one_or_none()
+    return _history(row) if row is not None else None
+
+
+async def read_operation(
+    connection: Connection, tenant_id: TenantId, account_id: AccountId, *, request_id: str, fingerprint: str
+) -> OperationMark | None:
+    """Return what is known of a request at the billing provider: by its id, else by its content while it is pending."""
+    known = billing_operations.c.tenant_id == tenant_id, billing_operations.c.account_id == account_id
+    if request_id:
+        same = billing_operations.c.request_id == request_id
+    else:
+        same = (billing_operations.c.fingerprint == fingerprint) & (billing_operations.c.state == "pending")
+    rows = await connection.execute(
+        select(billing_operations.c.state, billing_operations.c.fingerprint)
+        .where(*known, same)
+        .order_by(billing_operations.c.create_time.desc())
+        .limit(1)
+    )
+    row = rows.one_or_none()
+    return OperationMark(state=row.state, fingerprint=row.fingerprint) if row is not None else None
 
 
 async def read_history(
@@ -295,17 +403,24 @@ def _live_on(tenant_id: TenantId, plan_keys: Sequence[str]) -> ColumnElement[boo
     )
 
 
-def _state_at(at: datetime) -> ColumnElement[str]:
-    """Mirror `subscriptions.state_at` in SQL."""
-    run_out = (
-        subscriptions.c.state.in_(_LIVE)
-        & subscriptions.c.cancel_at_period_end
-        & (subscriptions.c.period_end_time <= at)
+def _unwritten(at: datetime) -> ColumnElement[bool]:
+    """Tell whether something has happened to the row by itself up to the instant (see `domain.timeline`)."""
+    live = subscriptions.c.state.in_(_LIVE)
+    planned = (
+        select(scheduled_changes.c.tenant_id)
+        .where(
+            scheduled_changes.c.tenant_id == subscriptions.c.tenant_id,
+            scheduled_changes.c.subscription_id == subscriptions.c.subscription_id,
+            scheduled_changes.c.state == "pending",
+            scheduled_changes.c.effective_time <= at,
+        )
+        .exists()
     )
-    return case(
-        (run_out & subscriptions.c.canceled_time.is_not(None), SubscriptionState.CANCELED.value),
-        (run_out, SubscriptionState.EXPIRED.value),
-        else_=subscriptions.c.state,
+    return live & or_(
+        subscriptions.c.cancel_at_period_end & (subscriptions.c.period_end_time <= at),
+        (subscriptions.c.state == SubscriptionState.TRIALING.value) & (subscriptions.c.trial_end_time <= at),
+        (subscriptions.c.state == SubscriptionState.PAUSED.value) & (subscriptions.c.resume_time <= at),
+        planned,
     )
 
 
@@ -362,13 +477,19 @@ def _row(row: Row[Any]) -> SubscriptionRow:
 
 
 def _history(row: Row[Any]) -> HistoryRow:
+    after = dict(row.after)
+    # What is said of the step, and not of the subscription.
+    request, revision, webhook_event_id = (after.pop(key, None) for key in ("request", "revision", "webhook_event_id"))
     return HistoryRow(
         history_id=row.history_id,
         subscription_id=row.subscription_id,
         action=row.action,
         before=row.before,
-        after=row.after,
+        after=after,
         actor=row.actor,
         reason=row.reason,
         create_time=row.create_time,
+        webhook_event_id=webhook_event_id or "",
+        revision=revision or 0,
+        request=request,
     )

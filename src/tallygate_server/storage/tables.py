@@ -224,6 +224,14 @@ subscriptions = Table(
         postgresql_where=text("provider_subscription_id IS NOT NULL"),
     ),
     Index(
+        "ix_subscriptions_ending",
+        "period_end_time",
+        postgresql_where=text("cancel_at_period_end AND state NOT IN ('incomplete_expired', 'canceled', 'expired')"),
+    ),
+    Index("ix_subscriptions_in_trial", "trial_end_time", postgresql_where=text("state = 'trialing'")),
+    Index("ix_subscriptions_resuming", "resume_time", postgresql_where=text("state = 'paused'")),
+    Index("ix_subscriptions_overdue", "grace_end_time", postgresql_where=text("state = 'past_due'")),
+    Index(
         "uq_subscriptions_create_request",
         "tenant_id",
         "account_id",
@@ -539,8 +547,25 @@ billing_operations = Table(
     Column("subject", Text, nullable=False, comment="what it is done to: a plan and interval, or a subscription"),
     Column("request_id", Text, nullable=True),
     Column("fingerprint", Text, nullable=False),
+    Column(
+        "prepared",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'::jsonb"),
+        comment="what was chosen before the provider was asked, the same at every attempt",
+    ),
     Column("state", Text, nullable=False, comment="pending, done or failed"),
     Column("result", JSONB, nullable=True),
+    Column(
+        "key_number",
+        Integer,
+        nullable=False,
+        server_default=text("1"),
+        comment="rises when the provider keeps answering with a failure that it saved",
+    ),
+    _time("key_time"),
+    Column("attempt", Text, nullable=True, comment="who works on it; null while nobody does"),
+    _time("attempt_time"),
     _time("create_time", default_now=True),
     _time("update_time", default_now=True),
     PrimaryKeyConstraint("tenant_id", "operation_id"),
@@ -593,6 +618,7 @@ webhook_events = Table(
         "next_attempt_time",
         postgresql_where=text("state IN ('pending', 'retrying')"),
     ),
+    Index("ix_webhook_events_dead", "sequence", postgresql_where=text("state = 'dead'")),
     Index("ix_webhook_events_account", "tenant_id", "account_id", "sequence"),
 )
 

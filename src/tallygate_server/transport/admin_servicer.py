@@ -1,17 +1,70 @@
-"""AdminService: part of the contract, not of this release; every RPC answers UNIMPLEMENTED."""
+"""AdminService: converts, calls, converts. Of this release: webhooks; every other RPC answers UNIMPLEMENTED."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from google.protobuf.descriptor import ServiceDescriptor
+from grpc import aio
 
 from tallygate.v1 import admin_service_pb2
+from tallygate_server.transport import convert, paging, webhook_convert
+from tallygate_server.transport.use_cases import Now, WebhookAdministrationUse
 
 SERVICE: Final[ServiceDescriptor] = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
+_Context = aio.ServicerContext[Any, Any]
+
 
 class AdminServicer:
-    """Shows and runs the installation, once it is built."""
+    """Shows and runs the installation."""
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
+
+    def __init__(self, webhooks: WebhookAdministrationUse, now: Now) -> None:
+        self._webhooks = webhooks
+        self._now = now
+
+    async def ListWebhookEvents(
+        self, request: admin_service_pb2.ListWebhookEventsRequest, _context: _Context
+    ) -> admin_service_pb2.ListWebhookEventsResponse:
+        """List webhooks, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        position = paging.page_position(request, now=now)
+        events = await self._webhooks.list(
+            tenant_id=request.tenant_id,
+            source=webhook_convert.from_api_optional_source(request.source),
+            state=webhook_convert.from_api_state(request.state),
+            event_type_prefix=request.event_type_prefix,
+            account_id=request.account_id,
+            start_time=convert.from_api_optional_time(request, "start_time"),
+            end_time=convert.from_api_optional_time(request, "end_time"),
+            before_sequence=int(position) if position else None,
+            limit=size + 1,
+        )
+        page, more = events[:size], len(events) > size
+        return admin_service_pb2.ListWebhookEventsResponse(
+            events=[webhook_convert.to_api_event(event) for event in page],
+            next_page_token=paging.page_token(request, str(page[-1].sequence), now=now) if more else "",
+        )
+
+    async def GetWebhookEvent(
+        self, request: admin_service_pb2.GetWebhookEventRequest, _context: _Context
+    ) -> admin_service_pb2.GetWebhookEventResponse:
+        """Return one webhook with its body."""
+        event = await self._webhooks.get(webhook_convert.from_api_source(request.source), request.event_id)
+        return admin_service_pb2.GetWebhookEventResponse(event=webhook_convert.to_api_event(event))
+
+    async def ReplayWebhookEvents(
+        self, request: admin_service_pb2.ReplayWebhookEventsRequest, _context: _Context
+    ) -> admin_service_pb2.ReplayWebhookEventsResponse:
+        """Process webhooks again."""
+        count = await self._webhooks.replay(
+            source=webhook_convert.from_api_optional_source(request.source),
+            event_ids=list(request.event_ids),
+            start_time=convert.from_api_optional_time(request, "start_time"),
+            end_time=convert.from_api_optional_time(request, "end_time"),
+            actor=convert.actor_of(request),
+        )
+        return admin_service_pb2.ReplayWebhookEventsResponse(event_count=count)

@@ -104,6 +104,7 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.CatalogConflict: _Code.FAILED_PRECONDITION,
     errors.CatalogRevisionMismatch: _Code.FAILED_PRECONDITION,
     errors.RequestInProgress: _Code.ABORTED,
+    errors.OperationInProgress: _Code.ABORTED,
     errors.Unavailable: _Code.UNAVAILABLE,
     errors.StoreUnavailable: _Code.UNAVAILABLE,
     errors.BillingProviderUnavailable: _Code.UNAVAILABLE,

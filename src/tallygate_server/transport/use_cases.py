@@ -7,6 +7,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from tallygate_server.accounts import Account, AccountUpdate, Identity
+from tallygate_server.billing.checkout import CheckoutPage, WantedPage
+from tallygate_server.billing.provider import CustomerDetails
+from tallygate_server.billing.reconcile import Reconciliation
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
@@ -15,10 +18,20 @@ from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
-from tallygate_server.subscriptions import ChangeTiming, NewSubscription, SubscriptionView
+from tallygate_server.storage.webhook_events import WebhookEventRow
+from tallygate_server.subscriptions import (
+    ChangeTiming,
+    NewSubscription,
+    SubscriptionChangeView,
+    SubscriptionView,
+)
+from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
+from tallygate_server.webhooks.intake import Taken
 
 Now = Callable[[], datetime]
 """Tells the time, aware, in UTC."""
@@ -186,6 +199,9 @@ class SubscriptionUse(Protocol):
         quantity: int | None,
         provider: BillingProvider | None,
         timing: ChangeTiming | None,
+        effective_time: datetime | None,
+        payment_method_id: str,
+        preview_time: datetime | None,
         request_id: str,
         actor: str,
         reason: str,
@@ -199,11 +215,51 @@ class SubscriptionUse(Protocol):
         *,
         subscription_id: str,
         timing: ChangeTiming | None,
+        effective_time: datetime | None,
         request_id: str,
         actor: str,
         reason: str,
     ) -> SubscriptionView:
         """Cancel a subscription."""
+
+    async def pause(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        timing: ChangeTiming | None,
+        effective_time: datetime | None,
+        resume_time: datetime | None,
+        request_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Pause a subscription."""
+
+    async def resume(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        request_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Resume a subscription."""
+
+    async def cancel_scheduled_change(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        scheduled_change_id: str,
+        actor: str,
+        reason: str,
+    ) -> SubscriptionView:
+        """Take back what is planned."""
 
     async def get(self, tenant_id: TenantId, subscription_id: str) -> SubscriptionView:
         """Return one subscription."""
@@ -219,3 +275,152 @@ class SubscriptionUse(Protocol):
         limit: int,
     ) -> Sequence[SubscriptionView]:
         """Return subscriptions, newest first."""
+
+    async def list_changes(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        subscription_id: str,
+        before_change_id: int | None,
+        limit: int,
+    ) -> Sequence[SubscriptionChangeView]:
+        """Return steps of history, newest first."""
+
+
+class PlanChangePreviewUse(Protocol):
+    """Previews changes of plans."""
+
+    async def preview(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        plan_key: PlanKey,
+        subscription_id: str,
+        interval: BillingInterval | None,
+        quantity: int | None,
+        timing: ChangeTiming | None,
+        effective_time: datetime | None,
+    ) -> PlanChangePreview:
+        """Return what a change would mean."""
+
+
+class WebhookIntakeUse(Protocol):
+    """Takes webhooks in."""
+
+    async def take(self, source: WebhookSource, payload: bytes, headers: Mapping[str, str], tenant_id: str) -> Taken:
+        """Check and store a webhook."""
+
+
+class WebhookAdministrationUse(Protocol):
+    """Shows and replays webhooks."""
+
+    async def list(
+        self,
+        *,
+        tenant_id: str,
+        source: WebhookSource | None,
+        state: WebhookEventState | None,
+        event_type_prefix: str,
+        account_id: str,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_sequence: int | None,
+        limit: int,
+    ) -> Sequence[WebhookEventRow]:
+        """Return webhooks, newest first."""
+
+    async def get(self, source: WebhookSource, event_id: str) -> WebhookEventRow:
+        """Return one webhook with its body."""
+
+    async def replay(
+        self,
+        *,
+        source: WebhookSource | None,
+        event_ids: Sequence[str],
+        start_time: datetime | None,
+        end_time: datetime | None,
+        actor: str,
+    ) -> int:
+        """Process webhooks again; return how many."""
+
+
+class CheckoutUse(Protocol):
+    """Opens pages at the billing provider."""
+
+    async def open_page(
+        self, tenant_id: TenantId, account_id: AccountId, wanted: WantedPage, *, request_id: str, actor: str
+    ) -> CheckoutPage:
+        """Return a page where a plan is paid for."""
+
+    async def open_portal(self, tenant_id: TenantId, account_id: AccountId, *, return_url: str) -> str:
+        """Return the address of a page where billing is managed."""
+
+
+class CustomerUse(Protocol):
+    """Changes customers at the billing provider."""
+
+    async def update(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        details: CustomerDetails,
+        *,
+        billing_provider: BillingProvider | None,
+        request_id: str,
+        actor: str,
+    ) -> CustomerRow:
+        """Create or change the account's customer."""
+
+
+class BillingRecordsUse(Protocol):
+    """Shows what is on record of customers, invoices and payments."""
+
+    async def customers(
+        self, tenant_id: TenantId, *, account_id: str, before_customer_id: str, limit: int
+    ) -> Sequence[CustomerRow]:
+        """Return customers, newest first."""
+
+    async def invoices(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        subscription_id: str,
+        state: str,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_invoice_id: str,
+        limit: int,
+    ) -> Sequence[InvoiceRow]:
+        """Return invoices, newest first."""
+
+    async def payments(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        subscription_id: str,
+        state: str,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_payment_id: str,
+        limit: int,
+    ) -> Sequence[PaymentRow]:
+        """Return payments, newest first."""
+
+
+class ReconcilerUse(Protocol):
+    """Compares subscriptions with the billing provider."""
+
+    async def run(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        changed_after: datetime | None,
+        validate_only: bool,
+        actor: str,
+    ) -> Reconciliation:
+        """Compare, and repair unless only told to look."""

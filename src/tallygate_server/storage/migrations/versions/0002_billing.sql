@@ -9,6 +9,12 @@ DROP INDEX uq_subscriptions_live_price;
 CREATE UNIQUE INDEX uq_subscriptions_live_price ON subscriptions (tenant_id, account_id, plan_key, coalesce(interval, '')) WHERE state NOT IN ('incomplete_expired', 'canceled', 'expired') AND provider <> 'stripe';
 CREATE UNIQUE INDEX uq_subscriptions_provider_subscription ON subscriptions (provider, provider_subscription_id) WHERE provider_subscription_id IS NOT NULL;
 
+-- What is due by itself is looked for every second, and is rare.
+CREATE INDEX ix_subscriptions_ending ON subscriptions (period_end_time) WHERE cancel_at_period_end AND state NOT IN ('incomplete_expired', 'canceled', 'expired');
+CREATE INDEX ix_subscriptions_in_trial ON subscriptions (trial_end_time) WHERE state = 'trialing';
+CREATE INDEX ix_subscriptions_resuming ON subscriptions (resume_time) WHERE state = 'paused';
+CREATE INDEX ix_subscriptions_overdue ON subscriptions (grace_end_time) WHERE state = 'past_due';
+
 CREATE TABLE scheduled_changes (
     tenant_id TEXT NOT NULL,
     scheduled_change_id TEXT NOT NULL,
@@ -153,8 +159,13 @@ CREATE TABLE billing_operations (
     subject TEXT NOT NULL,
     request_id TEXT,
     fingerprint TEXT NOT NULL,
+    prepared JSONB DEFAULT '{}'::jsonb NOT NULL,
     state TEXT NOT NULL,
     result JSONB,
+    key_number INTEGER DEFAULT 1 NOT NULL,
+    key_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    attempt TEXT,
+    attempt_time TIMESTAMP WITH TIME ZONE NOT NULL,
     create_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     update_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_billing_operations PRIMARY KEY (tenant_id, operation_id),
@@ -165,7 +176,10 @@ CREATE UNIQUE INDEX uq_billing_operations_request ON billing_operations (tenant_
 COMMENT ON COLUMN billing_operations.operation_id IS 'idempotency keys at the provider are derived from it';
 COMMENT ON COLUMN billing_operations.kind IS 'create_subscription, change_plan, create_checkout_session, ...';
 COMMENT ON COLUMN billing_operations.subject IS 'what it is done to: a plan and interval, or a subscription';
+COMMENT ON COLUMN billing_operations.prepared IS 'what was chosen before the provider was asked, the same at every attempt';
 COMMENT ON COLUMN billing_operations.state IS 'pending, done or failed';
+COMMENT ON COLUMN billing_operations.key_number IS 'rises when the provider keeps answering with a failure that it saved';
+COMMENT ON COLUMN billing_operations.attempt IS 'who works on it; null while nobody does';
 
 CREATE TABLE webhook_events (
     source TEXT NOT NULL,
@@ -190,6 +204,7 @@ CREATE TABLE webhook_events (
     CONSTRAINT ck_webhook_events_state_known CHECK (state IN ('pending', 'processed', 'ignored', 'retrying', 'dead'))
 );
 CREATE INDEX ix_webhook_events_account ON webhook_events (tenant_id, account_id, sequence);
+CREATE INDEX ix_webhook_events_dead ON webhook_events (sequence) WHERE state = 'dead';
 CREATE INDEX ix_webhook_events_due ON webhook_events (next_attempt_time) WHERE state IN ('pending', 'retrying');
 CREATE UNIQUE INDEX uq_webhook_events_sequence ON webhook_events (sequence);
 COMMENT ON COLUMN webhook_events.source IS 'stripe, clerk or ayrshare';
@@ -271,7 +286,8 @@ END $$;
 GRANT SELECT (tenant_id) ON tenants TO tallygate_intake;
 GRANT SELECT (tenant_id, account_id, provider, provider_customer_id) ON customers TO tallygate_intake;
 GRANT SELECT (
-    tenant_id, subscription_id, account_id, state, provider, provider_subscription_id, period_end_time, trial_end_time,
+    tenant_id, subscription_id, account_id, state, provider, provider_subscription_id, provider_customer_id,
+    period_end_time, trial_end_time,
     grace_end_time, cancel_at_period_end, resume_time
 ) ON subscriptions TO tallygate_intake;
 GRANT SELECT (tenant_id, scheduled_change_id, subscription_id, account_id, state, effective_time, provider_schedule_id)

@@ -32,11 +32,10 @@ from tests.support.acme import (
 from tests.support.eventually import eventually
 from tests.support.faulty_proxy import FaultyProxy, postgres_proxy, redis_proxy
 from tests.support.history import Step, why_not_linearizable
-from tests.support.long_run import LONG
 
 pytestmark = pytest.mark.simulation
 
-SEEDS = range(300) if LONG else range(6)
+SEEDS = range(300)
 FAULTS = 25
 CALLERS = 24
 ACCOUNTS = ("a0", "a1", "a2")

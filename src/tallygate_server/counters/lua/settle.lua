@@ -21,7 +21,7 @@ local position = 2 + done
 for i = 2, #KEYS do
   local key, batch, committed, version = KEYS[i], ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   local field = 'h:' .. batch
-  local state = redis.call('HMGET', key, 'v', field, 'h', 'l')
+  local state = redis.call('HMGET', key, 'v', field, 'h')
   if state[2] then
     redis.call('HDEL', key, field)
     redis.call('HSET', key, 'h', string.format('%.0f', tonumber(state[3] or '0') - tonumber(state[2])))
@@ -31,18 +31,20 @@ for i = 2, #KEYS do
       if version > tonumber(state[1]) then
         redis.call('HSET', key, 'c', committed, 'v', ARGV[position + 2])
       end
-    elseif state[4] then
-      local aside = redis.call('HMGET', key, 'ac', 'av')
-      local newest, newest_version = committed, ARGV[position + 2]
-      if aside[2] and tonumber(aside[2]) > version then
-        newest, newest_version = aside[1], aside[2]
-      end
-      if state[4] == ARGV[position + 4] then
-        redis.call('HDEL', key, 'l', 'ac', 'av')
-        redis.call('HSET', key, 'c', newest, 'v', newest_version)
-        redis.call('PEXPIRE', key, ARGV[position + 3])
-      else
-        redis.call('HSET', key, 'ac', newest, 'av', newest_version)
+    else
+      local lease = redis.call('HMGET', key, 'l', 'ac', 'av')
+      if lease[1] then
+        local newest, newest_version = committed, ARGV[position + 2]
+        if lease[3] and tonumber(lease[3]) > version then
+          newest, newest_version = lease[2], lease[3]
+        end
+        if lease[1] == ARGV[position + 4] then
+          redis.call('HDEL', key, 'l', 'ac', 'av')
+          redis.call('HSET', key, 'c', newest, 'v', newest_version)
+          redis.call('PEXPIRE', key, ARGV[position + 3])
+        else
+          redis.call('HSET', key, 'ac', newest, 'av', newest_version)
+        end
       end
     end
   end

@@ -128,7 +128,7 @@ class LocalStripe:
         self.world.settings = BillingSettings()
         self.world.clocks.clear_work()
         self._keys.clear()
-        self._faults.waiting.clear()
+        self._faults.clear()
         self._sender.reset()
         self._register_endpoint()
 
@@ -203,7 +203,7 @@ class LocalStripe:
     ) -> tuple[int, JsonObject]:
         """Run the endpoint and save its answer under the key; what validation refuses leaves the key unused."""
         if fault is not None and fault.kind == "slow_ms":
-            await asyncio.sleep(fault.slow_ms / 1000)
+            await self._faults.slow_down(fault)
         self.world.request = {"id": exchange.id, "idempotency_key": exchange.key}
         keeps = True
         try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Final
 
-from tallygate_local_stripe.errors import missing_parameter, refused
+from tallygate_local_stripe.errors import missing_parameter, refuse_unsupported, refused
 from tallygate_local_stripe.invoices import Line
 from tallygate_local_stripe.objects import JsonObject, build, merge_metadata
 from tallygate_local_stripe.periods import cycle, day_name, share
 from tallygate_local_stripe.world import World
 
-ITEMS_MAX = 20
+ITEMS_MAX: Final = 20
+UNSUPPORTED_OF_ITEM: Final = ("billing_thresholds", "discounts", "plan", "price_data", "tax_rates")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +223,7 @@ def _changed_items(
     untouched = set(items)
     for position, entry in enumerate(given):
         here = f"{where}[{position}]"
+        refuse_unsupported(entry, UNSUPPORTED_OF_ITEM, where=here)
         item = _item_meant(items, untouched, entry, replace=replace, where=here)
         if item is None:
             if entry.get("deleted"):

@@ -7,7 +7,7 @@ from typing import Final
 from stripe import params
 
 from tallygate_local_stripe import billing, catalog, customers, invoices, payment_methods, subscriptions
-from tallygate_local_stripe.errors import missing_parameter, refused
+from tallygate_local_stripe.errors import missing_parameter, refuse_unsupported, refused
 from tallygate_local_stripe.objects import JsonObject, build, listing, merge_metadata
 from tallygate_local_stripe.periods import HOUR
 from tallygate_local_stripe.routing import Call, Routes
@@ -18,6 +18,7 @@ routes = Routes()
 
 LIFETIME_SECONDS: Final = 24 * HOUR
 LIFETIME_SECONDS_MIN: Final = HOUR // 2
+_UNSUPPORTED_OF_SUBSCRIPTION: Final = ("billing_cycle_anchor", "default_tax_rates", "transfer_data")
 _SUBSCRIPTION_DATA: Final = (
     "billing_mode",
     "description",
@@ -51,6 +52,7 @@ def create(call: Call) -> JsonObject:
     subtotal = sum(item["amount_subtotal"] for item in items)
     discount = catalog.discount_on(world, given.get("discounts") or [], subtotal)
     data = given.get("subscription_data") or {}
+    refuse_unsupported(data, _UNSUPPORTED_OF_SUBSCRIPTION, where="subscription_data")
     trial = bool(data.get("trial_period_days") or data.get("trial_end"))
     session = world.store.add(
         "checkout.session",

@@ -56,6 +56,7 @@ class Control:
             ("GET", "/_local/clock", self.clock),
             ("POST", "/_local/clock", self.move_clock),
             ("POST", "/_local/settings", self.settings),
+            ("GET", "/_local/faults", self.faults),
             ("POST", "/_local/faults", self.add_fault),
             ("DELETE", "/_local/faults", self.clear_faults),
             ("GET", "/_local/webhooks", self.webhooks),
@@ -114,10 +115,14 @@ class Control:
         self._faults.add(fault)
         return asdict(fault)
 
-    async def clear_faults(self, _request: Request, _body: JsonObject) -> JsonObject:
-        """Let nothing go wrong any more."""
-        self._faults.waiting.clear()
-        return {"faults": []}
+    async def faults(self, _request: Request, _body: JsonObject) -> JsonObject:
+        """Return what still waits to go wrong."""
+        return {"faults": [asdict(fault) for fault in self._faults.waiting]}
+
+    async def clear_faults(self, request: Request, body: JsonObject) -> JsonObject:
+        """Let nothing go wrong any more, and slow requests go on."""
+        self._faults.clear()
+        return await self.faults(request, body)
 
     async def webhooks(self, _request: Request, _body: JsonObject) -> JsonObject:
         """Return what has been delivered and what waits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 DOC_URL = "https://stripe.com/docs/error-codes/"
@@ -54,6 +55,19 @@ def refused(message: str, *, code: str | None = None, param: str | None = None) 
 def unknown_parameter(param: str) -> StripeError:
     """Refuse a parameter that the pinned version does not have."""
     return StripeError(f"Received unknown parameter: {param}", code="parameter_unknown", param=param)
+
+
+def refuse_unsupported(given: Mapping[str, Any], names: Iterable[str], *, where: str = "") -> None:
+    """Refuse parameters that Stripe knows and the local one does not work out, rather than overlook them.
+
+    Raises:
+        StripeError: one of them is given.
+
+    """
+    for name in names:
+        if given.get(name):
+            param = f"{where}[{name}]" if where else name
+            raise refused(f"The local Stripe does not support `{param}`.", code="local_stripe_unsupported", param=param)
 
 
 def missing_parameter(param: str) -> StripeError:

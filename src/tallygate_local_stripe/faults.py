@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fnmatch
 from dataclasses import dataclass
 from typing import Final
@@ -41,6 +43,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.waiting: list[Fault] = []
+        self._cleared = asyncio.Event()
 
     def add(self, fault: Fault) -> None:
         """Have something go wrong.
@@ -52,6 +55,17 @@ class Faults:
         if fault.kind not in KINDS:
             raise refused(f"Unknown fault: {fault.kind}; there are {', '.join(KINDS)}.", param="kind")
         self.waiting.append(fault)
+
+    def clear(self) -> None:
+        """Let nothing go wrong any more, and slow requests go on."""
+        self.waiting.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    async def slow_down(self, fault: Fault) -> None:
+        """Wait as long as the fault says, or until faults are cleared."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._cleared.wait(), fault.slow_ms / 1000)
 
     def take(self, method: str, path: str) -> Fault | None:
         """Return the fault that this request meets, used up by one."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from stripe import params
 
 from tallygate_local_stripe import billing, invoices, subscriptions
-from tallygate_local_stripe.errors import refused
+from tallygate_local_stripe.errors import refuse_unsupported, refused
 from tallygate_local_stripe.invoices import Line
 from tallygate_local_stripe.objects import JsonObject, build, listing, new_id
 from tallygate_local_stripe.routing import Call, Routes
 from tallygate_local_stripe.subscription_changes import plan_of
-from tallygate_local_stripe.subscription_creation import blank, refuse_unsupported
+from tallygate_local_stripe.subscription_creation import UNSUPPORTED, blank
 from tallygate_local_stripe.subscriptions import ENDED, items_of, period_end
 from tallygate_local_stripe.world import World
 
 routes = Routes()
+
+_UNSUPPORTED: Final = ("discounts", "invoice_items", "schedule", "schedule_details")
+_UNSUPPORTED_OF_SUBSCRIPTION: Final = ("cancel_at", "pause", "resume_at", "start_date")
 
 
 @routes("POST", "/v1/invoices/create_preview", params.InvoiceCreatePreviewParams)
@@ -22,7 +27,8 @@ def create_preview(call: Call) -> JsonObject:
     """Return the invoice that a change, or the next renewal, would bring; nothing is stored."""
     world = call.world
     details = call.get("subscription_details") or {}
-    refuse_unsupported(details | call.params)
+    refuse_unsupported(call.params, _UNSUPPORTED)
+    refuse_unsupported(details, UNSUPPORTED + _UNSUPPORTED_OF_SUBSCRIPTION, where="subscription_details")
     if "subscription" not in call.params:
         return _preview_of_new(world, call.params, details)
     subscription = world.store.get("subscription", call.get("subscription"), param="subscription")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from stripe import params
 
 from tallygate_local_stripe import billing, invoices, subscriptions
-from tallygate_local_stripe.errors import missing_parameter, refused
+from tallygate_local_stripe.errors import missing_parameter, refuse_unsupported, refused
 from tallygate_local_stripe.objects import JsonObject, build, merge_metadata
 from tallygate_local_stripe.periods import step
 from tallygate_local_stripe.routing import Call, Routes
@@ -19,12 +19,14 @@ from tallygate_local_stripe.world import World
 routes = Routes()
 
 PHASES_MAX: Final = 10
-_UNSUPPORTED_IN_PHASE: Final = (
+_UNSUPPORTED_OF_PHASE: Final = (
     "add_invoice_items",
     "billing_thresholds",
     "default_tax_rates",
+    "discounts",
     "transfer_data",
     "trial",
+    "trial_end",
 )
 
 
@@ -32,6 +34,7 @@ _UNSUPPORTED_IN_PHASE: Final = (
 def create(call: Call) -> JsonObject:
     """Create a schedule: around a subscription that runs, or for one that is to start."""
     world = call.world
+    refuse_unsupported(call.params, ("pause_schedules",))
     if "from_subscription" in call.params:
         return _create_around(call)
     if "phases" not in call.params:
@@ -112,11 +115,7 @@ def _phases(world: World, currency: str, given: list[JsonObject], *, start: int,
     phases: list[JsonObject] = []
     for position, entry in enumerate(given):
         where = f"phases[{position}]"
-        for name in _UNSUPPORTED_IN_PHASE:
-            if entry.get(name):
-                raise refused(
-                    f"The local Stripe does not support `{name}`.", code="local_stripe_unsupported", param=where
-                )
+        refuse_unsupported(entry, _UNSUPPORTED_OF_PHASE, where=where)
         begin = phases[-1]["end_date"] if phases else start
         asked = _moment(entry.get("start_date"), now)
         if asked is not None and asked != begin:
@@ -158,6 +157,7 @@ def _minimal(phases: list[JsonObject]) -> JsonObject:
 
 
 def _phase_item(world: World, currency: str, given: JsonObject, where: str) -> JsonObject:
+    refuse_unsupported(given, billing.UNSUPPORTED_OF_ITEM, where=where)
     probe = {"id": "", "currency": currency}
     item = billing.new_item(world, probe, given, where=where)
     return {

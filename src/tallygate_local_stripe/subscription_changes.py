@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from tallygate_local_stripe import billing, catalog, invoices, payment_methods, subscriptions
-from tallygate_local_stripe.errors import refused
+from tallygate_local_stripe.errors import refuse_unsupported, refused
 from tallygate_local_stripe.objects import JsonObject, merge_metadata
 from tallygate_local_stripe.subscription_creation import (
+    UNSUPPORTED,
     await_confirmation,
     refuse_unless_chargeable,
-    refuse_unsupported,
     trial_settings,
 )
 from tallygate_local_stripe.subscriptions import ENDED, UPDATED, items_of, set_cancellation
@@ -40,7 +40,7 @@ def update_subscription(world: World, subscription: JsonObject, given: JsonObjec
         StripeError: the change is not possible, or is not paid for and must be.
 
     """
-    refuse_unsupported(given)
+    refuse_unsupported(given, UNSUPPORTED)
     _refuse_impossible(subscription, given)
     change = plan_of(world, subscription, given)
     behaviour = given.get("payment_behavior", "allow_incomplete")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tallygate_local_stripe import billing, catalog, invoices, payment_methods, subscriptions
-from tallygate_local_stripe.errors import StripeError, missing_parameter, refused
+from tallygate_local_stripe.errors import StripeError, missing_parameter, refuse_unsupported, refused
 from tallygate_local_stripe.invoices import Line
 from tallygate_local_stripe.objects import JsonObject, build, listing, merge_metadata
 from tallygate_local_stripe.periods import DAY
@@ -13,11 +13,8 @@ from tallygate_local_stripe.subscriptions import ENDED, items_of, set_cancellati
 from tallygate_local_stripe.world import World
 
 # Parameters that would change what is paid and that the local Stripe does not work out: refused rather than ignored.
-_UNSUPPORTED: Final = (
+UNSUPPORTED: Final = (
     "add_invoice_items",
-    "schedule",
-    "schedule_details",
-    "invoice_items",
     "backdate_start_date",
     "billing_cycle_anchor_config",
     "billing_schedules",
@@ -29,21 +26,9 @@ _UNSUPPORTED: Final = (
 )
 
 
-def refuse_unsupported(given: JsonObject) -> None:
-    """Refuse parameters that would change what is paid and that are not worked out here.
-
-    Raises:
-        StripeError: one of them is given.
-
-    """
-    for name in _UNSUPPORTED:
-        if given.get(name):
-            raise refused(f"The local Stripe does not support `{name}`.", code="local_stripe_unsupported", param=name)
-
-
 def create_subscription(world: World, given: JsonObject, *, session: JsonObject | None = None) -> JsonObject:
     """Create a subscription from checked parameters; a checkout session has its customer pay in the same breath."""
-    refuse_unsupported(given)
+    refuse_unsupported(given, UNSUPPORTED)
     customer = world.store.get("customer", given.get("customer") or "", param="customer")
     if not given.get("items"):
         raise missing_parameter("items")

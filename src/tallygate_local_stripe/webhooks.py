@@ -111,10 +111,11 @@ def roll_secret(world: World, endpoint_id: str, *, secret: str | None, expire_ol
 
 
 def signature(secrets_in_use: list[str], timestamp: int, payload: str) -> str:
-    """Return the Stripe-Signature header: one v1 per secret that is in use."""
+    """Return the Stripe-Signature header: a v1 per secret in use and, as in test mode, a v0 that proves nothing."""
     signed = f"{timestamp}.{payload}".encode()
     values = [hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in secrets_in_use]
-    return ",".join([f"t={timestamp}", *(f"v1={value}" for value in values)])
+    meaningless = hashlib.sha256(signed).hexdigest()
+    return ",".join([f"t={timestamp}", *(f"v1={value}" for value in values), f"v0={meaningless}"])
 
 
 @dataclass(slots=True, kw_only=True)

@@ -267,6 +267,12 @@ class Metrics(Collector):
             "field",
             "outcome",
         )
+        self.billing_operations = Counts(
+            "tallygate_billing_operation",
+            "Operations at the billing provider, by what became of an attempt; `left_pending` waits for a retry.",
+            "kind",
+            "outcome",
+        )
         self.billing_calls = Counts(
             "tallygate_billing_provider_call",
             "Calls of the billing provider's methods; `not_tried` while the circuit is open.",
@@ -477,11 +483,11 @@ LogFormat = Literal["console", "json"]
 LOGGED_KEYS: Final = frozenset(
     {
         "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
-        "counters", "denials", "directory", "duration_ms", "epoch", "error", "event", "event_id", "exception",
-        "exit_status", "features", "file", "holds", "host", "incident_id", "job", "kind", "level", "logger", "method",
-        "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason", "request_id", "restarts", "revision",
-        "role", "rows", "rule", "script", "seconds", "server", "server_id", "signal", "source", "stack", "state",
-        "tenant_id", "timestamp", "transport", "url", "version", "why",
+        "counters", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event", "event_id",
+        "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "kind", "level",
+        "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason", "repaired",
+        "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "server", "server_id",
+        "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url", "version", "why",
     }
 )  # fmt: skip
 """Keys whose text may appear in a log line; text under any other key is withheld.

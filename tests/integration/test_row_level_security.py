@@ -14,7 +14,9 @@ from tests.support.use_cases import LEKHAK, UseCases, example, use_cases
 
 FITNESS = TenantId("technically-fit")
 ANNA = AccountId("anna")
-NAMES = sorted(table.name for table in TENANT_TABLES)
+OF_THE_INTAKE = "webhook_events"
+"""Webhooks come in before anybody knows whose they are: no tenant sees them."""
+NAMES = sorted(table.name for table in TENANT_TABLES if table.name != OF_THE_INTAKE)
 METERED = {table.name for table in METER_TABLES}
 FILLED = (
     "tenants",
@@ -60,12 +62,13 @@ async def test_every_tenant_table_has_row_level_security_enabled_and_forced(worl
         """
     )
 
-    assert {table["relname"] for table in tables if not table["relispartition"]} == set(NAMES)
+    assert {table["relname"] for table in tables if not table["relispartition"]} == {*NAMES, OF_THE_INTAKE}
     for table in tables:
         assert table["relrowsecurity"], table
         assert table["relforcerowsecurity"], table
         # A partition has none of its own: by its own name nobody gets at any of its rows.
-        assert table["policies"] >= 2 or table["relispartition"], table
+        policies_min = 1 if table["relname"] == OF_THE_INTAKE else 2
+        assert table["policies"] >= policies_min or table["relispartition"], table
 
 
 @pytest.mark.parametrize("role", [DatabaseRole.APP, DatabaseRole.READER])
@@ -161,3 +164,30 @@ async def test_a_setting_does_not_outlive_its_transaction_in_the_pool(world: Use
         async with world.database.plain_transaction() as connection:
             rows = await connection.exec_driver_sql("SELECT count(*) FROM accounts")
             assert rows.scalar_one() == 0
+
+
+@pytest.mark.parametrize("role", [DatabaseRole.APP, DatabaseRole.READER, DatabaseRole.METER])
+@pytest.mark.parametrize("verb", ["SELECT count(*) FROM", "DELETE FROM", "INSERT INTO"])
+async def test_webhooks_are_for_the_intake_alone(world: UseCases, role: DatabaseRole, verb: str) -> None:
+    connection = await connection_as(world, role, LEKHAK)
+    try:
+        statement = f"{verb} {OF_THE_INTAKE}" + (" DEFAULT VALUES" if verb == "INSERT INTO" else "")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_the_intake_learns_whose_somebody_is_and_nothing_else_of_tenants(world: UseCases) -> None:
+    connection = await connection_as(world, DatabaseRole.INTAKE)
+    try:
+        owners = await connection.fetch("SELECT tenant_id, account_id FROM account_identities WHERE provider = 'email'")
+        assert {(row["tenant_id"], row["account_id"]) for row in owners} == {(LEKHAK, ANNA), (FITNESS, ANNA)}
+        for name in NAMES:
+            for statement in (f"SELECT * FROM {name}", f"UPDATE {name} SET tenant_id = tenant_id"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(statement)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(f"DELETE FROM {OF_THE_INTAKE}")
+    finally:
+        await connection.close()

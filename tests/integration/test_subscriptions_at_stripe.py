@@ -1,4 +1,4 @@
-"""What is handed to whoever changes subscriptions at Stripe, and what is decided before: against a twin of that port."""
+"""What is handed to whoever changes subscriptions at Stripe, and what is decided before: against a twin of it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,10 @@ class _PaidTwin:
         self, order: Order, row: SubscriptionRow, *, plan: Plan, price: Price, quantity: int, payment_method_id: str,
         preview_time: dt.datetime | None,
     ) -> Paid:  # fmt: skip
-        self._note("change_now", order, plan=plan.key, quantity=quantity, preview_time=preview_time)
+        self._note(
+            "change_now", order, plan=plan.key, quantity=quantity, preview_time=preview_time,
+            payment_method_id=payment_method_id,
+        )  # fmt: skip
         moved = replace(
             row.subscription, plan_key=plan.key, plan_version=plan.version, interval=price.interval, quantity=quantity
         )
@@ -108,7 +111,10 @@ class _PaidTwin:
         self, order: Order, row: SubscriptionRow, *, plan: Plan, price: Price | None, quantity: int,
         effective_time: dt.datetime | None,
     ) -> Paid:  # fmt: skip
-        self._note("change_later", order, plan=plan.key, price=price is not None, effective_time=effective_time)
+        self._note(
+            "change_later", order, plan=plan.key, price=price is not None, quantity=quantity,
+            effective_time=effective_time,
+        )  # fmt: skip
         return await self._write(order, row.subscription)
 
     async def cancel(self, order: Order, row: SubscriptionRow, *, now: bool, at: dt.datetime | None) -> Paid:
@@ -256,9 +262,9 @@ async def test_upgrades_go_now_and_downgrades_at_the_period_end(world: UseCases,
     unchanged = await world.subscriptions.change_plan(CLUB, ANNA, plan_key=PRO, subscription_id=target)
 
     assert [(name, what) for name, _, what in stripe.calls[1:]] == [
-        ("change_now", {"plan": PRO, "quantity": 3, "preview_time": previewed}),
-        ("change_later", {"plan": BASIC, "price": True, "effective_time": None}),
-        ("change_later", {"plan": BASIC, "price": True, "effective_time": at}),
+        ("change_now", {"plan": PRO, "quantity": 3, "preview_time": previewed, "payment_method_id": ""}),
+        ("change_later", {"plan": BASIC, "price": True, "quantity": 3, "effective_time": None}),
+        ("change_later", {"plan": BASIC, "price": True, "quantity": 3, "effective_time": at}),
     ]
     assert unchanged.subscription.plan_key == PRO
 
@@ -274,7 +280,7 @@ async def test_from_stripe_to_free_the_subscription_ends_and_the_free_one_stands
     await world.subscriptions.change_plan(CLUB, ANNA, plan_key=FREE, subscription_id=target)
 
     assert [name for name, _, _ in stripe.calls] == ["create", "change_later", "change_later"]
-    assert stripe.calls[1][2] == {"plan": FREE, "price": False, "effective_time": None}
+    assert stripe.calls[1][2] == {"plan": FREE, "price": False, "quantity": 1, "effective_time": None}
     live = await world.subscriptions.list(CLUB, account_id=ANNA, states=[STATE.ACTIVE], limit=10)
     assert sorted(each.subscription.plan_key for each in live) == [FREE, PRO]
 

@@ -82,6 +82,10 @@ class LocalStripe:
         """Have something go wrong: `on` is "METHOD path", see `tallygate_local_stripe.faults` for the kinds."""
         await self.control("faults", on=on, kind=kind, **more)
 
+    async def waiting_faults(self) -> int:
+        """Return how many faults have not met their request yet."""
+        return len((await self.http.get("/_local/faults")).json()["faults"])
+
     async def clear_faults(self) -> None:
         """Let nothing go wrong any more."""
         (await self.http.delete("/_local/faults")).raise_for_status()
@@ -218,8 +222,10 @@ class WebhookSink:
 async def webhook_sink() -> AsyncIterator[WebhookSink]:
     """Listen for webhooks on a free port."""
     sink = WebhookSink()
+    open_writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_writers.add(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 headers = dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:] if ": " in line)
@@ -231,6 +237,7 @@ async def webhook_sink() -> AsyncIterator[WebhookSink]:
             pass
         finally:
             writer.close()
+            open_writers.discard(writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()[:2]
@@ -239,3 +246,7 @@ async def webhook_sink() -> AsyncIterator[WebhookSink]:
         yield sink
     finally:
         server.close()
+        # A sender keeps its connection; closing it ends the task that serves it.
+        for writer in list(open_writers):
+            writer.close()
+        await eventually(lambda: not open_writers, START_TIMEOUT_S)

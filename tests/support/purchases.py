@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -122,6 +123,16 @@ async def patiently(clock: FrozenClock, call: Any, seconds: Sequence[float] = (1
             return await call()
         except (Unavailable, OperationInProgress):
             clock.advance(dt.timedelta(seconds=step))
+    return await call()
+
+
+async def impatiently(call: Any) -> Any:
+    """Retry a call again and again while an earlier one is still under way somewhere."""
+    for _ in range(600):
+        try:
+            return await call()
+        except (Unavailable, OperationInProgress):
+            await asyncio.sleep(0.05)
     return await call()
 
 

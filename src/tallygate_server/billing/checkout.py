@@ -171,17 +171,20 @@ class Checkout:
             present = await self._reusable(order, sale, fingerprint)
             if present is not None:
                 return present
-        customer = await self._customers.ensure(tenant_id, account_id, actor=actor)
-        prepared = page | {
-            "customer_id": customer.provider_customer_id,
-            "subscription_id": new_id("sub", now),
-            "expire_time": (now + OPEN_FOR).isoformat(timespec="seconds"),
-            "fingerprint": fingerprint,
-        }
+
+        async def prepare() -> Json:
+            customer = await self._customers.ensure(tenant_id, account_id, actor=actor)
+            return page | {
+                "customer_id": customer.provider_customer_id,
+                "subscription_id": new_id("sub", now),
+                "expire_time": (now + OPEN_FOR).isoformat(timespec="seconds"),
+                "fingerprint": fingerprint,
+            }
+
         work = Work(
             kind="create_checkout_session",
             subject=plan.key,
-            prepared=prepared,
+            prepare=prepare,
             look=self._look,
             act=lambda operation: self._act(operation, order),
             remember=lambda opened: {"provider_session_id": opened.provider_session_id},

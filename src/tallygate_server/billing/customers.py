@@ -90,8 +90,12 @@ class Customers:
                 await rows.write_customer(
                     connection, tenant_id, replace(row, deleted=True, update_time=self._clock.now())
                 )
-        async with self._database.tenant_transaction(tenant_id) as connection:
-            account = await _account(connection, tenant_id, account_id)
+
+        async def prepare() -> Json:
+            async with self._database.tenant_transaction(tenant_id) as connection:
+                account = await _account(connection, tenant_id, account_id)
+            return {"email": account.email, "name": account.display_name}
+
         order = Order(
             tenant_id=tenant_id,
             account_id=account_id,
@@ -103,7 +107,7 @@ class Customers:
         work = Work(
             kind="create_customer",
             subject=_SUBJECT,
-            prepared={"email": account.email, "name": account.display_name},
+            prepare=prepare,
             look=self._look_for_new,
             act=self._create,
             remember=_remember,
@@ -141,19 +145,26 @@ class Customers:
             request_id=request_id,
             fingerprint=_fingerprint("update_customer", content),
         )
-        customer = await self.ensure(tenant_id, account_id, actor=actor)
+
+        async def prepare() -> Json:
+            customer = await self.ensure(tenant_id, account_id, actor=actor)
+            return {
+                "customer_id": customer.customer_id,
+                "provider_customer_id": customer.provider_customer_id,
+                "details": content,
+            }
 
         async def change(operation: Operation) -> CustomerRow:
             prepared = operation.prepared
             observed = await provider.update_customer(
                 prepared["provider_customer_id"], _details_from_json(prepared["details"]), operation_id=operation.key
             )
-            return self._row(observed, account_id, customer.customer_id)
+            return self._row(observed, account_id, prepared["customer_id"])
 
         work = Work(
             kind="update_customer",
             subject=_SUBJECT,
-            prepared={"provider_customer_id": customer.provider_customer_id, "details": content},
+            prepare=prepare,
             # The same details twice are the same as once.
             look=_nothing,
             act=change,

@@ -157,7 +157,7 @@ def row_as_observed(
         canceled_time=canceled_time,
         grace_end_time=_grace_end(observed, sold.plan),
         pause_start_time=_pause_start(before, at) if paused else None,
-        resume_time=observed.resume_time if paused else None,
+        resume_time=_resume_time(before, observed) if paused else None,
     )
     metadata = free_metadata(observed.metadata)
     if present is None:
@@ -186,6 +186,13 @@ def _grace_end(observed: ObservedSubscription, plan: Plan) -> datetime | None:
         return None
     since = observed.overdue_since_time or observed.period_start_time
     return since + timedelta(days=plan.grace_days)
+
+
+def _resume_time(before: Subscription | None, observed: ObservedSubscription) -> datetime | None:
+    """Return when the pause ends: as the provider says, else as was asked for here, which only we know."""
+    if observed.resume_time is not None or before is None or before.state is not _S.PAUSED:
+        return observed.resume_time
+    return before.resume_time
 
 
 def _pause_start(before: Subscription | None, at: datetime) -> datetime:

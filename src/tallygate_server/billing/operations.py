@@ -36,6 +36,7 @@ from tallygate_server.storage.billing_operations import OperationRow, OperationS
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.mapping import Json
+from tallygate_server.telemetry import metrics
 from tallygate_server.unique_ids import new_id
 
 log = structlog.get_logger(__name__)
@@ -96,8 +97,8 @@ class Work(Generic[T]):
     kind: str
     subject: str
     """What it is done to: of one kind and subject one operation at a time is pending."""
-    prepared: Json
-    """Everything that is chosen now and goes to the provider."""
+    prepare: Callable[[], Awaitable[Json]]
+    """Choose everything that goes to the provider; not asked where an earlier attempt has chosen."""
     look: Callable[[Operation], Awaitable[T | None]]
     """Find out whether an earlier attempt has done it, store that, and return it."""
     act: Callable[[Operation], Awaitable[T]]
@@ -116,6 +117,10 @@ class _Replay:
 
     row: OperationRow
     result: Json
+
+
+class _Unprepared:
+    """Nothing is known of it: choose, and claim again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +145,17 @@ class Operations:
         request id, BillingProviderUnavailable or another Unavailable when the outcome is not known (the operation
         stays pending), and whatever the provider or the work refuses (the operation has failed then).
         """
+        prepared: Json | None = None
         for _ in range(CLAIMS_MAX):
-            claim = await self._claim(order, work)
+            claim = await self._claim(order, work, prepared)
             if claim is None:
                 continue
-            if isinstance(claim, _Replay):
+            if isinstance(claim, _Unprepared):
+                prepared = await work.prepare()
+            elif isinstance(claim, _Replay):
                 recalled = await work.recall(claim.result)
                 if recalled is not None:
+                    metrics.billing_operations.add(work.kind, "replayed")
                     return recalled, True
                 async with self._database.tenant_transaction(order.tenant_id) as connection:
                     await rows.release_request(connection, claim.row)
@@ -170,15 +179,19 @@ class Operations:
                 raise BillingProviderUnavailable(PROVIDER, f"no answer within {ATTEMPT_SECONDS_MAX:.0f} s") from error
         except TallygateError as error:
             if isinstance(error, Unavailable | RequestInProgress):
+                metrics.billing_operations.add(work.kind, "left_pending")
                 await self._leave_pending(operation)
             else:
+                metrics.billing_operations.add(work.kind, "refused")
                 await self._end(operation, OperationState.FAILED, _refusal(error), None)
             raise
         except BaseException:
             # A cancelled call, or a defect of ours: nobody knows what has happened.
+            metrics.billing_operations.add(work.kind, "left_pending")
             await asyncio.shield(self._leave_pending(operation))
             raise
         if done is None:
+            metrics.billing_operations.add(work.kind, "given_up")
             await self._end(operation, OperationState.FAILED, {"given_up": True}, None)
             return None
         try:
@@ -191,11 +204,15 @@ class Operations:
                 None if store is None else lambda connection: store(connection, finished),
             )
         except Unavailable:
+            metrics.billing_operations.add(work.kind, "left_pending")
             await self._leave_pending(operation)
             raise
+        metrics.billing_operations.add(work.kind, "done")
         return done
 
-    async def _claim(self, order: Order, work: Work[T]) -> Operation | _Replay | _InTheWay | None:
+    async def _claim(
+        self, order: Order, work: Work[T], prepared: Json | None
+    ) -> Operation | _Replay | _InTheWay | _Unprepared | None:
         """Decide what this call does next; None: it was overtaken and must look again."""
         now = self._clock.now()
         attempt = secrets.token_hex(8)
@@ -213,8 +230,10 @@ class Operations:
                 row = await rows.lock_pending_operation(
                     connection, order.tenant_id, order.account_id, kind=work.kind, subject=work.subject
                 )
+            if row is None and prepared is None:
+                return _Unprepared()
             if row is None:
-                new = _new_row(order, work, attempt, now)
+                new = _new_row(order, work, prepared or {}, attempt, now)
                 added = await rows.add_operation(connection, new)
                 return Operation(row=new, resumed=False) if added else None
             goes_on = _is_same(row, order, work) and now < row.create_time + PENDING_AGE_MAX
@@ -243,7 +262,7 @@ class Operations:
 
     async def _leave_pending(self, operation: Operation) -> None:
         # Fails open: whoever comes next then waits until the attempt is old.
-        with suppress(TallygateError):
+        with suppress(Exception):
             async with self._database.tenant_transaction(operation.tenant_id) as connection:
                 await rows.end_attempt(connection, operation.row)
 
@@ -259,7 +278,7 @@ def _is_free(row: OperationRow, now: datetime, *, patient: bool) -> bool:
     return not row.attempt or now >= row.attempt_time + RESUME_AFTER
 
 
-def _new_row(order: Order, work: Work[T], attempt: str, now: datetime) -> OperationRow:
+def _new_row(order: Order, work: Work[T], prepared: Json, attempt: str, now: datetime) -> OperationRow:
     return OperationRow(
         tenant_id=order.tenant_id,
         account_id=order.account_id,
@@ -268,7 +287,7 @@ def _new_row(order: Order, work: Work[T], attempt: str, now: datetime) -> Operat
         subject=work.subject,
         request_id=order.request_id,
         fingerprint=order.fingerprint,
-        prepared=work.prepared,
+        prepared=prepared,
         state=OperationState.PENDING,
         result=None,
         key_number=1,

@@ -21,13 +21,7 @@ from tallygate_server.billing.provider import SUBSCRIPTION_ATTRIBUTE, PaymentPro
 from tallygate_server.billing.sales import check_not_bought, sale_from_json, sale_of, sale_to_json
 from tallygate_server.clock import Clock
 from tallygate_server.domain.catalog import Plan, Price
-from tallygate_server.domain.subscription import (
-    LIVE_STATES,
-    SCHEDULED_CHANGE_PREFIX,
-    ScheduledChange,
-    ScheduledChangeKind,
-    SubscriptionState,
-)
+from tallygate_server.domain.subscription import LIVE_STATES, SubscriptionState
 from tallygate_server.errors import IllegalTransition, PaymentRefused, TallygateError
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.mapping import Json
@@ -47,7 +41,10 @@ class _Done:
 class _Change:
     """A change of a subscription that there is."""
 
+    kind: str
+    """Of its operation: all of one kind have prepared the same fields."""
     action: str
+    """In the subscription's history."""
     prepared: Json
     is_done: Callable[[ObservedSubscription, Json], Awaitable[bool]]
     """Tell whether the subscription is as it should become."""
@@ -96,17 +93,19 @@ class StripePaidSubscriptions:
         metadata: Mapping[str, str],
     ) -> Paid:
         """Subscribe the account's customer, who is made where there is none."""
-        customer = await self._customers.ensure(order.tenant_id, order.account_id, actor=order.actor)
-        prepared = {
-            "subscription_id": new_id("sub", self._clock.now()),
-            "customer_id": customer.provider_customer_id,
-            "sale": sale_to_json(sale_of(order.tenant_id, plan, price)),
-            "quantity": quantity,
-            "trial_days": trial_days,
-            "payment_method_id": payment_method_id,
-            "promotion_code": promotion_code,
-            "metadata": dict(metadata),
-        }
+
+        async def prepare() -> Json:
+            customer = await self._customers.ensure(order.tenant_id, order.account_id, actor=order.actor)
+            return {
+                "subscription_id": new_id("sub", self._clock.now()),
+                "customer_id": customer.provider_customer_id,
+                "sale": sale_to_json(sale_of(order.tenant_id, plan, price)),
+                "quantity": quantity,
+                "trial_days": trial_days,
+                "payment_method_id": payment_method_id,
+                "promotion_code": promotion_code,
+                "metadata": dict(metadata),
+            }
 
         async def act(operation: Operation) -> _Done:
             chosen = operation.prepared
@@ -132,14 +131,16 @@ class StripePaidSubscriptions:
                 observed = await self._provider.subscription(found)
                 if observed is None or observed.metadata.get(SUBSCRIPTION_ATTRIBUTE) != chosen["subscription_id"]:
                     continue
-                return await self._store(order, "create", observed)
+                # One that was refused after all has ended again; the provider says so once more.
+                if observed.state in LIVE_STATES:
+                    return await self._store(order, "create", observed)
             return None
 
         return await self._carry_out(
             order,
             kind="create_subscription",
             subject=f"{plan.key}:{price.interval.value}",
-            prepared=prepared,
+            prepare=prepare,
             look=look,
             act=act,
         )
@@ -183,7 +184,14 @@ class StripePaidSubscriptions:
         async def afterwards(_chosen: Json) -> int:
             return await self._planned.drop(order, row)
 
-        change = _Change(action="change_plan", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards)
+        change = _Change(
+            kind="change_plan",
+            action="change_plan",
+            prepared=prepared,
+            is_done=is_done,
+            act=act,
+            afterwards=afterwards,
+        )
         return await self._change(order, row, change)
 
     async def change_later(
@@ -234,7 +242,7 @@ class StripePaidSubscriptions:
                 operation_id=key,
             )
 
-        change = _Change(action="change_plan", prepared=prepared, is_done=is_done, act=act)
+        change = _Change(kind="schedule_change", action="change_plan", prepared=prepared, is_done=is_done, act=act)
         return await self._change(order, row, change)
 
     async def cancel(self, order: Order, row: SubscriptionRow, *, now: bool, at: datetime | None) -> Paid:
@@ -254,7 +262,9 @@ class StripePaidSubscriptions:
             return await self._planned.drop(order, row)
 
         prepared = {"reason": order.reason}
-        change = _Change(action="cancel", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards)
+        change = _Change(
+            kind="cancel", action="cancel", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards
+        )
         return await self._change(order, row, change)
 
     async def resume(self, order: Order, row: SubscriptionRow) -> Paid:
@@ -270,18 +280,12 @@ class StripePaidSubscriptions:
                 return await self._provider.keep(present.provider_subscription_id, operation_id=key)
             return None
 
-        async def afterwards(_chosen: Json) -> int:
-            return await self._planned.drop(order, row)
-
-        change = _Change(action="resume", prepared={}, is_done=is_done, act=act, afterwards=afterwards)
+        change = _Change(kind="resume", action="resume", prepared={}, is_done=is_done, act=act)
         return await self._change(order, row, change)
 
     async def pause(self, order: Order, row: SubscriptionRow, *, resume_time: datetime | None) -> Paid:
         """Pause at once."""
-        prepared = {
-            "resume_time": resume_time.isoformat() if resume_time is not None else None,
-            "scheduled_change_id": new_id(SCHEDULED_CHANGE_PREFIX, self._clock.now()),
-        }
+        prepared = {"resume_time": resume_time.isoformat() if resume_time is not None else None}
 
         async def is_done(present: ObservedSubscription, _chosen: Json) -> bool:
             return _is_paused(present)
@@ -290,20 +294,12 @@ class StripePaidSubscriptions:
             return await self._provider.pause(present.provider_subscription_id, operation_id=key)
 
         async def afterwards(chosen: Json) -> int:
-            if chosen["resume_time"] is None:
-                return 0
-            resumption = ScheduledChange(
-                scheduled_change_id=chosen["scheduled_change_id"],
-                subscription_id=row.subscription.subscription_id,
-                kind=ScheduledChangeKind.RESUMPTION,
-                effective_time=datetime.fromisoformat(chosen["resume_time"]),
-                actor=order.actor,
-                reason=order.reason,
-                create_time=self._clock.now(),
-            )
-            return await self._planned.put(order, row, resumption)
+            time = chosen["resume_time"]
+            return await self._planned.resume_at(order, row, datetime.fromisoformat(time) if time is not None else None)
 
-        change = _Change(action="pause", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards)
+        change = _Change(
+            kind="pause", action="pause", prepared=prepared, is_done=is_done, act=act, afterwards=afterwards
+        )
         return await self._change(order, row, change)
 
     async def drop_scheduled_change(self, order: Order, row: SubscriptionRow) -> Paid:
@@ -322,7 +318,14 @@ class StripePaidSubscriptions:
         async def afterwards(_chosen: Json) -> int:
             return await self._planned.drop(order, row)
 
-        change = _Change(action="drop_scheduled_change", prepared={}, is_done=is_done, act=act, afterwards=afterwards)
+        change = _Change(
+            kind="drop_scheduled_change",
+            action="cancel_scheduled_change",
+            prepared={},
+            is_done=is_done,
+            act=act,
+            afterwards=afterwards,
+        )
         return await self._change(order, row, change)
 
     # ---- steps
@@ -345,7 +348,9 @@ class StripePaidSubscriptions:
         async def afterwards(_chosen: Json) -> int:
             return await self._planned.drop(order, row)
 
-        change = _Change(action=action, prepared=prepared, is_done=is_done, act=act, afterwards=afterwards)
+        change = _Change(
+            kind="cancel_later", action=action, prepared=prepared, is_done=is_done, act=act, afterwards=afterwards
+        )
         return await self._change(order, row, change)
 
     async def _change(
@@ -388,11 +393,14 @@ class StripePaidSubscriptions:
                 raise
             return await finish(operation, observed or await self._present(row))
 
+        async def prepare() -> Json:
+            return change.prepared
+
         return await self._carry_out(
             order,
-            kind=change.action,
+            kind=change.kind,
             subject=row.subscription.subscription_id,
-            prepared=change.prepared,
+            prepare=prepare,
             look=look,
             act=carry_out,
         )
@@ -403,12 +411,12 @@ class StripePaidSubscriptions:
         *,
         kind: str,
         subject: str,
-        prepared: Json,
+        prepare: Callable[[], Awaitable[Json]],
         look: Callable[[Operation], Awaitable[_Done | None]],
         act: Callable[[Operation], Awaitable[_Done]],
     ) -> Paid:
         work = Work(
-            kind=kind, subject=subject, prepared=prepared, look=look, act=act, remember=_remember, recall=self._recall
+            kind=kind, subject=subject, prepare=prepare, look=look, act=act, remember=_remember, recall=self._recall
         )
         done, _ = await self._operations.carry_out(order, work)
         return done.paid

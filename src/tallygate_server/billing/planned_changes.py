@@ -1,19 +1,25 @@
-"""Changes of a paid subscription that the provider cannot carry out by itself, such as the end of a pause.
+"""What is planned here for a subscription that the provider collects for, because the provider cannot: pauses.
 
-They are planned here, beside what is planned at the provider.
+Their beginning at a later time, and their end, are carried out when they are due (`subscriptions.due_work`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
 from tallygate_server.billing.ports import Order
 from tallygate_server.clock import Clock
-from tallygate_server.domain.identifier import TenantId
-from tallygate_server.domain.subscription import ScheduledChange
+from tallygate_server.domain.subscription import SubscriptionState
 from tallygate_server.entitlement_changes import EntitlementChanges
-from tallygate_server.storage import scheduled_changes as rows
+from tallygate_server.storage import scheduled_changes as change_rows
+from tallygate_server.storage import subscriptions as rows
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
-from tallygate_server.storage.scheduled_changes import ChangeOutcome
 from tallygate_server.storage.subscriptions import SubscriptionRow
+from tallygate_server.subscriptions import steps
+from tallygate_server.subscriptions.decisions import Held
 
 
 class PlannedChanges:
@@ -25,41 +31,52 @@ class PlannedChanges:
         self._changes = changes
         self._clock = clock
 
-    async def put(self, order: Order, row: SubscriptionRow, planned: ScheduledChange) -> int:
-        """Plan the change in place of what we planned before; return the revision, 0 where it is planned already."""
-        pending = await self._pending(order.tenant_id, row)
-        if pending is not None and pending.scheduled_change_id == planned.scheduled_change_id:
-            return 0
-        return await self._write(order, row, planned)
-
     async def drop(self, order: Order, row: SubscriptionRow) -> int:
-        """Take back what we planned; return the revision, 0 where nothing was."""
-        pending = await self._pending(order.tenant_id, row)
-        if pending is None or pending.provider_schedule_id:
-            return 0
-        return await self._write(order, row, None)
+        """Take back what we planned for a time to come; return the account's revision, 0 where nothing was."""
+        now = self._clock.now()
 
-    async def _pending(self, tenant_id: TenantId, row: SubscriptionRow) -> ScheduledChange | None:
-        async with self._database.tenant_transaction(tenant_id) as connection:
-            return await rows.read_pending(connection, tenant_id, row.subscription.subscription_id)
+        def without(held: Held) -> Held:
+            pending = held.pending
+            # What is due is being carried out, by whoever asks for this.
+            if pending is None or pending.provider_schedule_id or pending.effective_time <= now:
+                return held
+            return Held(subscription=held.subscription)
 
-    async def _write(self, order: Order, row: SubscriptionRow, planned: ScheduledChange | None) -> int:
-        cause = "subscription.scheduled" if planned is not None else "subscription.schedule_canceled"
+        return await self._write(order, row, without, "cancel_scheduled_change", now)
+
+    async def resume_at(self, order: Order, row: SubscriptionRow, resume_time: datetime | None) -> int:
+        """Let the pause that has begun end at the time (None: by hand); return the revision, 0 where it does."""
+
+        def with_end(held: Held) -> Held:
+            if held.subscription.state is not SubscriptionState.PAUSED:
+                return held
+            return Held(subscription=replace(held.subscription, resume_time=resume_time), pending=held.pending)
+
+        return await self._write(order, row, with_end, "pause", self._clock.now())
+
+    async def _write(
+        self, order: Order, row: SubscriptionRow, decide: Callable[[Held], Held], action: str, now: datetime
+    ) -> int:
         tenant_id, account_id = order.tenant_id, order.account_id
-        async with self._changes.begin(tenant_id, [account_id], actor=order.actor, cause=cause) as change:
-            subscription_id = row.subscription.subscription_id
-            before = await rows.read_pending(change.connection, tenant_id, subscription_id)
-            now = self._clock.now()
-            await rows.end_pending(change.connection, tenant_id, subscription_id, ChangeOutcome.CANCELED, at=now)
-            if planned is not None:
-                await rows.add_pending(change.connection, tenant_id, account_id, planned)
-            detail = {
-                "account_id": account_id,
-                "subscription_id": subscription_id,
-                "before": rows.change_to_json(before),
-                "after": rows.change_to_json(planned),
-                "reason": order.reason,
-            }
-            await change.audit("subscription.schedule", f"subscription:{subscription_id}", detail)
-            await change.emit(cause, account_id, detail)
+        subscription_id = row.subscription.subscription_id
+        async with self._database.tenant_transaction(tenant_id) as connection:
+            before = await _held(connection, order, subscription_id)
+        if before is None or decide(before) == before:
+            return 0
+        async with self._changes.begin(
+            tenant_id, [account_id], actor=order.actor, cause=f"subscription.{action}"
+        ) as change:
+            before = await _held(change.connection, order, subscription_id)
+            if before is not None and decide(before) != before:
+                await steps.store(
+                    change, account_id, before, decide(before), action=action, reason=order.reason, at=now
+                )
         return change.revisions[account_id]
+
+
+async def _held(connection: Connection, order: Order, subscription_id: str) -> Held | None:
+    row = await rows.read_subscription(connection, order.tenant_id, subscription_id)
+    if row is None:
+        return None
+    pending = await change_rows.read_pending(connection, order.tenant_id, subscription_id)
+    return Held(subscription=row.subscription, pending=pending)

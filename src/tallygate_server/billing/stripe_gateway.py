@@ -308,7 +308,10 @@ class StripeGateway:
     async def update_customer(
         self, customer_id: str, details: CustomerDetails, *, operation_id: str
     ) -> ObservedCustomer:
-        """Change the customer; tax ids are replaced as a whole: what is new is added before what is gone is removed."""
+        """Change the customer; tax ids are replaced as a whole: what is new is added before what is gone is removed.
+
+        A new default payment method pays all renewals from now on, also of subscriptions that have one of their own.
+        """
         update: wire.CustomerUpdateParams = {}
         if details.email is not None:
             update["email"] = details.email
@@ -329,6 +332,9 @@ class StripeGateway:
                 lambda options: self._v1.customers.update_async(customer_id, update, options),
                 find=_nothing,
             )
+        if details.default_payment_method_id:
+            method_id = update["invoice_settings"]["default_payment_method"]
+            await self._pay_renewals_with(method_id, customer_id, operation_id)
         if details.tax_ids is not None:
             await self._replace_tax_ids(customer_id, details.tax_ids, operation_id)
         return customer_of(await self._customer(customer_id))
@@ -355,7 +361,8 @@ class StripeGateway:
         With a payment method (given, or the customer's default) it is charged at once (`allow_incomplete`). If the bank
         wants the payer to confirm, the subscription is INCOMPLETE, and its latest invoice has what a browser needs.
         `error_if_incomplete` would be refused in that case. Without any method the subscription is made INCOMPLETE, and
-        the method that pays the first invoice becomes its default.
+        the method that pays the first invoice becomes its default. A given method becomes its default too; else it
+        follows the customer's.
 
         A given method that is declined refuses the whole: the subscription is canceled again, which voids its invoice.
         If the customer's default method is declined, nobody has chosen it here, and the subscription stays INCOMPLETE.
@@ -376,11 +383,12 @@ class StripeGateway:
                 "billing_mode": {"type": "flexible"},
                 "collection_method": "charge_automatically",
                 "payment_behavior": "allow_incomplete" if has_method else "default_incomplete",
-                "payment_settings": {"save_default_payment_method": "on_subscription"},
                 "metadata": {**metadata, **_attributes(sale, account_id, subscription_id, operation_id)},
             }
             if method_id:
                 creation["default_payment_method"] = method_id
+            elif not has_method:
+                creation["payment_settings"] = {"save_default_payment_method": "on_subscription"}
             if trial_days > 0:
                 creation["trial_period_days"] = trial_days
                 creation["trial_settings"] = {"end_behavior": {"missing_payment_method": "cancel"}}
@@ -1020,6 +1028,23 @@ class StripeGateway:
                 raise refusal(problem_of(error).code, parameter="payment_method") from None
             return Fields(present, kind="payment_method").text("id")
         return _id_of(written)
+
+    async def _pay_renewals_with(self, method_id: str, customer_id: str, operation_id: str) -> None:
+        """Give the method to the customer's subscriptions that would go on with one of their own.
+
+        They cannot be made to follow the customer again: Stripe documents no way to take a method away.
+        """
+        wanted: wire.SubscriptionListParams = {"customer": customer_id}
+        async for data in self._calls.pages(self._v1.subscriptions.list_async, wanted):
+            fields = Fields(data, kind="subscription")
+            own = fields.reference_or_empty("default_payment_method")
+            if own and own != method_id and data.get("status") not in _FINAL:
+                subscription_id = fields.text("id")
+                await self._update(
+                    subscription_id,
+                    {"default_payment_method": method_id},
+                    f"{operation_id}:method:{subscription_id}",
+                )
 
     async def _restore_method(self, before: ObservedSubscription, operation_id: str) -> None:
         """Make a declined method no subscription's default: the next renewal would meet it again.

@@ -114,22 +114,64 @@ def _anchored(kind: PeriodKind, anchor: datetime, at: datetime) -> Period:
 def _calendar(kind: PeriodKind, at: datetime, zone: tzinfo) -> Period:
     local = at.astimezone(zone)
     if kind is PeriodKind.HOUR:
-        # Hours are absolute lengths: step on the UTC line, aligned to the zone's minutes.
-        start = at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
-        return Period(kind, start, start + timedelta(hours=1))
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0, tzinfo=None)
-    if kind is PeriodKind.DAY:
-        first, last = midnight, midnight + timedelta(days=1)
-    elif kind is PeriodKind.WEEK:
-        first = midnight - timedelta(days=midnight.weekday())
-        last = first + timedelta(weeks=1)
-    elif kind is PeriodKind.MONTH:
-        first = midnight.replace(day=1)
-        last = add_months(first, 1)
-    else:
-        first = midnight.replace(month=1, day=1)
-        last = add_months(first, 12)
+        return _hour(at, local, zone)
+    first, last = _wall_period(kind, local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0, tzinfo=None))
+    # Where clocks are set back over midnight, a day begins at its first midnight: what the clock then shows of the day
+    # before, a second time, belongs to the new one.
+    while _to_utc(last, zone) <= at:
+        first, last = _wall_period(kind, last)
     return Period(kind, _to_utc(first, zone), _to_utc(last, zone))
+
+
+def _wall_period(kind: PeriodKind, midnight: datetime) -> tuple[datetime, datetime]:
+    """Return the first midnights, by the wall clock, of the period that contains the day, and of the next one."""
+    if kind is PeriodKind.DAY:
+        return midnight, midnight + timedelta(days=1)
+    if kind is PeriodKind.WEEK:
+        first = midnight - timedelta(days=midnight.weekday())
+        return first, first + timedelta(weeks=1)
+    if kind is PeriodKind.MONTH:
+        first = midnight.replace(day=1)
+        return first, add_months(first, 1)
+    first = midnight.replace(month=1, day=1)
+    return first, add_months(first, 12)
+
+
+def _hour(at: datetime, local: datetime, zone: tzinfo) -> Period:
+    """Return the hour by the zone's minutes: 3,600 seconds, cut short where the zone changes by part of an hour."""
+    start = at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+    end = start + _HOUR
+    minutes = _minutes(at, zone)
+    if _minutes(start, zone) != minutes:
+        start = _first_with(minutes, start, at, zone)
+    last = end - _SECOND
+    if _minutes(last, zone) != minutes:
+        end = _first_with(_minutes(last, zone), at, last, zone)
+    return Period(PeriodKind.HOUR, start, end)
+
+
+_HOUR = timedelta(hours=1)
+_SECOND = timedelta(seconds=1)
+
+
+def _minutes(at: datetime, zone: tzinfo) -> timedelta:
+    """Return by how much the zone's full hours lie off those of UTC."""
+    offset = at.astimezone(zone).utcoffset()
+    assert offset is not None
+    return offset % _HOUR
+
+
+def _first_with(minutes: timedelta, before: datetime, after: datetime, zone: tzinfo) -> datetime:
+    """Return the instant, after the first and not after the second, from which full hours lie so; in whole seconds."""
+    low = int((before - EPOCH) // _SECOND)
+    high = -int(-(after - EPOCH) // _SECOND)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _minutes(EPOCH + middle * _SECOND, zone) == minutes:
+            high = middle
+        else:
+            low = middle
+    return EPOCH + high * _SECOND
 
 
 def _to_utc(wall: datetime, zone: tzinfo) -> datetime:

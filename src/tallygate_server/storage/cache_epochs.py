@@ -26,6 +26,8 @@ SETTLED_SECONDS: Final = HEARD_SECONDS + 0.1
 """Wait after which an epoch is everybody's; the tenth of a second is for clocks that run at unlike speed."""
 SILENT_SECONDS: Final = 2.5
 """Silence after which Postgres counts as away; longer, as a busy machine alone must not break connections."""
+START_SECONDS: Final = 10.0
+"""Wait for the first connection, and for the first answer: a server that starts on a busy machine need not give up."""
 _OLD_SECONDS: Final = 10.0
 """Age at which an epoch is everybody's for certain, also for a server that has just started."""
 
@@ -61,7 +63,7 @@ class CacheEpochs:
 
     async def start(self) -> None:
         """Learn the epoch; raises what connecting raises."""
-        await self._ask()
+        await self._ask(START_SECONDS)
         self._task = asyncio.create_task(self._follow(), name="cache-epochs")
 
     async def close(self) -> None:
@@ -107,11 +109,13 @@ class CacheEpochs:
             else:
                 silent = False
 
-    async def _ask(self) -> None:
-        asked = self._loop.time()
-        async with asyncio.timeout(HEARD_SECONDS):
-            if self._connection is None or self._connection.is_closed():
+    async def _ask(self, patience_seconds: float | None = None) -> None:
+        if self._connection is None or self._connection.is_closed():
+            # Takes many round trips, and so a while on a busy machine; the answer is no older for it.
+            async with asyncio.timeout(patience_seconds or SILENT_SECONDS):
                 self._connection = await connect(self._url, DatabaseRole.APP)
+        asked = self._loop.time()
+        async with asyncio.timeout(patience_seconds or HEARD_SECONDS):
             row = await self._connection.fetchrow(_READ)
         self._asked = asked
         self._take(row)

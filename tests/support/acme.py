@@ -12,6 +12,7 @@ import asyncpg
 
 from tallygate_server.catalog import Catalogs, CatalogSource
 from tallygate_server.clock import Clock, SystemClock
+from tallygate_server.counters.connection import RedisUnavailable
 from tallygate_server.domain.call import Check, Increment, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
@@ -317,4 +318,5 @@ async def assert_redis_agrees(service: Service, database_url: str, *, sweeping: 
         assert registries == [], registries
         return True
 
-    await eventually(agrees)
+    # A server that waits for Redis but briefly loses it now and then on a busy machine.
+    await eventually(agrees, ignore=RedisUnavailable)

@@ -135,6 +135,7 @@ async def open_service(
         database = Database(database_url)
         stack.push_async_callback(database.close)
         tenants = TenantDirectory(database, clock)
+        stack.push_async_callback(tenants.close)
         changes = EntitlementChanges(database, FencedMarks(counters, epochs))
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
         webhook_options = webhook_options or WebhookOptions()

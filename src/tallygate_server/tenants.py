@@ -38,6 +38,8 @@ class TenantDirectory:
         self._clock = clock
         self._known: dict[str, tuple[int, Tenant]] = {}
         self._asking: dict[str, asyncio.Task[Tenant]] = {}
+        self._running: set[asyncio.Task[Tenant]] = set()
+        """Also those whose tenant was forgotten meanwhile."""
         self._forgotten = 0
 
     def cached(self, tenant_id: str) -> Tenant | None:
@@ -90,16 +92,25 @@ class TenantDirectory:
         self._known.pop(tenant_id, None)
         self._asking.pop(tenant_id, None)
 
+    async def close(self) -> None:
+        """End what is being asked, so that nobody uses the database after this."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     def _ask(self, tenant_id: TenantId) -> asyncio.Task[Tenant]:
         # Everybody who finds the cache too old at the same time waits for one read.
         task = self._asking.get(tenant_id)
         if task is None:
             task = asyncio.create_task(self.refresh(tenant_id))
             self._asking[tenant_id] = task
+            self._running.add(task)
             task.add_done_callback(lambda done: self._asked(tenant_id, done))
         return task
 
     def _asked(self, tenant_id: str, task: asyncio.Task[Tenant]) -> None:
+        self._running.discard(task)
         if self._asking.get(tenant_id) is task:
             del self._asking[tenant_id]
         # Every waiter may have gone away; an error that nobody took is not worth a warning.

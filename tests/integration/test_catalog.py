@@ -338,3 +338,18 @@ async def test_whatever_is_applied_reads_back_and_applies_twice_without_effect(
     assert unversioned(stored).plans == tuple(ordered)
     assert stored.features == catalog.features
     assert set(stored.meters) == set(catalog.meters)
+
+
+async def test_a_directory_that_is_closed_leaves_nobody_in_the_database(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    world.tenants.forget(LEKHAK)
+    # Who asked has gone away, and the question goes on without him.
+    asking = asyncio.create_task(world.tenants.get(LEKHAK))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+    await world.tenants.close()
+
+    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+    assert "TenantDirectory.refresh" not in names

@@ -97,5 +97,6 @@ async def use_cases(
             due=DueSubscriptions(database, lookups, changes, clock=clock, paid=paid),
         )
     finally:
+        await tenants.close()
         await lookups.close()
         await database.close()

@@ -30,13 +30,15 @@ async def opened(database_url: str, handler: EventHandler, *, answer_wait_ms: in
         stack.push_async_callback(database.close)
         intake_database = Database(database_url, role=DatabaseRole.INTAKE, pool_size=4)
         stack.push_async_callback(intake_database.close)
+        tenants = TenantDirectory(database, CLOCK)
+        stack.push_async_callback(tenants.close)
         yield await stack.enter_async_context(
             open_webhooks(
                 database_url,
                 intake_database=intake_database,
                 database=database,
                 handlers={WebhookSource.STRIPE: handler},
-                tenants=TenantDirectory(database, CLOCK),
+                tenants=tenants,
                 clock=CLOCK,
                 options=WebhookOptions(secrets={WebhookSource.STRIPE: (STRIPE_SECRET,)}, answer_wait_ms=answer_wait_ms),
             )

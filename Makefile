@@ -10,8 +10,8 @@ PYTHON := $(shell for candidate in python3.11 python3 python3.12 python3.13; do 
 endif
 # Further options of `tallygate serve` (make run) or `tallygate bench` (make bench).
 ARGS ?=
-# Processes that run tests; each has its own Postgres and Valkey.
-TEST_PROCESSES ?= 2
+# Processes that run tests; each has its own Postgres and Valkey. One more than cores: many tests wait.
+TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test proof simulation lint types imports protos docs-check tests gen fmt docs bench doctor second-opinion lock image clean

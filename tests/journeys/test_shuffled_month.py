@@ -39,9 +39,9 @@ from tests.support.local_stripe import API_KEY, WEBHOOK_SECRET, LocalStripe, loc
 from tests.support.long_run import LONG
 from tests.support.use_cases import LEKHAK, example
 
-SUBSCRIPTIONS: Final = int(os.environ.get("SUBSCRIPTIONS") or (100 if LONG else 8))
+SUBSCRIPTIONS: Final = int(os.environ.get("SUBSCRIPTIONS") or (100 if LONG else 6))
 SEEDS: Final = int(os.environ.get("SEEDS") or (100 if LONG else 2))
-DAYS: Final = 40
+DAYS: Final = 36
 DELIVERIES: Final = 3
 CRASH_EVERY: Final = 3
 START: Final = datetime(2026, 1, 30, 9, 0, tzinfo=UTC)

@@ -378,6 +378,18 @@ async def test_a_stale_pid_file_whose_number_was_taken_again_is_no_obstacle(data
         assert await run_sql(servers.database_url, "SELECT 1") == 1
 
 
+async def test_an_empty_pid_file_is_no_obstacle(data_dir: Path) -> None:
+    """What a server leaves that is killed between making the file and writing into it."""
+    async with EmbeddedServers.start(data_dir=data_dir, with_redis=False):
+        owner = (data_dir / "postgres").stat()
+    empty = data_dir / "postgres" / "postmaster.pid"
+    empty.touch()
+    os.chown(empty, owner.st_uid, owner.st_gid)
+
+    async with EmbeddedServers.start(data_dir=data_dir, with_redis=False) as servers:
+        assert await run_sql(servers.database_url, "SELECT 1") == 1
+
+
 async def refusal(data_dir: Path) -> EmbeddedError:
     with pytest.raises(EmbeddedError) as refused:
         async with EmbeddedServers.start(data_dir=data_dir, with_redis=False):

@@ -145,14 +145,15 @@ class DataDirectory:
         log.info("embedded_cluster_made", directory=str(self.cluster_dir), seconds=time.monotonic() - started_s)
 
     def clear_stale_postmaster_pid(self) -> None:
-        """Remove a pid file whose number now belongs to a process that is no database server.
+        """Remove a pid file that is empty, or whose number now belongs to a process that is no database server.
 
         PostgreSQL clears the file of a dead process itself, but after a restart of the machine or container the number
-        is soon taken again, and it would refuse to start. No server of ours runs here: the leftovers were ended.
+        is soon taken again, and one that was killed before it wrote its number left an empty file: it would refuse to
+        start. No server of ours runs here: the leftovers were ended.
         """
         for file in (self.cluster_dir / "postmaster.pid", self.runtime_dir / f".s.PGSQL.{POSTGRES_PORT}.lock"):
             pid = first_number(file)
-            if pid is not None and Path(f"/proc/{pid}").exists():
+            if pid is None or Path(f"/proc/{pid}").exists():
                 file.unlink(missing_ok=True)
 
     async def ensure_database(self) -> None:

@@ -25,9 +25,6 @@ from tallygate_server.storage import cache_epochs, migrations
 from tests.support.eventually import eventually
 from tests.support.long_run import LONG
 
-# Searches for what nobody thought of, for as long as one likes; what it has found has a test of its own elsewhere.
-collect_ignore = [] if LONG else ["simulation"]
-
 TEMPLATE_DATABASE = "migrated_template"
 
 DAY_S = 86_400

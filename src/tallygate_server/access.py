@@ -54,7 +54,7 @@ CACHE_TTL_DENIED_MS: Final = 5_000
 class _Pending:
     """One check on its way."""
 
-    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh", "lease", "stale", "twins")
+    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh", "stale", "twins")
 
     def __init__(self, check: Check, done: OnAnswer) -> None:
         self.check = check
@@ -63,8 +63,6 @@ class _Pending:
         self.feature: HotFeature | None = None
         self.fresh = False
         self.counter_index = -1
-        self.lease = b""
-        """Under which the counter is made in Redis, which did not know it."""
         self.stale = False
         """Answered from the cache, without asking anybody whether the account has changed."""
         self.twins: list[OnAnswer] | None = None
@@ -225,8 +223,6 @@ class AccessChecker:
                 position = first_counter + 2 * pending.counter_index
                 committed, held = reply[position], reply[position + 1]
                 if committed is None:
-                    assert held is not None
-                    pending.lease = held
                     unknown.append(pending)
                 else:
                     self._answer(pending, int(committed), int(held or 0))
@@ -266,12 +262,7 @@ class AccessChecker:
             assert feature.period is not None
             state = states.get(_ledger_key(pending), CounterState(0, 0))
             settlements[feature.counter_key] = Settlement(
-                feature.counter_key,
-                "",
-                state.used,
-                state.version,
-                counter_ttl_ms(feature.period, now_ms),
-                pending.lease,
+                feature.counter_key, "", state.used, state.version, counter_ttl_ms(feature.period, now_ms)
             )
             self._answer(pending, state.used, 0)
         self._counters.settle_soon(list(settlements.values()))

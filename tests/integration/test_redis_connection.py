@@ -277,12 +277,12 @@ async def test_a_script_that_redis_has_lost_is_given_to_it_again(fresh_redis: st
             await connection.execute("SCRIPT", "FLUSH")
             replies, keep = collect()
             for i in range(5):
-                scripts.call_soon(connection, scripts.READ, [f"k{i}"], [1, "t"], keep)
+                scripts.call_soon(connection, scripts.READ, [f"k{i}"], [1], keep)
             await eventually(lambda replies=replies: len(replies) == 5)  # type: ignore[arg-type, misc]
 
             assert replies == [[None]] * 5
             await connection.execute("SCRIPT", "FLUSH")
-            assert await scripts.call(connection, scripts.READ, ["k"], [1, "t"]) == [None]
+            assert await scripts.call(connection, scripts.READ, ["k"], [1]) == [None]
 
 
 async def test_password_and_database_of_the_url_are_used(tmp_path: Path) -> None:

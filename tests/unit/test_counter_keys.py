@@ -30,7 +30,7 @@ def test_the_ledger_key_of_a_counter_key_is_the_counters_own(
     """Down to the microsecond: a sweeper that asks the ledger about another period would find nothing there."""
     period = Period(kind, start, start + timedelta(hours=1))
 
-    key = keys.counter(keys.owner(keys.run_prefix("0123456789ab"), tenant_id, account_id), feature_key, period)
+    key = keys.counter(keys.account(keys.namespace("0123456789ab", 7), tenant_id, account_id), feature_key, period)
 
     assert ledger_key(key) == CounterKey(tenant_id, account_id, feature_key, kind.value, start)
 
@@ -72,11 +72,3 @@ def test_the_zone_in_which_a_start_is_given_does_not_matter() -> None:
 
 def test_a_lifetime_comes_back_as_one() -> None:
     assert ledger_key(keys.counter("tg:{t/a}", "f", LIFETIME)).period_start == LIFETIME.start
-
-
-def test_a_counter_moves_with_redis_and_keeps_its_name() -> None:
-    before, after = keys.run_prefix("one-run-of-redis"), keys.run_prefix("another")
-    key = keys.counter(keys.owner(before, TenantId("t"), AccountId("a")), "f", LIFETIME)
-
-    assert keys.moved(key, before) == key
-    assert keys.moved(key, after) == keys.counter(keys.owner(after, TenantId("t"), AccountId("a")), "f", LIFETIME)

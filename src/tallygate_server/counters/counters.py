@@ -6,10 +6,9 @@ between two calls; Postgres then decides.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -21,7 +20,7 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 log = structlog.get_logger(__name__)
 
 CHANGE_MARK_TTL_MS: Final = 30_000
-"""Longer than any change can last, so that a crashed writer's mark outlives its transaction."""
+"""Longer than any transaction can last, so that a crashed writer's mark outlives its transaction."""
 SOURCES_TTL_MS: Final = 600_000
 LEASE_TTL_MS: Final = 30_000
 """Of a hash that holds nothing but a lease; one that takes longer to load its sources may not store them."""
@@ -59,13 +58,11 @@ class Settlement:
     version: int
     """0: the counter has no row yet."""
     ttl_ms: int
-    """Of a counter that is new in Redis."""
-    lease: bytes = b""
-    """What `hold_soon` or `read_soon` said of a counter that Redis does not know: with it, the counter is made."""
+    """Of a counter that is new in Redis; 0: it is not made."""
 
 
 HoldReply = list[bytes | list[bytes]]
-"""Per counter STALE, [MISSING, lease] or [committed, held before, codes]."""
+"""Per counter STALE, MISSING or [committed, held before, codes]."""
 
 
 class Counters:
@@ -76,9 +73,9 @@ class Counters:
         self.connection = RedisConnection(url, timeout_ms=timeout_ms, on_connected=self._prepare)
         self._server_id = server_id
         self._registry = keys.holds(server_id)
-        self._prefix = keys.run_prefix("")
+        self._run = ""
         self._epoch = 0
-        self._reads = itertools.count()
+        self._namespace = keys.namespace(self._run, self._epoch)
         self._kept: deque[Settlement] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self._kept_batches: deque[str] = deque(maxlen=SETTLEMENTS_KEPT_MAX)
         self.on_renamed: Callable[[], None] = _do_nothing
@@ -90,26 +87,26 @@ class Counters:
         facts = await connection._execute(("INFO", "server"))  # noqa: SLF001
         for script in scripts.ALL:
             await connection._execute(("SCRIPT", "LOAD", script.source))  # noqa: SLF001
-        run = next((line.partition(":")[2] for line in facts.decode().split("\r\n") if line.startswith("run_id:")), "")
-        self._rename(keys.run_prefix(run), self._epoch)
+        self._run = next(
+            (line.partition(":")[2] for line in facts.decode().split("\r\n") if line.startswith("run_id:")), ""
+        )
+        self._rename()
         await self._settle_kept(connection)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Look at no account as it was known before this epoch."""
-        self._rename(self._prefix, epoch)
+        """Look at nothing that was known before this epoch."""
+        self._epoch = epoch
+        self._rename()
 
-    def _rename(self, prefix: str, epoch: int) -> None:
-        if (prefix, epoch) != (self._prefix, self._epoch):
-            self._prefix, self._epoch = prefix, epoch
+    def _rename(self) -> None:
+        namespace = keys.namespace(self._run, self._epoch)
+        if namespace != self._namespace:
+            self._namespace = namespace
             self.on_renamed()
 
     def account_key(self, tenant_id: TenantId, account_id: AccountId) -> str:
-        """Return the account's key, in the present epoch."""
-        return keys.account(self._prefix, self._epoch, tenant_id, account_id)
-
-    def owner_key(self, tenant_id: TenantId, account_id: AccountId) -> str:
-        """Return what the keys of the account's counters begin with."""
-        return keys.owner(self._prefix, tenant_id, account_id)
+        """Return the account's key, in the present namespace."""
+        return keys.account(self._namespace, tenant_id, account_id)
 
     @property
     def ready(self) -> bool:
@@ -150,26 +147,15 @@ class Counters:
             elif isinstance(reply, Exception):
                 log.error("settlement_refused", error=str(reply))
 
-        key_list, arguments = self._settle_arguments(self._registry, settlements, ended_batches)
+        key_list, arguments = _settle_arguments(self._registry, settlements, ended_batches)
         scripts.call_soon(self.connection, scripts.SETTLE, key_list, arguments, on_reply)
 
     async def settle_for(
         self, server_id: str, settlements: Sequence[Settlement], *, ended_batches: Sequence[str]
     ) -> None:
         """End holds that another server left behind; raises RedisUnavailable or RedisCommandError."""
-        key_list, arguments = self._settle_arguments(keys.holds(server_id), settlements, ended_batches)
+        key_list, arguments = _settle_arguments(keys.holds(server_id), settlements, ended_batches)
         await scripts.call(self.connection, scripts.SETTLE, key_list, arguments)
-
-    def _settle_arguments(
-        self, registry: str, settlements: Sequence[Settlement], ended_batches: Sequence[str]
-    ) -> tuple[list[str], list[scripts.Argument]]:
-        # A call may have been placed when Redis was another one; its total is news to this one too.
-        key_list = [registry, *[keys.moved(settlement.key, self._prefix) for settlement in settlements]]
-        arguments: list[scripts.Argument] = [len(ended_batches), *ended_batches]
-        for settlement in settlements:
-            committed = "" if settlement.committed is None else settlement.committed
-            arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms, settlement.lease)
-        return key_list, arguments
 
     def _keep(self, settlements: Sequence[Settlement], ended_batches: Sequence[str]) -> None:
         self._kept.extend(settlements)
@@ -177,25 +163,19 @@ class Counters:
 
     async def _settle_kept(self, connection: RedisConnection) -> None:
         """Tell Redis what it missed. Settling is idempotent, so what it did hear of is no harm."""
-        # Until nothing is left: what is committed meanwhile is kept as well, as nobody else has the connection yet.
-        while self._kept or self._kept_batches:
-            await self._settle_some(connection)
-
-    async def _settle_some(self, connection: RedisConnection) -> None:
-        kept = [self._kept.popleft() for _ in range(min(len(self._kept), SETTLEMENTS_AT_ONCE_MAX))]
-        ended = [self._kept_batches.popleft() for _ in range(min(len(self._kept_batches), SETTLEMENTS_AT_ONCE_MAX))]
-        key_list, arguments = self._settle_arguments(self._registry, kept, ended)
-        try:
+        # A total that waited may be an old one: good for a counter that Redis kept, not for one that it lost since.
+        kept = [
+            replace(settlement, ttl_ms=0) for settlement in self._kept if settlement.key.startswith(self._namespace)
+        ]
+        ended = list(self._kept_batches)
+        self._kept.clear()
+        self._kept_batches.clear()
+        for start in range(0, max(len(kept), len(ended)), SETTLEMENTS_AT_ONCE_MAX):
+            end = start + SETTLEMENTS_AT_ONCE_MAX
+            key_list, arguments = _settle_arguments(self._registry, kept[start:end], ended[start:end])
             await connection._execute(  # noqa: SLF001 - as in `_prepare`.
                 ("EVALSHA", scripts.SETTLE.sha, len(key_list), *key_list, *arguments)
             )
-        except RedisCommandError as error:
-            # It would be refused again, and Redis is of use all the same.
-            log.error("settlement_refused", error=str(error))  # noqa: TRY400 - its message says all.
-        except BaseException:
-            # Lost again, or too slow: the next connection's turn.
-            self._keep(kept, ended)
-            raise
 
     def flush(self) -> None:
         """Put what was sent on the wire now, ahead of whatever is answered next."""
@@ -208,8 +188,7 @@ class Counters:
         on_reply: Callable[[list[bytes | None] | Exception], None],
     ) -> None:
         """Read revisions and counters: see read.lua for the shape."""
-        arguments: list[scripts.Argument] = [len(account_keys), f"{self._server_id}:r{next(self._reads)}"]
-        scripts.call_soon(self.connection, scripts.READ, [*account_keys, *counter_keys], arguments, on_reply)
+        scripts.call_soon(self.connection, scripts.READ, [*account_keys, *counter_keys], [len(account_keys)], on_reply)
 
     async def sources(self, account_key: str, token: str) -> tuple[bytes | None, bytes | None]:
         """Return (sources as JSON, None), or (None, lease) for whoever loads them, or neither while they change.
@@ -276,6 +255,17 @@ class Counters:
     async def forget_server(self, server_id: str) -> None:
         """Remove a server from the list, unless it has holds; its next hold puts it there again."""
         await scripts.call(self.connection, scripts.FORGET_SERVER, [keys.holds(server_id), keys.SERVERS], [server_id])
+
+
+def _settle_arguments(
+    registry: str, settlements: Sequence[Settlement], ended_batches: Sequence[str]
+) -> tuple[list[str], list[scripts.Argument]]:
+    key_list = [registry, *[settlement.key for settlement in settlements]]
+    arguments: list[scripts.Argument] = [len(ended_batches), *ended_batches]
+    for settlement in settlements:
+        committed = "" if settlement.committed is None else settlement.committed
+        arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms)
+    return key_list, arguments
 
 
 def _do_nothing() -> None:

@@ -18,40 +18,28 @@ SERVERS = "tg:servers"
 """Set of the ids of server processes that may have holds."""
 
 
-def run_prefix(redis_run: str) -> str:
-    """Return the prefix of what one run of Redis knows.
+def namespace(redis_run: str, epoch: int) -> str:
+    """Return the prefix of everything that one run of Redis knows in one epoch.
 
-    A Redis that was restarted, restored or promoted is another run: what it knew before is no longer looked at.
+    A Redis that was restarted, restored or promoted is another run, and an epoch ends when a change could not be
+    told to Redis: what was known before is then no longer looked at, and runs out.
     """
-    return f"tg:{redis_run[:8]}:"
+    return f"tg:{redis_run[:8]}.{epoch}:"
 
 
-def owner(prefix: str, tenant_id: TenantId, account_id: AccountId) -> str:
-    """Return what the keys of an account's counters begin with."""
-    return f"{prefix}{{{tenant_id}/{account_id}}}"
-
-
-def account(prefix: str, epoch: int, tenant_id: TenantId, account_id: AccountId) -> str:
-    """Return the key of the account's hash in an epoch, which ends when a change could not be told to Redis.
+def account(prefix: str, tenant_id: TenantId, account_id: AccountId) -> str:
+    """Return the key of the account's hash.
 
     Its fields: `rev` revision (empty while changing), `src` sources, `lease` of whoever loads them, `open` number of
     changes under way, `next` newest revision among those that ended meanwhile.
     """
-    return f"{prefix}{{{tenant_id}/{account_id}}}@{epoch}"
+    return f"{prefix}{{{tenant_id}/{account_id}}}"
 
 
-def counter(owner_key: str, feature_key: str, period: Period) -> str:
-    """Return the key of a counter's hash: `c` committed, `v` version, `h` held, `h:<batch>` one batch's hold.
-
-    Before its first total: `l` lease, `ac` and `av` a total and version put aside.
-    """
+def counter(account_key: str, feature_key: str, period: Period) -> str:
+    """Return the key of a counter's hash: `c` committed, `v` version, `h` held, `h:<batch>` one batch's hold."""
     # Microseconds, as Postgres has them: billing periods begin at any instant.
-    return f"{owner_key}:{feature_key}:{period.kind.value}:{(period.start - EPOCH) // _MICROSECOND}"
-
-
-def moved(counter_key: str, prefix: str) -> str:
-    """Return the key of the same counter in the run of Redis that the prefix names."""
-    return counter_key if counter_key.startswith(prefix) else prefix + counter_key[counter_key.index("{") :]
+    return f"{account_key}:{feature_key}:{period.kind.value}:{(period.start - EPOCH) // _MICROSECOND}"
 
 
 class CounterParts(NamedTuple):

@@ -62,7 +62,6 @@ class IncrementCall:
         "fresh",
         "hold",
         "increment",
-        "lease",
         "period",
         "queued_as_accepted",
         "reason",
@@ -79,8 +78,6 @@ class IncrementCall:
         self.fresh = False
         self.exact = False
         self.hold: HoldGroup | None = None
-        self.lease = b""
-        """Under which the counter is made in Redis, which did not know it."""
         self.reason: Reason | None = None
         self.answered = False
         """The caller has heard; an accepted call is then still on its way to Postgres."""

@@ -54,7 +54,6 @@ from tallygate_server.metering.calls import (
     fingerprint,
 )
 from tallygate_server.metering.denial_log import DenialLog
-from tallygate_server.metering.doubts import Doubts
 from tallygate_server.metering.exact_commit import ExactCommit
 from tallygate_server.metering.group_commit import GroupCommit
 from tallygate_server.metering.settling import release
@@ -116,7 +115,6 @@ class Meter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers = Answers(tenants, clock, entry_ids(ledger.node, clock.now_ms))
         self._denials = DenialLog(ledger)
-        self._doubts = Doubts(ledger=ledger, counters=counters, delay_ms=hold_ttl_ms)
         self._exact = ExactCommit(
             ledger=ledger,
             counters=counters,
@@ -151,7 +149,6 @@ class Meter:
         self._spawn(self._group.run())
         self._spawn(self._exact.run())
         self._spawn(self._denials.run())
-        self._spawn(self._doubts.run())
 
     async def close(self, timeout_seconds: float = 5.0) -> None:
         """Finish what is in flight, within the time, then stop."""
@@ -393,10 +390,8 @@ class Meter:
             if result == STALE:
                 for call in calls:
                     self._load(call, ask_redis=True)
-            elif result[0] == MISSING:
+            elif result == MISSING:
                 for call in calls:
-                    assert isinstance(result[1], bytes)
-                    call.lease = result[1]
                     self._to_postgres(call)
             else:
                 holding += self._on_group_held(batch, calls, result, hold_groups)
@@ -596,9 +591,7 @@ class Meter:
     def give_up(self, call: IncrementCall) -> None:
         """Answer that Postgres is away, or, where an attempt was lost in the middle, that the outcome is not known."""
         if call.doubtful:
-            # Its hold stays until the sweeper has asked the ledger. It may have none, or Redis may forget it.
-            if call.period is not None:
-                self._doubts.note(call.counter_key, call.ledger_key())
+            # Its hold stays until the sweeper has asked the ledger.
             self._fail(
                 call, OutcomeUnknown("whether this call was counted is not known: retry with the same request_id")
             )

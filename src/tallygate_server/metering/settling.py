@@ -30,9 +30,7 @@ class Settling:
         ttl_ms = counter_ttl_ms(first.period, self._now_ms)
         used, version = (state.used, state.version) if state is not None else (None, 0)
         batches: list[str] = []
-        lease = b""
         for call in calls:
-            lease = call.lease or lease
             group, call.hold = call.hold, None
             if group is None:
                 continue
@@ -44,9 +42,7 @@ class Settling:
                     self._ended.append(group.batch.id)
         if not batches and state is not None:
             batches.append("")
-        self._settlements.extend(
-            Settlement(first.counter_key, batch, used, version, ttl_ms, lease) for batch in batches
-        )
+        self._settlements.extend(Settlement(first.counter_key, batch, used, version, ttl_ms) for batch in batches)
 
     def send(self) -> None:
         """Put the settlement on the wire, ahead of the answers: who was answered finds the new total in Redis."""

@@ -10,8 +10,7 @@
 --                   quantities (n), the n quantities (all positive)
 -- Returns one entry per counter: { committed, held before, codes } with one character per quantity:
 --   h held   x exhausted by what is committed   c contended: only holds stand in the way
--- or "s" when the account's revision is another one, or { "m", lease } when the counter is not known here: a total that
--- is committed from now on may be taken over under the lease, see settle.lua.
+-- or "s" when the account's revision is another one, "m" when the counter is not known here.
 --
 -- A counter may come more than once in a batch, under different revisions of its account.
 --
@@ -34,9 +33,7 @@ for i = 1, counter_count do
   else
     local state = redis.call('HMGET', key, 'c', 'h')
     if not state[1] then
-      redis.call('HSETNX', key, 'l', batch)
-      redis.call('PEXPIRE', key, 10000)
-      results[i] = { 'm', redis.call('HGET', key, 'l') }
+      results[i] = 'm'
     else
       local committed, held_before = tonumber(state[1]), tonumber(state[2] or '0')
       local held, codes = held_before, {}

@@ -14,13 +14,12 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proof simulation lint types imports protos docs-check tests gen fmt docs bench doctor second-opinion lock image clean
+.PHONY: help install run test proof lint types imports protos docs-check tests gen fmt docs bench doctor second-opinion lock image clean
 
 help:
 	@echo 'make run      start Tallygate with its own Postgres and Redis on 127.0.0.1:50051 (data in .tallygate)'
 	@echo 'make test     run every check and every test'
 	@echo 'make proof    tell a month of webhooks of a hundred subscriptions in a hundred shuffled ways; takes hours'
-	@echo 'make simulation  callers, servers and faults at random, seed by seed; takes hours'
 	@echo 'make second-opinion   compare our local Stripe with localstripe, which it installs into .second-opinion'
 	@echo 'make doctor   find what is wrong with the set-up'
 	@echo 'make fmt      format Python and protos'
@@ -91,10 +90,6 @@ tests: install
 proof: export TALLYGATE_LONG := 1
 proof: install
 	$(BIN)/pytest --timeout 0 tests/journeys/test_shuffled_month.py $(ARGS)
-
-simulation: export TALLYGATE_LONG := 1
-simulation: install
-	$(BIN)/pytest --timeout 0 tests/simulation $(ARGS)
 
 # Not part of `make test`: it installs a package that is no dependency (GPL; a process of its own) from the index.
 second-opinion: install

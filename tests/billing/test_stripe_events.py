@@ -195,6 +195,22 @@ async def test_a_deleted_customer_is_flagged_and_its_subscriptions_are_looked_at
     assert (await server.row()).subscription.state is S.CANCELED
 
 
+async def test_what_an_ended_subscription_owes_is_known_to_be_collected_no_more(
+    server: Billing, provider: ProviderTwin
+) -> None:
+    owed = an_invoice(state="open", paid_minor=0, paid_time=None, next_attempt_time=START + 3 * DAY)
+    provider.invoices["in_1"] = owed
+    await server.hear("invoice.payment_failed", {"id": "in_1", "customer": "cus_1"})
+    assert [row["next_attempt_time"] for row in await invoices(server)] == [START + 3 * DAY]
+    # The provider says nothing of the bill when it ends what the bill is for.
+    provider.change("sub_P1", state=S.CANCELED, end_time=START + DAY)
+    provider.invoices["in_1"] = replace(owed, next_attempt_time=None)
+
+    await server.hear("customer.subscription.deleted", {"id": "sub_P1", "customer": "cus_1"})
+
+    assert [(row["state"], row["next_attempt_time"]) for row in await invoices(server)] == [("open", None)]
+
+
 async def test_a_page_that_was_paid_on_is_closed_and_gives_access(server: Billing, provider: ProviderTwin) -> None:
     await server.world.accounts.provision(LEKHAK, ANNA)
     async with server.world.database.tenant_transaction(LEKHAK) as connection:

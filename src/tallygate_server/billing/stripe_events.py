@@ -99,6 +99,7 @@ class StripeEvents:
             **dict.fromkeys(PAYMENT_TYPES, self._payment),
         }
         self._handlers["customer.subscription.trial_will_end"] = self._trial_will_end
+        self._handlers["customer.subscription.deleted"] = self._subscription_deleted
         self._handlers["customer.deleted"] = self._customer_deleted
 
     @property
@@ -126,6 +127,17 @@ class StripeEvents:
 
     async def _subscription(self, subject: Mapping[str, Any], cause: Cause) -> Owner | None:
         return await self._refresh(_demand(subject, "id"), _reference(subject, "customer"), cause)
+
+    async def _subscription_deleted(self, subject: Mapping[str, Any], cause: Cause) -> Owner | None:
+        provider_subscription_id = _demand(subject, "id")
+        owner = await self._refresh(provider_subscription_id, _reference(subject, "customer"), cause)
+        if owner is None:
+            return None
+        # What it still owes is collected no more, and no event of the bill itself says so.
+        for invoice in await self._provider.invoices_of_subscription(provider_subscription_id):
+            if invoice.state == "open":
+                await self._recorder.invoice(invoice.invoice_id, cause)
+        return owner
 
     async def _trial_will_end(self, subject: Mapping[str, Any], cause: Cause) -> Owner | None:
         applied = await self._sync.refresh(_demand(subject, "id"), cause)

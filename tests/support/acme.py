@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -293,10 +293,13 @@ async def redis_counters(service: Service) -> dict[str, dict[str, str]]:
     return counters
 
 
-async def assert_redis_agrees(service: Service, database_url: str, *, sweeping: bool = False) -> None:
+async def assert_redis_agrees(
+    service: Service, database_url: str, *, sweeping: bool = False, in_doubt: Collection[tuple[str, str]] = ()
+) -> None:
     """Wait until Redis holds nothing for anybody and every counter it knows is Postgres'.
 
-    With `sweeping` the sweeper helps, as it must for calls whose outcome was not known.
+    With `sweeping` the sweeper helps, as it must for calls whose outcome was not known. Counters `in_doubt`, by account
+    and feature, may be behind: a server that died between a commit without a hold and its settlement told nobody.
     """
 
     async def agrees() -> bool:
@@ -308,7 +311,9 @@ async def assert_redis_agrees(service: Service, database_url: str, *, sweeping: 
         for key, state in (await redis_counters(service)).items():
             assert int(state.get("h", 0)) == 0, f"{key} still holds {state}"
             assert not [name for name in state if name.startswith("h:")], f"{key} still holds {state}"
-            assert int(state["c"]) == totals.get(tuple(ledger_key(key)), 0), f"{key} is off: {state}"
+            counter = ledger_key(key)
+            if (counter[1], counter[2]) not in in_doubt:
+                assert int(state["c"]) == totals.get(tuple(counter), 0), f"{key} is off: {state}"
         registries = await service.redis.execute("KEYS", "tg:holds:*")
         assert registries == [], registries
         return True

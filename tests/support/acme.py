@@ -17,7 +17,7 @@ from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.errors import TallygateError
 from tallygate_server.service import HotPathLimits, Service, open_service
-from tallygate_server.storage.engine import Database, DatabaseRole, connect
+from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connect
 from tallygate_server.subscriptions import ChangeTiming
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.workers.hold_sweeper import ledger_key
@@ -172,8 +172,8 @@ def failed(outcomes: Sequence[IncrementAnswer | TallygateError]) -> list[Tallyga
 
 
 async def fetch(database_url: str, sql: str, *values: object) -> list[asyncpg.Record]:
-    """Look into the usage tables of all tenants."""
-    connection = await connect(database_url, DatabaseRole.METER)
+    """Look into the usage tables of all tenants, as soon as Postgres answers: a test may have killed it."""
+    connection = await eventually(lambda: connect(database_url, DatabaseRole.METER), ignore=CONNECTION_ERRORS)
     try:
         rows: list[asyncpg.Record] = await connection.fetch(sql, *values)
         return rows

@@ -114,21 +114,6 @@ async def live_subscriptions(
     return [_row(row) for row in rows]
 
 
-async def read_created_by(
-    connection: Connection, tenant_id: TenantId, account_id: AccountId, request_id: str
-) -> SubscriptionRow | None:
-    """Return the subscription that the request created, or None."""
-    rows = await connection.execute(
-        select(subscriptions).where(
-            subscriptions.c.tenant_id == tenant_id,
-            subscriptions.c.account_id == account_id,
-            subscriptions.c.create_request_id == request_id,
-        )
-    )
-    row = rows.one_or_none()
-    return _row(row) if row is not None else None
-
-
 async def page_of_subscriptions(
     connection: Connection,
     tenant_id: TenantId,

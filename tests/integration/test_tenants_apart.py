@@ -101,12 +101,11 @@ async def test_the_meter_reads_and_writes_nothing_but_usage(acme_database: str) 
             if table.name in METERED:
                 await connection.fetch(f"SELECT * FROM {table.name}")
                 continue
-            for statement in (
-                f"SELECT * FROM {table.name}",
-                f"DELETE FROM {table.name}",
-                f"INSERT INTO {table.name} DEFAULT VALUES",
-                f"TRUNCATE {table.name}",
-            ):
+            statements = [f"SELECT * FROM {table.name}", f"DELETE FROM {table.name}", f"TRUNCATE {table.name}"]
+            if table.name != "outbox_events":
+                # Of that the meter adds to, and reads nothing.
+                statements.append(f"INSERT INTO {table.name} DEFAULT VALUES")
+            for statement in statements:
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await connection.execute(statement)
         for statement in (

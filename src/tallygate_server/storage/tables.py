@@ -63,6 +63,13 @@ tenants = Table(
     Column("catalog_revision", BigInteger, nullable=False, server_default=text("0")),
     _time("create_time", default_now=True),
     _time("update_time", default_now=True),
+    Column(
+        "settings",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'::jsonb"),
+        comment="settings that have no column of their own",
+    ),
     PrimaryKeyConstraint("tenant_id"),
     CheckConstraint("tenant_id <> ''", name="tenant_id_present"),
 )
@@ -265,7 +272,7 @@ grants = Table(
     Column("account_id", Text, nullable=False),
     Column("grant_id", Text, nullable=False),
     Column("feature_key", Text, nullable=False),
-    Column("kind", Text, nullable=False, comment="bonus, override, enable or disable"),
+    Column("kind", Text, nullable=False, comment="bonus, purchase, override, enable or disable"),
     Column("quantity", BigInteger, nullable=False, server_default=text("0")),
     Column("value", JSONB, nullable=True),
     Column("priority", Integer, nullable=False, server_default=text("100")),
@@ -276,9 +283,76 @@ grants = Table(
     _text("actor"),
     _time("create_time", default_now=True),
     _time("revoke_time", nullable=True),
+    Column(
+        "limit",
+        JSONB,
+        nullable=True,
+        comment="override of a counter or gauge: what a plan's allowance says of a limit",
+    ),
+    Column("recurrence", Text, nullable=True, comment="PeriodKind value of a credit that is given anew; null: once"),
+    Column("rollover", JSONB, nullable=True, comment='{"min": ..., "max": ...}; null: nothing rolls over'),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("request_id", Text, nullable=True),
+    Column("fingerprint", Text, nullable=True),
+    _text("revoke_reason"),
+    Column("notice_time", DateTime(timezone=True), nullable=True, comment="when it was announced that it expires"),
     PrimaryKeyConstraint("tenant_id", "account_id", "grant_id"),
     ForeignKeyConstraint(["tenant_id", "account_id"], ["accounts.tenant_id", "accounts.account_id"]),
     ForeignKeyConstraint(["tenant_id", "feature_key"], ["features.tenant_id", "features.feature_key"]),
+    Index(
+        "uq_grants_request",
+        "tenant_id",
+        "account_id",
+        "request_id",
+        unique=True,
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
+    Index("ix_grants_expiring", "expire_time", postgresql_where=text("revoke_time IS NULL AND notice_time IS NULL")),
+)
+
+grant_balances = Table(
+    "grant_balances",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("grant_id", Text, nullable=False),
+    Column(
+        "window_start",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="of the recurrence; the start of a grant that is given once",
+    ),
+    _time("window_end", nullable=True),
+    Column("feature_key", Text, nullable=False),
+    Column(
+        "given_quantity",
+        BigInteger,
+        nullable=False,
+        comment="the credit and what rolled over from the window before",
+    ),
+    Column("used_quantity", BigInteger, nullable=False, server_default=text("0")),
+    _time("update_time", default_now=True),
+    PrimaryKeyConstraint("tenant_id", "account_id", "grant_id", "window_start"),
+    CheckConstraint("used_quantity >= 0 AND used_quantity <= given_quantity", name="used_quantity_in_range"),
+    Index("ix_grant_balances_feature", "tenant_id", "account_id", "feature_key"),
+)
+
+account_revisions = Table(
+    "account_revisions",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column(
+        "begin_time",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="by the clock of the server that made the change",
+    ),
+    Column("cause", Text, nullable=False, comment="as in the event entitlement.changed"),
+    Column("sources", JSONB, nullable=False, comment="the document that storage/sources.py reads"),
+    PrimaryKeyConstraint("tenant_id", "account_id", "revision"),
+    Index("ix_account_revisions_time", "tenant_id", "account_id", "begin_time"),
 )
 
 usage_counters = Table(
@@ -294,6 +368,45 @@ usage_counters = Table(
     Column("version", BigInteger, nullable=False, comment="rises by one with every change of the row"),
     Column("limit_quantity", BigInteger, nullable=False, comment="limit in force at the last change; -1 for unlimited"),
     _time("update_time", default_now=True),
+    Column(
+        "reserved_quantity",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="sum of the reservations that are held",
+    ),
+    Column(
+        "reserve_expire_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="no reservation that is held expires earlier; null when none is held",
+    ),
+    Column(
+        "peak_quantity",
+        BigInteger,
+        nullable=True,
+        comment="highest total of the period; null while it is the present one",
+    ),
+    Column(
+        "credited_quantity",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="part of the total that credits paid for",
+    ),
+    Column(
+        "rolled_in_quantity",
+        BigInteger,
+        nullable=True,
+        comment="rest of the period before that came over; null while not computed",
+    ),
+    Column(
+        "rolled_out_quantity",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="rest that went into the next period",
+    ),
     PrimaryKeyConstraint("tenant_id", "account_id", "feature_key", "period_kind", "period_start"),
     CheckConstraint("used_quantity >= 0", name="used_quantity_not_negative"),
     postgresql_with={"fillfactor": "70"},
@@ -315,8 +428,65 @@ usage_entries = Table(
     _time("event_time"),
     Column("request_id", Text, nullable=True),
     Column("dimensions", JSONB, nullable=True),
+    Column("kind", SmallInteger, nullable=False, server_default=text("1"), comment="usage.EntryKind"),
+    Column("plan_key", Text, nullable=True),
+    Column("reservation_id", Text, nullable=True),
+    Column("reversed_entry_id", BigInteger, nullable=True),
+    Column("reason_text", Text, nullable=True),
+    Column("actor", Text, nullable=True),
+    Column(
+        "credits",
+        JSONB,
+        nullable=True,
+        comment="credits that paid: [[grant_id, window start in ISO 8601, quantity], ...]",
+    ),
+    Column(
+        "commit_xid",
+        BigInteger,
+        nullable=True,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+        comment="transaction that wrote it: what rollups go by; null for rows of the first releases",
+    ),
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
+    Index("ix_usage_entries_commit_xid", "commit_xid"),
     postgresql_partition_by="RANGE (recorded_time)",
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("reservation_id", Text, nullable=False),
+    Column("feature_key", Text, nullable=False),
+    Column("period_kind", Text, nullable=False),
+    _time("period_start"),
+    _time("period_end", nullable=True),
+    Column("state", Text, nullable=False, comment="held, committed, released or expired"),
+    Column("quantity", BigInteger, nullable=False),
+    Column("overrun_policy", Text, nullable=False, comment="reject or overdraw"),
+    Column("dimensions", JSONB, nullable=True),
+    Column("request_id", Text, nullable=True),
+    _time("event_time", nullable=True),
+    _time("create_time"),
+    _time("expire_time"),
+    _time("close_time", nullable=True),
+    Column("committed_quantity", BigInteger, nullable=False, server_default=text("0")),
+    Column("entry_id", BigInteger, nullable=True),
+    Column("answer", JSONB, nullable=True, comment="first answer to its commit, for those who ask again"),
+    PrimaryKeyConstraint("tenant_id", "account_id", "reservation_id"),
+    CheckConstraint("state IN ('held', 'committed', 'released', 'expired')", name="state_known"),
+    CheckConstraint("quantity > 0", name="quantity_positive"),
+    Index(
+        "ix_reservations_held",
+        "tenant_id",
+        "account_id",
+        "feature_key",
+        "period_kind",
+        "period_start",
+        postgresql_where=text("state = 'held'"),
+    ),
+    Index("ix_reservations_due", "expire_time", postgresql_where=text("state = 'held'")),
 )
 
 usage_requests = Table(
@@ -336,6 +506,12 @@ usage_requests = Table(
     Column("plan_key", Text, nullable=False),
     Column("revision", BigInteger, nullable=False),
     _time("recorded_time"),
+    Column(
+        "answer",
+        JSONB,
+        nullable=True,
+        comment="rest of the first answer, where the other columns do not say it all",
+    ),
     PrimaryKeyConstraint("tenant_id", "account_id", "request_id"),
     Index("ix_usage_requests_recorded_time", "recorded_time", postgresql_using="brin"),
 )
@@ -655,6 +831,6 @@ job_runs = Table(
 )
 
 TENANT_TABLES = tuple(table for table in metadata.sorted_tables if "tenant_id" in table.c)
-METER_TABLES = (usage_counters, usage_entries, usage_requests, usage_denials)
-"""What the group commit's role reaches, across tenants, and nothing else."""
+METER_TABLES = (usage_counters, usage_entries, usage_requests, usage_denials, reservations, grant_balances)
+"""What the group commit's role reaches, across tenants; of all else it may only add events to the outbox."""
 PARTITIONED_TABLES = (usage_entries, usage_denials)

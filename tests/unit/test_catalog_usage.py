@@ -264,7 +264,7 @@ PRICE = "tenant: shop\nmodel_prices:\n  m:\n    "
             "features.a.meter: line 3, column 27: a gauge feature does not count events: only counters hang on a meter",
         ),
         (
-            "tenant: shop\nfeatures:\n  a: {kind: counter, meter: mm}\nmeters: {m: {event_type: e, aggregation: count}}",
+            "tenant: a\nfeatures:\n  a: {kind: counter, meter: mm}\nmeters: {m: {event_type: e, aggregation: count}}",
             "features.a.meter: line 3, column 29: there is no meter 'mm' here",
         ),
         (
@@ -317,8 +317,8 @@ PRICE = "tenant: shop\nmodel_prices:\n  m:\n    "
             PRICE + "- {input: 1, output: 1, currency: USD, start: 2026-02-01}\n"
             "    - {input: 1, output: 1, currency: USD, start: 2026-01-01, end: 2026-02-02}",
             (
-                "model_prices.m.1: line 4, column 7: two prices of 'm' at once: the one since 2026-01-01 until 2026-02-02 "
-                "and the one since 2026-02-01"
+                "model_prices.m.1: line 4, column 7: two prices of 'm' at once: the one since 2026-01-01 "
+                "until 2026-02-02 and the one since 2026-02-01"
             ),
         ),
         (

@@ -43,6 +43,7 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    MeterAggregation,
     Plan,
     Price,
     TenantSettings,
@@ -578,12 +579,13 @@ class _Reader:
                 group_by.append(item.text)
             else:
                 self.add((*path, "group_by"), item.place, f"a dimension is a word, not {item}")
+        aggregation = self._choice(entries, "aggregation", {each.value: each for each in MeterAggregation}, path)
         return Meter(
             key=key,
             event_type=self._text(entries, "event_type", path),
-            aggregation=self._text(entries, "aggregation", path),
+            aggregation=aggregation or MeterAggregation.COUNT,
             value_property=self._text(entries, "value_property", path),
-            group_by=tuple(group_by),
+            group_by=tuple((name, name) for name in group_by),
         )
 
     def _config_value(self, node: _Node, path: Path, *, unlimited: bool = False) -> ConfigValue:
@@ -803,9 +805,9 @@ def meter_to_json(meter: Meter) -> dict[str, Any]:
     """Return what a catalog file says of the meter."""
     return _present(
         event_type=meter.event_type,
-        aggregation=meter.aggregation,
+        aggregation=meter.aggregation.value,
         value_property=meter.value_property,
-        group_by=list(meter.group_by),
+        group_by=[name for name, _ in meter.group_by],
     )
 
 

@@ -24,6 +24,7 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    MeterAggregation,
     Plan,
     Price,
     TenantSettings,
@@ -49,7 +50,6 @@ CONFIG_VALUE_BYTES_MAX: Final = 4_096
 CONFIG_VALUE_DEPTH_MAX: Final = 8
 CONFIG_NUMBER_MAX: Final = 2**53 - 1
 """Larger integers are not exact in JSON readers that use doubles, and larger floats come back as integers."""
-METER_AGGREGATIONS: Final = ("sum", "count", "max", "min", "average", "unique", "latest")
 
 _STRIPE_PRICE_ID = re.compile(r"price_[A-Za-z0-9_]{1,120}")
 _EVENT_TYPE = re.compile(r"[!-~]{1,200}")
@@ -309,17 +309,14 @@ def _meter(meter: Meter, path: Path) -> Iterator[Breach]:
         yield Breach(path, f"{meter.key[:80]!r} is not a key: {KEY_RULE}")
     if _EVENT_TYPE.fullmatch(meter.event_type) is None:
         yield Breach((*path, "event_type"), "an event type is 1 to 200 printable ASCII characters without spaces")
-    if meter.aggregation not in METER_AGGREGATIONS:
-        hint = did_you_mean(meter.aggregation, METER_AGGREGATIONS)
-        known = ", ".join(METER_AGGREGATIONS)
-        yield Breach((*path, "aggregation"), f"{meter.aggregation[:40]!r} is none of {known}{hint}")
-    elif not meter.value_property and meter.aggregation != "count":
-        yield Breach((*path, "value_property"), f"'{meter.aggregation}' needs the property whose values it takes")
+    if not meter.value_property and meter.aggregation is not MeterAggregation.COUNT:
+        needed = f"'{meter.aggregation.value}' needs the property whose values it takes"
+        yield Breach((*path, "value_property"), needed, needs=(*path, "aggregation"))
     if meter.value_property and _VALUE_PROPERTY.fullmatch(meter.value_property) is None:
         yield Breach((*path, "value_property"), "a dotted path of up to 8 names, such as usage.total_tokens")
     yield from _at_most(len(meter.group_by), METER_DIMENSIONS_MAX, (*path, "group_by"), "dimensions")
-    yield from _unique(meter.group_by, (*path, "group_by"), "dimension", at_key=False)
-    for dimension in meter.group_by:
+    yield from _unique((name for name, _ in meter.group_by), (*path, "group_by"), "dimension", at_key=False)
+    for dimension, _ in meter.group_by:
         if not is_key(dimension):
             yield Breach((*path, "group_by"), f"{dimension[:80]!r} is not a key: {KEY_RULE}")
 

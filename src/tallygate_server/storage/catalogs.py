@@ -13,7 +13,16 @@ from typing import Any
 from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
-from tallygate_server.domain.catalog import FailureMode, Feature, FeatureKind, Meter, Plan, TenantSettings
+from tallygate_server.domain.catalog import (
+    FailureMode,
+    Feature,
+    FeatureKind,
+    Meter,
+    MeterAggregation,
+    MeterFilter,
+    Plan,
+    TenantSettings,
+)
 from tallygate_server.domain.identifier import FeatureKey, PlanKey, TenantId
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.mapping import (
@@ -273,19 +282,33 @@ def meter_to_json(meter: Meter) -> Json:
     """Return the meter as JSON, without its key."""
     return {
         "event_type": meter.event_type,
-        "aggregation": meter.aggregation,
+        "aggregation": meter.aggregation.value,
         "value_property": meter.value_property,
-        "group_by": list(meter.group_by),
+        "scale": meter.scale,
+        "group_by": [list(pair) for pair in meter.group_by],
+        "filters": [[each.dimension, list(each.values)] for each in meter.filters],
+        "name": meter.name,
+        "description": meter.description,
     }
 
 
 def _meter(key: str, definition: Json) -> Meter:
+    # The first releases wrote the names of dimensions alone, and none of what has a default here.
     return Meter(
         key=key,
         event_type=definition["event_type"],
-        aggregation=definition["aggregation"],
+        aggregation=MeterAggregation(definition["aggregation"]),
         value_property=definition["value_property"],
-        group_by=tuple(definition["group_by"]),
+        scale=definition.get("scale", 0),
+        group_by=tuple(
+            (each, each) if isinstance(each, str) else (each[0], each[1]) for each in definition["group_by"]
+        ),
+        filters=tuple(
+            MeterFilter(dimension=dimension, values=tuple(values))
+            for dimension, values in definition.get("filters", ())
+        ),
+        name=definition.get("name", ""),
+        description=definition.get("description", ""),
     )
 
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from tallygate.v1 import access_pb2, catalog_pb2, catalog_service_pb2, money_pb2, period_pb2
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_diff import CatalogChange, CatalogElement, ChangeKind
-from tallygate_server.catalog_rules import METER_AGGREGATIONS, CatalogSet
+from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.catalog import (
     Allowance,
     BillingInterval,
@@ -25,6 +25,7 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    MeterAggregation,
     Plan,
     Price,
     TenantSettings,
@@ -66,9 +67,8 @@ _API_ANCHOR: Final = api_enum(PeriodAnchor, period_pb2.PeriodAnchor, "PERIOD_ANC
 _API_ENFORCEMENT: Final = api_enum(LimitMode, catalog_pb2.Enforcement, "ENFORCEMENT")
 _API_CHANGE: Final = api_enum(ChangeKind, catalog_service_pb2.CatalogChangeKind, "CATALOG_CHANGE_KIND")
 _API_ELEMENT: Final = api_enum(CatalogElement, catalog_service_pb2.CatalogElement, "CATALOG_ELEMENT")
-_AGGREGATIONS: Final[dict[int, str]] = {
-    catalog_pb2.MeterAggregation.Value(f"METER_AGGREGATION_{name.upper()}"): name for name in METER_AGGREGATIONS
-}
+_AGGREGATIONS: Final = domain_enum(MeterAggregation, catalog_pb2.MeterAggregation, "METER_AGGREGATION")
+_API_AGGREGATION: Final = api_enum(MeterAggregation, catalog_pb2.MeterAggregation, "METER_AGGREGATION")
 
 
 # From the wire
@@ -224,9 +224,9 @@ class _Reader:
         return Meter(
             key=message.key,
             event_type=message.event_type,
-            aggregation=_AGGREGATIONS.get(message.aggregation, "sum"),
+            aggregation=_AGGREGATIONS.get(message.aggregation, MeterAggregation.COUNT),
             value_property=message.value_property,
-            group_by=tuple(sorted(message.group_by)),
+            group_by=tuple(message.group_by.items()),
         )
 
     def _refuse(self, path: str, description: str) -> None:
@@ -337,9 +337,9 @@ def to_api_meter(meter: Meter, *, retired: bool = False) -> catalog_pb2.Meter:
     return catalog_pb2.Meter(
         key=meter.key,
         event_type=meter.event_type,
-        aggregation=f"METER_AGGREGATION_{meter.aggregation.upper()}",
+        aggregation=_API_AGGREGATION[meter.aggregation],
         value_property=meter.value_property,
-        group_by={name: name for name in meter.group_by},
+        group_by=dict(meter.group_by),
         retired=retired,
     )
 

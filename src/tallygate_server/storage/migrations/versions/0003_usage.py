@@ -17,6 +17,7 @@ _FILES = (
     "0003_recording.sql",
     "0003_rollups.sql",
     "0003_events.sql",
+    "0003_catalog.sql",
 )
 _TENANT_TABLES = (
     "reservations",
@@ -25,6 +26,7 @@ _TENANT_TABLES = (
     "usage_series",
     "usage_rollups",
     "usage_rollup_values",
+    "model_prices",
 )
 """New ones: each is closed to other tenants."""
 
@@ -81,6 +83,7 @@ def downgrade() -> None:
             "notice_time",
         ),
         "tenants": ("settings",),
+        "features": ("meter_key",),
     }.items():
         op.execute(f"ALTER TABLE {table} " + ", ".join(f"DROP COLUMN {column}" for column in columns))
     op.execute("COMMENT ON COLUMN grants.kind IS 'bonus, override, enable or disable'")

@@ -18,7 +18,7 @@ _FILES = (
     "0003_rollups.sql",
     "0003_events.sql",
 )
-_TENANT_TABLES = ("reservations", "grant_balances", "account_revisions")
+_TENANT_TABLES = ("reservations", "grant_balances", "account_revisions", "usage_events", "usage_event_keys")
 """New ones: each is closed to other tenants."""
 
 

@@ -638,6 +638,88 @@ usage_rollup_progress = Table(
     CheckConstraint("source IN ('entries', 'events')", name="source_known"),
 )
 
+usage_events = Table(
+    "usage_events",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column(
+        "event_key",
+        BigInteger,
+        nullable=False,
+        comment="time-ordered, as ids of ledger entries: milliseconds, node, sequence",
+    ),
+    _time("recorded_time"),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column(
+        "event_time",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="when it happened; when it came in, where the event does not say",
+    ),
+    Column("data", JSONB, nullable=True),
+    Column(
+        "ai",
+        JSONB,
+        nullable=True,
+        comment="what a model did, under the names of the contract; null where it is about none",
+    ),
+    Column("client", JSONB, nullable=True),
+    Column(
+        "readings",
+        JSONB,
+        nullable=False,
+        comment='[{"meter": key, "value": whole number or text, "dimensions": {...}}, ...]',
+    ),
+    Column(
+        "cost_nanos",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="billionths of the major unit of the currency; 0 without a price",
+    ),
+    Column(
+        "cost_currency_code",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="ISO 4217 code; empty without a price",
+    ),
+    Column(
+        "commit_xid",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+        comment="transaction that wrote it: what rollups go by",
+    ),
+    PrimaryKeyConstraint("tenant_id", "event_key", "recorded_time"),
+    Index("ix_usage_events_account", "tenant_id", "account_id", "event_key"),
+    Index("ix_usage_events_event_id", "tenant_id", "event_id"),
+    Index("ix_usage_events_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_events_event_time",
+        "event_time",
+        postgresql_using="brin",
+        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
+    ),
+    postgresql_partition_by="RANGE (recorded_time)",
+)
+
+usage_event_keys = Table(
+    "usage_event_keys",
+    metadata,
+    _tenant_id(),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("fingerprint", BigInteger, nullable=False, comment="hash of the event's content"),
+    Column("event_key", BigInteger, nullable=False),
+    _time("recorded_time"),
+    PrimaryKeyConstraint("tenant_id", "source", "event_id"),
+    Index("ix_usage_event_keys_recorded_time", "recorded_time", postgresql_using="brin"),
+)
+
 outbox_events = Table(
     "outbox_events",
     metadata,
@@ -945,6 +1027,8 @@ METER_TABLES = (
     usage_series,
     usage_rollups,
     usage_rollup_values,
+    usage_events,
+    usage_event_keys,
 )
 """What the group commit's role reaches, across tenants; of all else it may only add events to the outbox."""
-PARTITIONED_TABLES = (usage_entries, usage_denials)
+PARTITIONED_TABLES = (usage_entries, usage_denials, usage_events)

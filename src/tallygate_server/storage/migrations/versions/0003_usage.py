@@ -27,6 +27,8 @@ _TENANT_TABLES = (
     "usage_rollups",
     "usage_rollup_values",
     "model_prices",
+    "usage_events",
+    "usage_event_keys",
 )
 """New ones: each is closed to other tenants."""
 

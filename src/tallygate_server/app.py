@@ -152,7 +152,7 @@ def servicers(service: Service) -> list[Servicer]:
     now = service.clock.now
     return [
         EntitlementServicer(service.checker, now),
-        UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
+        UsageServicer(service.meter, service.usage, now, tenants=service.tenants, sums=service.usage_sums),
         SubscriptionServicer(
             service.subscriptions,
             now,
@@ -187,6 +187,7 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
 
     return [
         Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
+        Job(name="roll_up", interval_seconds=settings.rollup_interval_ms / 1000, run=service.roll_up.run),
         Job(
             name="make_partitions",
             interval_seconds=PARTITION_INTERVAL_SECONDS,

@@ -26,6 +26,7 @@ from tallygate_server.errors import StoreUnavailable
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
 from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import (
@@ -85,6 +86,8 @@ class Service:
     checker: AccessChecker
     meter: Meter
     usage: UsageQueries
+    usage_sums: UsageSums
+    roll_up: RollUp
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
@@ -231,6 +234,8 @@ async def open_service(
             checker=checker,
             meter=meter,
             usage=usage,
+            usage_sums=UsageSums(database, tenants=tenants, clock=clock),
+            roll_up=await stack.enter_async_context(open_roll_up(database_url)),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,

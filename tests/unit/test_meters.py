@@ -175,7 +175,9 @@ def test_unique_and_dimensions_take_short_single_values_only(value: ConfigValue)
     with pytest.raises(PropertyUnreadable):
         read(a_meter(MeterAggregation.UNIQUE), an_event({"n": value}), NO_COST)
     with pytest.raises(PropertyUnreadable) as caught:
-        read(a_meter(MeterAggregation.COUNT, path="", group_by=(("who", "a.b"),)), an_event({"a": {"b": value}}), NO_COST)
+        read(
+            a_meter(MeterAggregation.COUNT, path="", group_by=(("who", "a.b"),)), an_event({"a": {"b": value}}), NO_COST
+        )
 
     assert caught.value.property_path == "a.b"
 
@@ -197,7 +199,9 @@ def test_a_path_leads_through_objects() -> None:
 
 def test_dimensions_are_texts_and_empty_where_the_event_has_none() -> None:
     meter = a_meter(
-        MeterAggregation.COUNT, path="", group_by=(("model", "ai.model_key"), ("region", "r"), ("n", "n"), ("none", "x"))
+        MeterAggregation.COUNT,
+        path="",
+        group_by=(("model", "ai.model_key"), ("region", "r"), ("n", "n"), ("none", "x")),
     )
 
     reading = read(meter, an_event({"r": "eu", "n": 3}, ai=AiUsage(model_key="gpt")), NO_COST)

@@ -6,6 +6,7 @@ of a range that cuts a minute, parts of a minute.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,7 +63,18 @@ class Position:
 
     window_start: datetime
     rest: bool
-    group: Sequence[str]
+    group: Sequence[str] = ()
+    digest: bytes | None = None
+    """In place of a group that is too long to be carried about."""
+
+
+def group_digest(group: Sequence[str]) -> bytes:
+    """Return what stands for a group."""
+    return hashlib.sha256(_SEPARATOR.join(group).encode()).digest()
+
+
+_SEPARATOR: Final = "\x1f"
+"""No dimension has a control character."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +145,8 @@ async def read_progress(connection: Connection, subject: Subject) -> Progress:
         " ELSE next_recorded_time END FROM usage_rollup_progress WHERE source = $1",
         (source,),
     )
-    return Progress(*rows.one())
+    next_xid, next_recorded_time = tuple[Any, ...](rows.one())
+    return Progress(next_xid, next_recorded_time)
 
 
 async def read_extent(
@@ -166,7 +179,7 @@ async def read_extent(
         """,  # noqa: S608 - every value is bound.
         tuple(statement.values),
     )
-    low, high = found.one()
+    low, high = tuple[Any, ...](found.one())
     return None if low is None else (low, high)
 
 
@@ -176,12 +189,6 @@ async def read_sums(
     """Return the rows after a position, at most so many, by window and group, the rest last in its window."""
     statement = _Statement()
     parts = _value_parts if question.aggregation is MeterAggregation.UNIQUE else _parts
-    where = "true"
-    if after is not None:
-        where = (
-            f"(window_start, rest, groups) > ({statement.bind(after.window_start, 'timestamptz')},"
-            f" {statement.bind(after.rest, 'boolean')}, {statement.bind(list(after.group), 'text[]')})"
-        )
     text = f"""
 WITH series AS MATERIALIZED ({_series(question, statement)}),
 part AS MATERIALIZED ({parts(question, progress, statement)}),
@@ -192,11 +199,15 @@ FROM (
     FROM answer
 ) AS total
 LEFT JOIN LATERAL (
-    SELECT * FROM answer WHERE {where} ORDER BY window_start, rest, groups LIMIT {statement.bind(limit, "bigint")}
+    SELECT * FROM answer
+    WHERE {_after(after, statement)}
+    ORDER BY window_start, rest, groups
+    LIMIT {statement.bind(limit, "bigint")}
 ) AS page ON true
 ORDER BY page.window_start, page.rest, page.groups
 """  # noqa: S608 - every value is bound.
-    found = (await connection.exec_driver_sql(text, tuple(statement.values))).all()
+    result = await connection.exec_driver_sql(text, tuple(statement.values))
+    found = [tuple[Any, ...](row) for row in result.all()]
     row_count, event_count, quantity = found[0][:3]
     return Sums(
         rows=[
@@ -218,6 +229,20 @@ ORDER BY page.window_start, page.rest, page.groups
 
 def _whole(number: Decimal | int) -> int:
     return int(number)
+
+
+def _after(after: Position | None, statement: _Statement) -> str:
+    if after is None:
+        return "true"
+    start = statement.bind(after.window_start, "timestamptz")
+    if after.digest is None:
+        rest, group = statement.bind(after.rest, "boolean"), statement.bind(list(after.group), "text[]")
+        return f"(window_start, rest, groups) > ({start}, {rest}, {group})"
+    digest = f"sha256(convert_to(array_to_string(groups, {statement.bind(_SEPARATOR, 'text')}), 'UTF8'))"
+    return (
+        "(window_start, rest, groups) > (SELECT window_start, rest, groups FROM answer"  # noqa: S608 - as above.
+        f" WHERE window_start = {start} AND NOT rest AND {digest} = {statement.bind(after.digest, 'bytea')})"
+    )
 
 
 def _answer(question: Question, statement: _Statement) -> str:
@@ -357,7 +382,7 @@ def _raw(question: Question, statement: _Statement, condition: str) -> str:
                 " CASE WHEN jsonb_typeof(m.value) = 'string' THEN m.value #>> '{}' END AS value"
             )
             conditions.append(f"m.meter = {subject_key}")
-        case Subject.AI_COST:
+        case _:
             origin = (
                 "usage_events AS e CROSS JOIN LATERAL (SELECT jsonb_build_object("
                 "'currency_code', e.cost_currency_code, 'model', COALESCE(e.ai ->> 'model_key', ''),"

@@ -10,10 +10,10 @@ from grpc import aio
 
 from tallygate.v1 import usage_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.transport import convert, paging
+from tallygate_server.transport import convert, paging, usage_query_convert
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import Metering, Now, TenantUse, UsageQueries
+from tallygate_server.transport.use_cases import Metering, Now, TenantUse, UsageQueries, UsageSumsUse
 
 SERVICE: Final[ServiceDescriptor] = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
 
@@ -26,11 +26,14 @@ class UsageServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, metering: Metering, queries: UsageQueries, now: Now, *, tenants: TenantUse) -> None:
+    def __init__(
+        self, metering: Metering, queries: UsageQueries, now: Now, *, tenants: TenantUse, sums: UsageSumsUse
+    ) -> None:
         self._metering = metering
         self._queries = queries
         self._now = now
         self._tenants = tenants
+        self._sums = sums
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -93,11 +96,18 @@ class UsageServicer:
             upgrade_url=tenant.settings.upgrade_link(request.account_id, ""),
         )
 
+    async def QueryUsage(
+        self, request: usage_service_pb2.QueryUsageRequest, _context: _Context
+    ) -> usage_service_pb2.QueryUsageResponse:
+        """Sum up usage in windows of time, by group."""
+        now = self._now()
+        answer = await self._sums.query(usage_query_convert.from_api_query(request, now=now))
+        return usage_query_convert.to_api_answer(request, answer, now=now)
+
     async def ListUsageEntries(
         self, request: usage_service_pb2.ListUsageEntriesRequest, _context: _Context
     ) -> usage_service_pb2.ListUsageEntriesResponse:
         """List lines of an account's ledger."""
-        convert.refuse_unless(not request.request_id, "ListUsageEntries by request id")
         now = self._now()
         size = paging.page_size_of(request.page_size)
         entries = await self._queries.entries(
@@ -106,11 +116,11 @@ class UsageServicer:
             feature_key=request.feature_key,
             start=convert.from_api_optional_time(request, "start_time"),
             end=convert.from_api_optional_time(request, "end_time"),
+            kind=request.kind,
+            request_id=request.request_id,
             before_entry_id=convert.entry_id_of(paging.page_position(request, now=now)),
             limit=size + 1,
         )
-        # In this release the ledger has no other kind of line.
-        entries = [entry for entry in entries if convert.lists_increments(request.kind)]
         page, more = entries[:size], len(entries) > size
         return usage_service_pb2.ListUsageEntriesResponse(
             entries=[

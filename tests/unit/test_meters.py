@@ -105,8 +105,10 @@ def test_a_number_beyond_64_bits_is_named(value: ConfigValue, scale: int) -> Non
 
 @pytest.mark.parametrize(
     "value",
-    [True, "", "x", "1,5", " 1", "1 ", "+1", ".5", "5.", "0x10", "1_000", "NaN", "Infinity", "1e1000", [1], {"a": 1}]
-    + [float("nan"), float("inf"), "१"],
+    [
+        *(True, "", "x", "1,5", " 1", "1 ", "+1", ".5", "5.", "0x10", "1_000", "NaN", "Infinity", "1e1000", "१"),
+        *([1], {"a": 1}, float("nan"), float("inf")),
+    ],
 )
 @pytest.mark.parametrize("aggregation", NUMERIC)
 def test_what_is_no_number_is_named(aggregation: MeterAggregation, value: ConfigValue) -> None:
@@ -175,7 +177,9 @@ def test_unique_and_dimensions_take_short_single_values_only(value: ConfigValue)
     with pytest.raises(PropertyUnreadable):
         read(a_meter(MeterAggregation.UNIQUE), an_event({"n": value}), NO_COST)
     with pytest.raises(PropertyUnreadable) as caught:
-        read(a_meter(MeterAggregation.COUNT, path="", group_by=(("who", "a.b"),)), an_event({"a": {"b": value}}), NO_COST)
+        read(
+            a_meter(MeterAggregation.COUNT, path="", group_by=(("who", "a.b"),)), an_event({"a": {"b": value}}), NO_COST
+        )
 
     assert caught.value.property_path == "a.b"
 
@@ -197,7 +201,9 @@ def test_a_path_leads_through_objects() -> None:
 
 def test_dimensions_are_texts_and_empty_where_the_event_has_none() -> None:
     meter = a_meter(
-        MeterAggregation.COUNT, path="", group_by=(("model", "ai.model_key"), ("region", "r"), ("n", "n"), ("none", "x"))
+        MeterAggregation.COUNT,
+        path="",
+        group_by=(("model", "ai.model_key"), ("region", "r"), ("n", "n"), ("none", "x")),
     )
 
     reading = read(meter, an_event({"r": "eu", "n": 3}, ai=AiUsage(model_key="gpt")), NO_COST)
@@ -244,7 +250,7 @@ def test_what_a_model_did_not_say_is_missing(path: str) -> None:
 
 
 def test_without_a_model_nothing_of_it_is_read() -> None:
-    with pytest.raises(PropertyUnreadable, match="ai.output_tokens is missing"):
+    with pytest.raises(PropertyUnreadable, match=r"ai\.output_tokens is missing"):
         read(a_meter(path="ai.output_tokens"), an_event({"ai": {"output_tokens": 9}}), NO_COST)
 
 
@@ -269,7 +275,7 @@ def test_a_meter_reads_events_of_its_type_only() -> None:
         ({}, False),
     ],
 )
-def test_every_filter_must_match_exactly(data: dict[str, ConfigValue], counts: bool) -> None:
+def test_every_filter_must_match_exactly(data: dict[str, ConfigValue], *, counts: bool) -> None:
     meter = a_meter(
         MeterAggregation.COUNT,
         path="",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 from tallygate_server.clock import Clock
@@ -76,6 +77,7 @@ class TenantDirectory:
             row = await catalogs.read_tenant(connection, tenant_id)
             features = await catalogs.read_features(connection, tenant_id) if row is not None else []
             meters = await catalogs.read_meters(connection, tenant_id) if row is not None else []
+            prices = await catalogs.read_model_prices(connection, tenant_id) if row is not None else ()
         if row is None:
             self.forget(tenant_id)
             raise TenantNotFound(tenant_id)
@@ -85,6 +87,7 @@ class TenantDirectory:
             retired_features={each.feature.key: each.feature for each in features if each.retired},
             catalog_revision=row.catalog_revision,
             meters={each.meter.key: each.meter for each in meters if not each.retired},
+            model_prices={key: tuple(each) for key, each in groupby(prices, key=lambda price: price.model_key)},
         )
         # A read that began before something was forgotten, or before a newer read, must not be kept.
         known = self._known.get(tenant_id)

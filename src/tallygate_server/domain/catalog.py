@@ -170,8 +170,8 @@ class MeterFilter:
     values: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Sort the values: their order says nothing."""
-        object.__setattr__(self, "values", tuple(sorted(self.values)))
+        """Sort the values: neither their order nor their number says anything."""
+        object.__setattr__(self, "values", tuple(sorted(set(self.values))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +194,7 @@ class Meter:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Sort dimensions and filters: their order says nothing, and the message form of dimensions, a map, has none."""
+        """Sort dimensions and filters: their order says nothing."""
         object.__setattr__(self, "group_by", tuple(sorted(self.group_by)))
         object.__setattr__(self, "filters", tuple(sorted(self.filters, key=lambda each: each.dimension)))
 
@@ -264,13 +264,16 @@ class Catalog:
     """By model and start; the order of a file says nothing."""
     features_by_key: dict[str, Feature] = field(init=False, repr=False, compare=False)
     plans_by_key: dict[str, Plan] = field(init=False, repr=False, compare=False)
+    meters_by_key: dict[str, Meter] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index features and plans by key, and sort the prices of models."""
-        object.__setattr__(self, "model_prices", tuple(sorted(self.model_prices, key=_price_position)))
+        """Index features, plans and meters by key, and sort the prices of models."""
+        object.__setattr__(self, "model_prices", tuple(sorted(self.model_prices, key=model_price_position)))
         object.__setattr__(self, "features_by_key", {feature.key: feature for feature in self.features})
         object.__setattr__(self, "plans_by_key", {plan.key: plan for plan in self.plans})
+        object.__setattr__(self, "meters_by_key", {meter.key: meter for meter in self.meters})
 
 
-def _price_position(price: ModelPrice) -> tuple[str, float]:
+def model_price_position(price: ModelPrice) -> tuple[str, float]:
+    """Return what prices of models sort by: the model, then the start."""
     return (price.model_key, price.start_time.timestamp() if price.start_time is not None else -math.inf)

@@ -17,8 +17,16 @@ _FILES = (
     "0003_recording.sql",
     "0003_rollups.sql",
     "0003_events.sql",
+    "0003_catalog.sql",
 )
-_TENANT_TABLES = ("reservations", "grant_balances", "account_revisions", "usage_events", "usage_event_keys")
+_TENANT_TABLES = (
+    "reservations",
+    "grant_balances",
+    "account_revisions",
+    "usage_events",
+    "usage_event_keys",
+    "model_prices",
+)
 """New ones: each is closed to other tenants."""
 
 
@@ -72,6 +80,7 @@ def downgrade() -> None:
             "notice_time",
         ),
         "tenants": ("settings",),
+        "features": ("meter_key",),
     }.items():
         op.execute(f"ALTER TABLE {table} " + ", ".join(f"DROP COLUMN {column}" for column in columns))
     op.execute("COMMENT ON COLUMN grants.kind IS 'bonus, override, enable or disable'")

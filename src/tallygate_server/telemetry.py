@@ -226,6 +226,9 @@ class Metrics(Collector):
         self.denials_unrecorded = Counts(
             "tallygate_denial_unrecorded", "Denials without a request id that were dropped from the denial log."
         )
+        self.usage_events = Counts(
+            "tallygate_usage_event", "Usage events: `recorded`, `duplicate` or `refused`.", "outcome"
+        )
         # ---- the hot path
         self.fallbacks = Counts(
             "tallygate_fallback", "Calls that left the fast path, by the path they took instead.", "path"

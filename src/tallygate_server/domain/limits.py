@@ -31,6 +31,10 @@ DIMENSION_VALUE_LENGTH_MAX: Final = 256
 
 EVENT_AGE_SECONDS_MAX: Final = 35 * 86_400
 EVENT_AHEAD_SECONDS_MAX: Final = 5 * 60
+EVENT_DATA_BYTES_MAX: Final = 65_536
+"""Of a usage event's data, as JSON."""
+LATE_EVENT_WINDOW_SECONDS_DEFAULT: Final = 86_400
+"""How long after its end a period still takes events, where the tenant does not say."""
 
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 1_000

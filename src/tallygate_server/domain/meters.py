@@ -1,8 +1,8 @@
 """Meters: what one event says to one meter.
 
-An event that has the meter's type and passes its filters gives it one reading: a value and dimensions. A count needs no
-value. `unique` takes any scalar as text. All others take numbers, as the whole number value times 10^scale, rounded half
-to even: the decimal digits that the event shows are computed with exactly, and never as floats.
+An event that has the meter's type and passes its filters gives it one reading: a value and dimensions. A count needs
+no value. `unique` takes any scalar as text. All others take numbers, as the whole number value times 10^scale, rounded
+half to even: the decimal digits that the event shows are computed with exactly, and never as floats.
 """
 
 from __future__ import annotations

@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from tallygate_server.domain.catalog import ConfigValue
 from tallygate_server.domain.identifier import AccountId
+from tallygate_server.domain.limits import (
+    EVENT_AGE_SECONDS_MAX,
+    EVENT_AHEAD_SECONDS_MAX,
+    LATE_EVENT_WINDOW_SECONDS_DEFAULT,
+)
+
+_AGE_MAX: Final = timedelta(seconds=EVENT_AGE_SECONDS_MAX)
+_AHEAD_MAX: Final = timedelta(seconds=EVENT_AHEAD_SECONDS_MAX)
+_LATE_WINDOW_DEFAULT: Final = timedelta(seconds=LATE_EVENT_WINDOW_SECONDS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +80,20 @@ class UsageEvent:
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], signed=True)
+
+
+def out_of_range(happened: datetime, now: datetime) -> str:
+    """Return why an event of this time is not taken now; empty where it is."""
+    if now - happened > _AGE_MAX:
+        return f"is more than {_AGE_MAX.days} days ago"
+    if happened - now > _AHEAD_MAX:
+        return f"is more than {EVENT_AHEAD_SECONDS_MAX // 60} minutes ahead"
+    return ""
+
+
+def still_counts(period_end: datetime | None, now: datetime, window: timedelta | None) -> bool:
+    """Tell whether a period (None: without end) takes an event that happened in it and comes in now.
+
+    It does until it has been over for longer than the window; None is the default, one day.
+    """
+    return period_end is None or now - period_end <= (_LATE_WINDOW_DEFAULT if window is None else window)

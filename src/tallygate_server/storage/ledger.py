@@ -734,6 +734,11 @@ class ExactTransaction:
         """Work inside an open transaction."""
         self._connection = connection
 
+    @property
+    def connection(self) -> asyncpg.Connection:
+        """What other modules of the storage execute their statements on."""
+        return self._connection
+
     async def lock_counters(
         self, counters: Sequence[tuple[CounterKey, datetime | None]]
     ) -> dict[CounterKey, LockedCounter]:

@@ -18,11 +18,13 @@ INSERT INTO usage_entries (
     tenant_id, account_id, entry_id, recorded_time, feature_key, period_kind, period_start, quantity, used_after,
     limit_quantity, event_time, dimensions
 )
-SELECT $1, 'account-' || floor(power(random(), 2) * $3::int)::int, $9::bigint + i, t, $2, 'm', $4, 1 + floor(random() * 2000)::int, 0, -1,
-    t - random() * interval '2 seconds', jsonb_build_object($5::text, ($6::text[])[1 + floor(power(random(), 2) * cardinality($6))::int])
+SELECT $1, 'account-' || floor(power(random(), 2) * $3::int)::int, $9::bigint + i, t, $2, 'm', $4,
+    1 + floor(random() * 2000)::int, 0, -1, t - random() * interval '2 seconds',
+    jsonb_build_object($5::text, ($6::text[])[1 + floor(power(random(), 2) * cardinality($6))::int])
 FROM (
-    SELECT i, $4::timestamptz + interval '2 seconds' + ($10::timestamptz - $4 - interval '2 seconds') * ((i + random()) / $8::float) AS t
+    SELECT i, $4::timestamptz + lag + ($10::timestamptz - $4 - lag) * ((i + random()) / $8::float) AS t
     FROM generate_series($7::bigint, LEAST($7 + $11, $8) - 1) AS i
+    CROSS JOIN (VALUES (interval '2 seconds')) AS l(lag)
 ) AS moments
 """
 

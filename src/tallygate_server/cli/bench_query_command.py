@@ -57,17 +57,14 @@ def bench_query(
 def _print_report(report: QueryReport) -> None:
     from tallygate_server.bench.query_benchmark import RATIO_FLOOR
 
+    rolled_up = f"{report.roll_up_s:.1f} s, {report.roll_up_s_per_million:.1f} s a million, {report.rollup_rows:,} rows"
     print_facts(
         (
             (
                 "ledger",
                 f"{report.entries:,} entries of {report.accounts:,} accounts, written in {report.write_s:.1f} s",
             ),
-            (
-                "rolled up in",
-                f"{report.roll_up_s:.1f} s, {report.roll_up_s_per_million:.1f} s a million;"
-                f" {report.rollup_rows:,} rows",
-            ),
+            ("rolled up in", rolled_up),
             (
                 "query",
                 f"{report.query_ms:.1f} ms (median; slowest {report.query_ms_max:.1f}), a month by day and model",

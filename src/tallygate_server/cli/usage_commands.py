@@ -105,11 +105,7 @@ def query(
         tenant_id=tenant,
         start_time=begin,
         end_time=_time("--end", end, time_zone),
-        window_size=(
-            usage_service_pb2.WINDOW_SIZE_UNSPECIFIED
-            if window is Window.WHOLE
-            else usage_service_pb2.WindowSize.Value(f"WINDOW_SIZE_{window.name}")
-        ),
+        window_size=f"WINDOW_SIZE_{'UNSPECIFIED' if window is Window.WHOLE else window.name}",
         time_zone=time_zone,
         account_ids=account or [],
         group_by=group_by or [],

@@ -160,6 +160,7 @@ def servicers(service: Service) -> list[Servicer]:
             recording=service.recorder,
             events=service.usage_events,
             sums=service.usage_sums,
+            corrections=service.corrections,
         ),
         SubscriptionServicer(
             service.subscriptions,
@@ -182,7 +183,7 @@ def servicers(service: Service) -> list[Servicer]:
         ),
         EventServicer(),
         DataLifecycleServicer(),
-        AdminServicer(service.webhooks.administration, now),
+        AdminServicer(service.webhooks.administration, now, corrections=service.corrections),
     ]
 
 

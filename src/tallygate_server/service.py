@@ -19,6 +19,7 @@ from tallygate_server.accounts import Accounts
 from tallygate_server.billing.assembly import Billing, StripeOptions, open_billing
 from tallygate_server.catalog import Catalogs
 from tallygate_server.clock import Clock
+from tallygate_server.corrections import Corrections
 from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
@@ -90,6 +91,7 @@ class Service:
     usage_sums: UsageSums
     roll_up: RollUp
     recorder: UsageRecorder
+    corrections: Corrections
     usage_events: UsageEvents
     sweeper: HoldSweeper
     webhooks: Webhooks
@@ -251,6 +253,17 @@ async def open_service(
             usage_sums=UsageSums(database, tenants=tenants, clock=clock),
             roll_up=await stack.enter_async_context(open_roll_up(database_url)),
             recorder=recorder,
+            corrections=await stack.enter_async_context(
+                Corrections(
+                    accounts=hot_accounts,
+                    counters=counters,
+                    ledger=ledger,
+                    tenants=tenants,
+                    clock=clock,
+                    next_entry_id=meter.next_entry_id,
+                    timeout_ms=limits.commit_timeout_ms,
+                ).closing()
+            ),
             usage_events=UsageEvents(database, tenants),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,

@@ -44,6 +44,7 @@ from tests.support.transport_servers import a_check, serving
 from tests.support.use_case_fakes import (
     NOW,
     FakeChecks,
+    FakeCorrections,
     FakeMetering,
     FakeRecording,
     FakeTenants,
@@ -284,6 +285,7 @@ def test_a_servicer_can_be_built_from_fakes() -> None:
         recording=recording,
         events=recording,
         sums=FakeUsageSums(),
+        corrections=FakeCorrections(),
     )
 
     assert servicer.SERVICE.name == "UsageService"

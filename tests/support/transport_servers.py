@@ -22,6 +22,7 @@ from tallygate_server.transport.usage_servicer import UsageServicer
 from tests.support.use_case_fakes import (
     NOW,
     FakeChecks,
+    FakeCorrections,
     FakeMetering,
     FakeRecording,
     FakeTenants,
@@ -88,6 +89,7 @@ async def serving(
                 recording=recording,
                 events=recording,
                 sums=FakeUsageSums(),
+                corrections=FakeCorrections(),
             ),
         ],
         observe=lambda method, code, _seconds: observed.append((method, code)),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
 from tallygate_server.domain.ai_cost import AiCost
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind, TenantSettings
@@ -14,7 +15,7 @@ from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import PeriodKind
 from tallygate_server.domain.usage_event import UsageEvent
-from tallygate_server.errors import TallygateError
+from tallygate_server.errors import EntryNotFound, FeatureNotFound, TallygateError
 from tallygate_server.recording import RecordOutcome, RecordResult
 from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.usage_events import UsageEventRow
@@ -276,6 +277,18 @@ class FakeTenants:
         """Return the tenant."""
         settings = TenantSettings(tenant_id=tenant_id, upgrade_url="https://example.test/buy?a={account_id}")
         return Tenant(settings=settings, features={}, retired_features={}, catalog_revision=1)
+
+
+class FakeCorrections:
+    """UsageCorrections without a ledger: no line is ever found, and nothing is counted."""
+
+    async def reverse(self, reversal: Reversal) -> ReversalAnswer:
+        """Find no such line."""
+        raise EntryNotFound(reversal.entry_id)
+
+    async def correct(self, correction: Correction) -> CorrectionAnswer:
+        """Know no such feature."""
+        raise FeatureNotFound(correction.feature_key)
 
 
 class FakeUsageSums:

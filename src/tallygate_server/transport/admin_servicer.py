@@ -1,4 +1,4 @@
-"""AdminService: converts, calls, converts. Of this release: webhooks; every other RPC answers UNIMPLEMENTED."""
+"""AdminService: converts, calls, converts. Of this release: webhooks and corrections; all other RPCs answer UNIMPLEMENTED."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import admin_service_pb2
-from tallygate_server.transport import convert, paging, webhook_convert
-from tallygate_server.transport.use_cases import Now, WebhookAdministrationUse
+from tallygate_server.transport import convert, correction_convert, paging, webhook_convert
+from tallygate_server.transport.use_cases import Now, UsageCorrections, WebhookAdministrationUse
 
 SERVICE: Final[ServiceDescriptor] = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
@@ -21,9 +21,17 @@ class AdminServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, webhooks: WebhookAdministrationUse, now: Now) -> None:
+    def __init__(self, webhooks: WebhookAdministrationUse, now: Now, *, corrections: UsageCorrections) -> None:
         self._webhooks = webhooks
+        self._corrections = corrections
         self._now = now
+
+    async def CorrectUsage(
+        self, request: admin_service_pb2.CorrectUsageRequest, _context: _Context
+    ) -> admin_service_pb2.CorrectUsageResponse:
+        """Add to a counter or a gauge, or take away from it."""
+        answer = await self._corrections.correct(correction_convert.from_api_correction(request))
+        return correction_convert.to_api_correction(request, answer)
 
     async def ListWebhookEvents(
         self, request: admin_service_pb2.ListWebhookEventsRequest, _context: _Context

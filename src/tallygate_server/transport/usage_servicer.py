@@ -12,13 +12,14 @@ from grpc import aio
 from tallygate.v1 import usage_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.recording import RecordOutcome
-from tallygate_server.transport import convert, paging, recording_convert, usage_query_convert
+from tallygate_server.transport import convert, correction_convert, paging, recording_convert, usage_query_convert
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
 from tallygate_server.transport.use_cases import (
     Metering,
     Now,
     TenantUse,
+    UsageCorrections,
     UsageEventQueries,
     UsageQueries,
     UsageRecording,
@@ -48,6 +49,7 @@ class UsageServicer:
         recording: UsageRecording,
         events: UsageEventQueries,
         sums: UsageSumsUse,
+        corrections: UsageCorrections,
     ) -> None:
         self._metering = metering
         self._queries = queries
@@ -57,6 +59,7 @@ class UsageServicer:
         self._events = events
         self._event_rules = recording_convert.event_rules()
         self._sums = sums
+        self._corrections = corrections
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -91,6 +94,13 @@ class UsageServicer:
         return usage_service_pb2.BatchIncrementResponse(
             results=[convert.to_api_increment_result(outcome, method=_BATCH_INCREMENT) for outcome in outcomes]
         )
+
+    async def ReverseUsage(
+        self, request: usage_service_pb2.ReverseUsageRequest, _context: _Context
+    ) -> usage_service_pb2.ReverseUsageResponse:
+        """Take back what a line of the ledger counted."""
+        answer = await self._corrections.reverse(correction_convert.from_api_reversal(request))
+        return correction_convert.to_api_reversal(request, answer)
 
     async def GetUsage(
         self, request: usage_service_pb2.GetUsageRequest, _context: _Context

@@ -1,4 +1,4 @@
-"""AdminService: converts, calls, converts. Of this release: webhooks and corrections; all other RPCs answer UNIMPLEMENTED."""
+"""AdminService: converts, calls, converts. Of this release: webhooks, corrections; all else answers UNIMPLEMENTED."""
 
 from __future__ import annotations
 

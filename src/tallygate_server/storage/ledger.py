@@ -23,6 +23,9 @@ from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, con
 
 log = structlog.get_logger(__name__)
 
+LedgerConnection = asyncpg.Connection
+"""A connection of the meter role, in a transaction of `Ledger.exact` or `Ledger.reading`."""
+
 RECONNECT_DELAY_SECONDS_MIN: Final = 0.05
 RECONNECT_DELAY_SECONDS_MAX: Final = 0.5
 _POOL_SIZE: Final = 4
@@ -653,7 +656,7 @@ class Ledger:
         return _states(await self._fetch(_READ_COUNTERS, *_columns(keys), at))
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[asyncpg.Connection]:
+    async def reading(self) -> AsyncIterator[LedgerConnection]:
         """Open a transaction that sees one state of all tables and changes nothing; raises LedgerDown."""
         try:
             async with (
@@ -758,7 +761,7 @@ class ExactTransaction:
         self._connection = connection
 
     @property
-    def connection(self) -> asyncpg.Connection:
+    def connection(self) -> LedgerConnection:
         """The connection, for statements of other modules that belong to the same decision."""
         return self._connection
 

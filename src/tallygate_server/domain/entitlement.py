@@ -12,7 +12,7 @@ from enum import Enum, IntEnum
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from tallygate_server.domain.catalog import Allowance, ConfigValue, FeatureKind, LimitMode, Rollover
+from tallygate_server.domain.catalog import Allowance, ConfigValue, FeatureKind, LimitMode, OverrunPolicy, Rollover
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import LIFETIME, Period, PeriodAnchor, PeriodKind, nominal_seconds, period_at
@@ -90,6 +90,7 @@ class LimitOverride:
     thresholds_percent: tuple[int, ...] | None = None
     thresholds_absolute: tuple[int, ...] | None = None
     rollover: Rollover | None = None
+    overrun_policy: OverrunPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +203,8 @@ class Entitlement:
     """Counters: credits that are active, in the order in which they are used, after the allowance."""
     rollover: Rollover | None = None
     """What of an unused rest goes into the next period; None: nothing."""
+    overrun_policy: OverrunPolicy = OverrunPolicy.REJECT
+    """What the commit of a reservation does when more was consumed than is left."""
     rollover_since: datetime | None = None
     """When that allowance began; nothing rolls over from before. None: with the billing anchor."""
 
@@ -411,6 +414,7 @@ def _from_candidate(candidate: _Candidate) -> Entitlement:
         plan_version=subscription.plan_version,
         grace_end_time=candidate.grace_end_time,
         rollover=allowance.rollover if allowance.kind is FeatureKind.COUNTER else None,
+        overrun_policy=allowance.overrun_policy,
     )
 
 
@@ -486,6 +490,7 @@ def _overridden(current: Entitlement, grant: Grant, *, planned: bool) -> Entitle
         thresholds_percent=current.thresholds_percent if percent is None else percent,
         thresholds_absolute=current.thresholds_absolute if absolute is None else absolute,
         rollover=limit.rollover or current.rollover,
+        overrun_policy=limit.overrun_policy or current.overrun_policy,
         rollover_since=grant.start_time,
     )
 
@@ -510,4 +515,5 @@ def _switched_on(current: Entitlement, inactive: Allowance | None, sources: Acco
         billing_anchor=sources.create_time,
         thresholds_percent=inactive.thresholds_percent,
         thresholds_absolute=inactive.thresholds_absolute,
+        overrun_policy=inactive.overrun_policy,
     )

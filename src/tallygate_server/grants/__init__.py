@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tallygate_server.grants.rules import NewGrant
-from tallygate_server.grants.use_cases import Grants
+from tallygate_server.grants.use_cases import FeatureOverride, Grants
 from tallygate_server.grants.views import GrantPage, GrantState, GrantView, OverrideView
 
-__all__ = ["GrantPage", "GrantState", "GrantView", "Grants", "NewGrant", "OverrideView"]
+__all__ = ["FeatureOverride", "GrantPage", "GrantState", "GrantView", "Grants", "NewGrant", "OverrideView"]

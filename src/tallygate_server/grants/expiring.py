@@ -59,7 +59,7 @@ class ExpiringGrants:
             if row is None or account is None:
                 return False
             # The row's lock makes it once: whoever comes second finds it marked.
-            if not await rows.mark_announced(connection, tenant_id, account_id, found.grant_id, now):
+            if not await rows.mark_announced(connection, tenant_id, account_id, found.grant_id, at=now):
                 return False
             stored = None
             if row.grant.kind.credit and row.grant.feature_kind is FeatureKind.COUNTER:

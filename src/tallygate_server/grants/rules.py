@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Final
 
 from tallygate_server.domain.catalog import ConfigValue, Feature, FeatureKind, Rollover
 from tallygate_server.domain.entitlement import Grant, GrantKind, LimitOverride
@@ -15,7 +16,7 @@ from tallygate_server.domain.period import PeriodKind
 from tallygate_server.errors import FieldViolation, InvalidRequest
 from tallygate_server.unique_ids import new_id
 
-GRANT_PREFIX = "grant"
+GRANT_PREFIX: Final = "grant"
 
 
 class AskedKind(Enum):
@@ -35,8 +36,6 @@ class NewGrant:
     kind: AskedKind
     enabled: bool | None = None
     config_value: ConfigValue = None
-    has_config_value: bool = False
-    """Whether a value is given: null is one, too."""
     credit_quantity: int | None = None
     limit: LimitOverride | None = None
     priority: int = 0
@@ -66,7 +65,7 @@ class NewGrant:
         return GrantKind(self.kind.value)
 
 
-_GIFTS = {
+_GIFTS: Final = {
     AskedKind.BONUS: ("credit_quantity",),
     AskedKind.PURCHASE: ("credit_quantity",),
     AskedKind.OVERRIDE: ("config_value", "limit"),

@@ -109,9 +109,7 @@ class Grants:
         try:
             async with self._changes.begin(tenant_id, [account_id], actor=actor, cause="grant.created") as change:
                 connection = change.connection
-                first = await self._first(connection, tenant_id, account_id, request_id, fingerprint)
-                if first is not None:
-                    raise _Answered(first)
+                await self._demand_new(connection, tenant_id, account_id, request_id, fingerprint)
                 revision = await _check_account(connection, tenant_id, account_id)
                 await _check_room(connection, tenant_id, account_id, now)
                 row = await _add(change, account_id, wanted, feature, now)
@@ -139,14 +137,12 @@ class Grants:
                 return await self._view(connection, tenant_id, row, now)
         try:
             async with self._changes.begin(tenant_id, [account_id], actor=actor, cause="grant.revoked") as change:
-                row = await self._find(change.connection, tenant_id, account_id, grant_id)
-                if row.revoke_time is not None:
-                    raise _AlreadyRevoked
+                row = await self._find_open(change.connection, tenant_id, account_id, grant_id)
                 row = await _revoke(change, row, reason, now)
                 stored = await _balance(change.connection, tenant_id, row, now)
-        except _AlreadyRevoked:
+        except _AlreadyRevoked as other:
             async with self._database.tenant_transaction(tenant_id) as connection:
-                return await self._view(connection, tenant_id, row, now)
+                return await self._view(connection, tenant_id, other.row, now)
         return replace(view_of(tenant_id, row, stored, now), revision=change.revisions[account_id])
 
     # --- Listing ------------------------------------------------------------------------------------------------
@@ -265,13 +261,11 @@ class Grants:
                 if not await rows.open_switches(connection, tenant_id, account_id, feature.key, now):
                     done = GrantRequest(fingerprint=fingerprint, grant_id=None, revision=revision)
                     if request_id and await rows.read_request(connection, tenant_id, account_id, request_id) is None:
-                        await rows.add_request(connection, tenant_id, account_id, request_id, done, now)
+                        await rows.add_request(connection, tenant_id, account_id, request_id, done, at=now)
                     return done, None
         async with self._changes.begin(tenant_id, [account_id], actor=actor, cause=cause) as change:
             connection = change.connection
-            first = await self._first(connection, tenant_id, account_id, request_id, fingerprint)
-            if first is not None:
-                raise _Answered(first)
+            await self._demand_new(connection, tenant_id, account_id, request_id, fingerprint)
             revision = await _check_account(connection, tenant_id, account_id)
             for before in await rows.open_switches(connection, tenant_id, account_id, feature.key, now):
                 await _revoke(change, before, wanted.reason, now)
@@ -310,6 +304,21 @@ class Grants:
             raise RequestIdReused(request_id)
         return first
 
+    async def _demand_new(
+        self, connection: Connection, tenant_id: TenantId, account_id: AccountId, request_id: str, fingerprint: str
+    ) -> None:
+        first = await self._first(connection, tenant_id, account_id, request_id, fingerprint)
+        if first is not None:
+            raise _Answered(first)
+
+    async def _find_open(
+        self, connection: Connection, tenant_id: TenantId, account_id: AccountId, grant_id: str
+    ) -> GrantRow:
+        row = await self._find(connection, tenant_id, account_id, grant_id)
+        if row.revoke_time is not None:
+            raise _AlreadyRevoked(row)
+        return row
+
     async def _find(
         self, connection: Connection, tenant_id: TenantId, account_id: AccountId, grant_id: str
     ) -> GrantRow:
@@ -342,6 +351,10 @@ class _Answered(Exception):
 
 class _AlreadyRevoked(Exception):
     """Another call was faster: the change is undone."""
+
+    def __init__(self, row: GrantRow) -> None:
+        super().__init__()
+        self.row = row
 
 
 def _check_override(override: FeatureOverride, grace_days: int, expire_time: datetime | None, now: datetime) -> None:
@@ -406,7 +419,7 @@ async def _remember(
     change: EntitlementChange, account_id: AccountId, request_id: str, request: GrantRequest, now: datetime
 ) -> None:
     if request_id:
-        await rows.add_request(change.connection, change.tenant_id, account_id, request_id, request, now)
+        await rows.add_request(change.connection, change.tenant_id, account_id, request_id, request, at=now)
 
 
 def facts_of(row: GrantRow) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class GrantView:
 
     tenant_id: TenantId
     row: GrantRow
+    now: datetime
     state: GrantState
     used_quantity: int
     """Units of the credit used in its window."""
@@ -89,7 +90,9 @@ def view_of(tenant_id: TenantId, row: GrantRow, stored: StoredBalance | None, no
     state = _state(row, now, remaining)
     if state in (GrantState.EXPIRED, GrantState.REVOKED):
         remaining = 0
-    return GrantView(tenant_id=tenant_id, row=row, state=state, used_quantity=used, remaining_quantity=remaining)
+    return GrantView(
+        tenant_id=tenant_id, row=row, now=now, state=state, used_quantity=used, remaining_quantity=remaining
+    )
 
 
 def _state(row: GrantRow, now: datetime, remaining: int) -> GrantState:

@@ -221,6 +221,7 @@ async def add_request(
     account_id: AccountId,
     request_id: str,
     request: GrantRequest,
+    *,
     at: datetime,
 ) -> None:
     """Keep the first answer to a request id."""

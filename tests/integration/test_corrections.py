@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tallygate_server.catalog import CatalogSource
 from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
+from tallygate_server.corrections.attempts import Attempt
 from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
@@ -29,6 +32,8 @@ from tallygate_server.errors import (
 )
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import DatabaseRole, connect
+from tallygate_server.storage.ledger import ExactTransaction
+from tests.support import credits as credit
 from tests.support.acme import (
     ACME,
     ANN,
@@ -42,6 +47,7 @@ from tests.support.acme import (
 )
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
+from tests.support.faulty_proxy import postgres_proxy
 
 NOON = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 STRICT = TenantId("strict")
@@ -475,3 +481,120 @@ async def test_a_caller_who_goes_away_undoes_nothing(pair: list[Service], acme_d
 
     await eventually(taken_back)
     await assert_books_balance(acme_database)
+
+
+# --- Credits ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def credited(fresh_database: str, fresh_redis: str, clock: FrozenClock) -> AsyncIterator[list[Service]]:
+    """Two servers with a tenant whose accounts have credits; who paid must be in the books at the end."""
+    async with services(fresh_database, fresh_redis, 2, clock=clock) as both:
+        await credit.apply_catalog(both[0])
+        yield both
+    await assert_books_balance(fresh_database)
+    await credit.assert_credits_balance(fresh_database)
+
+
+def a_credited_reversal(entry_id: int, quantity: int | None = None) -> Reversal:
+    return a_reversal(entry_id, quantity, tenant_id=credit.CREDITA)
+
+
+async def test_credits_get_back_what_they_paid_the_last_one_first(
+    credited: list[Service], fresh_database: str, clock: FrozenClock
+) -> None:
+    first, second = credited
+    early = await credit.give(first, credit.a_credit(3))
+    clock.advance(timedelta(seconds=1))
+    late = await credit.give(first, credit.a_credit(5))
+    # Ten of the plan, three of the first credit, two of the second.
+    wrong = await credit.spend(first, 15)
+    assert await credit.standing(second) == (18, 15, 3)
+
+    one = await first.corrections.reverse(a_credited_reversal(wrong.entry_id, 3))
+    after_one = await credit.balances(fresh_database)
+    two = await second.corrections.reverse(a_credited_reversal(wrong.entry_id, 6))
+    after_two = await credit.balances(fresh_database)
+
+    spans = [(grant.grant.grant_id, grant.grant.start_time) for grant in (early, late)]
+    assert [after_one[span] for span in spans] == [(3, 2), (5, 0)]
+    assert [after_two[span] for span in spans] == [(3, 0), (5, 0)]
+    assert (one.usage.limit_quantity, one.usage.used_quantity, one.usage.remaining_quantity) == (18, 12, 6)
+    assert (two.usage.limit_quantity, two.usage.used_quantity, two.usage.remaining_quantity) == (18, 6, 12)
+    assert two.reversible_quantity == 6
+    assert await credit.standing(first) == (18, 6, 12)
+    assert await credit.spent(second, 12)
+    assert not await credit.spent(first)
+
+
+async def test_a_correction_upwards_is_paid_by_credits_as_far_as_they_go(
+    credited: list[Service], fresh_database: str
+) -> None:
+    grant = await credit.give(credited[0], credit.a_credit(4))
+    await credit.spend(credited[0], 8)
+
+    answer = await credited[0].corrections.correct(a_correction("words", 4, tenant_id=credit.CREDITA))
+
+    span = (grant.grant.grant_id, grant.grant.start_time)
+    assert await credit.balances(fresh_database) == {span: (4, 2)}
+    assert (answer.usage.limit_quantity, answer.usage.used_quantity, answer.usage.remaining_quantity) == (14, 12, 2)
+    await credited[0].corrections.reverse(a_credited_reversal(answer.entry.entry_id))
+    assert await credit.balances(fresh_database) == {span: (4, 0)}
+    assert await credit.standing(credited[1]) == (14, 8, 6)
+
+
+async def test_a_reversal_in_a_rolling_period_leaves_more_to_use(credited: list[Service]) -> None:
+    wrong = await credit.spend(credited[0], 9, "rolling")
+
+    answer = await credited[0].corrections.reverse(a_credited_reversal(wrong.entry_id, 4))
+
+    assert (answer.usage.used_quantity, answer.usage.remaining_quantity) == (5, 5)
+    assert await credit.standing(credited[1], "rolling") == (10, 5, 5)
+
+
+# --- Doubt ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_id", ["", "fix"])
+@pytest.mark.parametrize("sort", ["reversal", "correction"])
+async def test_a_correction_whose_answer_was_lost_is_made_once(
+    acme_database: str, fresh_redis: str, monkeypatch: pytest.MonkeyPatch, sort: str, request_id: str
+) -> None:
+    tries = 0
+    reach = Attempt.reach
+
+    async def reach_and_lose_the_answer(attempt: Attempt, transaction: ExactTransaction) -> None:
+        nonlocal tries
+        await reach(attempt, transaction)
+        tries += 1
+        if tries == 1:
+            proxy.swallows_after = b"COMMIT;"
+
+    monkeypatch.setattr(Attempt, "reach", reach_and_lose_the_answer)
+    with tempfile.TemporaryDirectory(prefix="tallygate-test-") as parent:
+        async with (
+            postgres_proxy(acme_database, Path(parent) / "wire") as (address, proxy),
+            services(address, fresh_redis) as [service],
+        ):
+            wrong = await count(service, "devices", 5)
+            wanted: Reversal | Correction = a_reversal(wrong.entry_id, 3, request_id=request_id)
+            if sort == "correction":
+                wanted = a_correction("devices", -3, request_id=request_id)
+            call = asyncio.ensure_future(outcome_of(service, wanted))
+
+            async def committed() -> bool:
+                return len(await fetch(acme_database, "SELECT FROM usage_entries WHERE kind IN (4, 5)")) == 1
+
+            await eventually(committed)
+            proxy.cut()
+            answer = await call
+
+            assert tries == 2
+            assert (answer.entry.quantity, answer.usage.used_quantity, answer.replayed) == (-3, 2, False)
+            if isinstance(answer, ReversalAnswer):
+                assert answer.reversible_quantity == 2
+            if request_id:
+                again = await outcome_of(service, wanted)
+                assert (again.entry, again.replayed) == (answer.entry, True)
+            assert await used_now(service, "devices") == 2
+            await assert_books_balance(acme_database)

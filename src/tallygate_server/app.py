@@ -40,7 +40,7 @@ from tallygate_server.webhooks.events import WebhookSource
 from tallygate_server.webhooks.http import webhook_routes
 from tallygate_server.webhooks.processor import Attempts
 from tallygate_server.workers.jobs import Job, JobRunner
-from tallygate_server.workers.ledger_upkeep import forget_requests, make_partitions
+from tallygate_server.workers.ledger_upkeep import forget_event_keys, forget_requests, make_partitions
 
 log = structlog.get_logger(__name__)
 
@@ -154,7 +154,15 @@ def servicers(service: Service) -> list[Servicer]:
     now = service.clock.now
     return [
         EntitlementServicer(service.checker, now, grants=service.grants),
-        UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
+        UsageServicer(
+            service.meter,
+            service.usage,
+            now,
+            tenants=service.tenants,
+            recording=service.recorder,
+            events=service.usage_events,
+            sums=service.usage_sums,
+        ),
         SubscriptionServicer(
             service.subscriptions,
             now,
@@ -189,6 +197,7 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
 
     return [
         Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
+        Job(name="roll_up", interval_seconds=settings.rollup_interval_ms / 1000, run=service.roll_up.run),
         Job(
             name="make_partitions",
             interval_seconds=PARTITION_INTERVAL_SECONDS,
@@ -198,6 +207,11 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="forget_requests",
             interval_seconds=FORGET_INTERVAL_SECONDS,
             run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="forget_event_keys",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lambda: forget_event_keys(service.ledger, service.clock, settings.request_retention_days),
         ),
         Job(
             name="due_subscriptions",

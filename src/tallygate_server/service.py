@@ -27,7 +27,9 @@ from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.recording import UsageEvents, UsageRecorder
 from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import (
@@ -89,6 +91,10 @@ class Service:
     expiring_grants: ExpiringGrants
     meter: Meter
     usage: UsageQueries
+    usage_sums: UsageSums
+    roll_up: RollUp
+    recorder: UsageRecorder
+    usage_events: UsageEvents
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
@@ -198,6 +204,17 @@ async def open_service(
         )
         await meter.start()
         stack.push_async_callback(meter.close)
+        recorder = await stack.enter_async_context(
+            UsageRecorder(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                timeout_ms=limits.commit_timeout_ms,
+            ).closing()
+        )
         usage = UsageQueries(
             checker=checker,
             accounts=hot_accounts,
@@ -238,6 +255,10 @@ async def open_service(
             expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,
             usage=usage,
+            usage_sums=UsageSums(database, tenants=tenants, clock=clock),
+            roll_up=await stack.enter_async_context(open_roll_up(database_url)),
+            recorder=recorder,
+            usage_events=UsageEvents(database, tenants),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,

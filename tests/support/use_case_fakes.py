@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
+from tallygate_server.domain.ai_cost import AiCost
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind, TenantSettings
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import PeriodKind
+from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
+from tallygate_server.recording import RecordOutcome, RecordResult
+from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 
@@ -111,6 +116,66 @@ class FakeChecks(Scripted):
         """Answer with five features."""
         self.raise_if_scripted(account_id)
         return [(f"feature_{index}", self.answer) for index in range(5)]
+
+
+class FakeRecording(Scripted):
+    """UsageRecording in memory: records everything that breaks no rule, once, and lists it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorded: list[UsageEvent] = []
+        self.pages: list[tuple[object, ...]] = []
+
+    async def record(self, _tenant_id: TenantId, events: Sequence[UsageEvent | TallygateError]) -> list[RecordResult]:
+        """Record what is new."""
+        results = []
+        for event in events:
+            if isinstance(event, TallygateError):
+                results.append(RecordResult(outcome=RecordOutcome.REFUSED, error=event))
+                continue
+            await self.wait_if_held(event.account_id)
+            self.raise_if_scripted(event.account_id)
+            known = any((each.source, each.event_id) == (event.source, event.event_id) for each in self.recorded)
+            self.recorded.append(event)
+            outcome = RecordOutcome.DUPLICATE if known else RecordOutcome.RECORDED
+            results.append(RecordResult(outcome=outcome, meter_keys=("calls",), cost=AiCost(450_000, "USD")))
+        return results
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        event_type: str,
+        source: str,
+        event_id: str,
+        start: datetime | None,
+        end: datetime | None,
+        before_event_key: int | None,
+        limit: int,
+    ) -> list[UsageEventRow]:
+        """Return what was recorded, newest first."""
+        self.pages.append((tenant_id, account_id, event_type, source, event_id, start, end))
+        rows = [
+            UsageEventRow(
+                account_id=event.account_id,
+                event_key=index,
+                recorded_time=NOW,
+                source=event.source,
+                event_id=event.event_id,
+                type=event.type,
+                event_time=event.time or NOW,
+                data=event.data,
+                ai=asdict(event.ai) if event.ai is not None else None,
+                client=asdict(event.client) if event.client is not None else None,
+                readings=[{"meter": "calls", "value": 1, "dimensions": {}}],
+                cost_nanos=450_000,
+                cost_currency_code="USD",
+            )
+            for index, event in enumerate(self.recorded, 1)
+        ]
+        older = [row for row in rows if before_event_key is None or row.event_key < before_event_key]
+        return older[::-1][:limit]
 
 
 class FakeMetering(Scripted):

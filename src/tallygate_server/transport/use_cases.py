@@ -17,10 +17,14 @@ from tallygate_server.domain.catalog import BillingInterval, Catalog
 from tallygate_server.domain.entitlement import AccountState, GrantKind
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
+from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
 from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
+from tallygate_server.recording import RecordResult
+from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
+from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
 from tallygate_server.subscriptions import (
     ChangeTiming,
@@ -88,10 +92,47 @@ class UsageQueries(Protocol):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
+        kind: int,
+        request_id: str,
         before_entry_id: int | None,
         limit: int,
     ) -> Sequence[UsageEntry]:
         """Return lines of the ledger, newest first, those before an entry."""
+
+
+class UsageSumsUse(Protocol):
+    """Sums up usage."""
+
+    async def query(self, wanted: UsageQuery) -> UsageAnswer:
+        """Return a page of usage by window and group."""
+
+
+class UsageRecording(Protocol):
+    """Records what happened."""
+
+    async def record(
+        self, tenant_id: TenantId, events: Sequence[UsageEvent | TallygateError]
+    ) -> Sequence[RecordResult]:
+        """Record each event alone, in order; an error stands for an event that breaks a rule."""
+
+
+class UsageEventQueries(Protocol):
+    """Reads what was recorded."""
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        event_type: str,
+        source: str,
+        event_id: str,
+        start: datetime | None,
+        end: datetime | None,
+        before_event_key: int | None,
+        limit: int,
+    ) -> Sequence[UsageEventRow]:
+        """Return events, newest first, those before a key."""
 
 
 class TenantUse(Protocol):

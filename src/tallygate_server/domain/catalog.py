@@ -39,6 +39,13 @@ class FailureMode(Enum):
     OPEN = "fail_open"
 
 
+class OverrunPolicy(Enum):
+    """What the commit of a reservation does when more was consumed than was reserved and is left."""
+
+    REJECT = "reject"
+    OVERDRAW = "overdraw"
+
+
 class BillingInterval(Enum):
     """How often a price is charged."""
 

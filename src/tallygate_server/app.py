@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
@@ -102,6 +104,7 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         commit_queue_max=settings.commit_queue_max,
         commit_timeout_ms=settings.commit_timeout_ms,
         accepted_queue_max=settings.accepted_queue_max,
+        late_commit_window_seconds=settings.late_commit_window_seconds,
         redis_timeout_ms=settings.redis_timeout_ms,
         snapshot_cache_max=settings.snapshot_cache_max,
     )
@@ -152,7 +155,9 @@ def servicers(service: Service) -> list[Servicer]:
     now = service.clock.now
     return [
         EntitlementServicer(service.checker, now),
-        UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
+        UsageServicer(
+            service.meter, service.usage, now, tenants=service.tenants, reservations=service.reservations
+        ),
         SubscriptionServicer(
             service.subscriptions,
             now,
@@ -185,7 +190,21 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
         swept = await service.sweeper.sweep()
         return {"holds_swept": swept} if swept else {}
 
+    async def expire_reservations() -> dict[str, int]:
+        expired = await service.reservation_expiry.expire()
+        return {"reservations_expired": expired} if expired else {}
+
+    async def forget_reservations() -> dict[str, int]:
+        forgotten = await service.reservation_expiry.forget(timedelta(days=settings.request_retention_days))
+        return {"reservations_forgotten": forgotten} if forgotten else {}
+
     return [
+        Job(
+            name="expire_reservations",
+            interval_seconds=EXPIRE_RESERVATIONS_INTERVAL_SECONDS,
+            run=expire_reservations,
+        ),
+        Job(name="forget_reservations", interval_seconds=FORGET_INTERVAL_SECONDS, run=forget_reservations),
         Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
         Job(
             name="make_partitions",

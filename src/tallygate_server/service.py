@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -25,6 +26,7 @@ from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.reservations import ReservationExpiry, Reservations
 from tallygate_server.revision_marks import FencedMarks
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
@@ -61,6 +63,7 @@ class HotPathLimits:
     commit_queue_max: int = 10_000
     commit_timeout_ms: int = 2_000
     accepted_queue_max: int = 10_000
+    late_commit_window_seconds: int = 3_600
     redis_timeout_ms: int = 500
     snapshot_cache_max: int = 50_000
 
@@ -85,6 +88,8 @@ class Service:
     checker: AccessChecker
     meter: Meter
     usage: UsageQueries
+    reservations: Reservations
+    reservation_expiry: ReservationExpiry
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
@@ -201,6 +206,20 @@ async def open_service(
             tenants=tenants,
             clock=clock,
         )
+        reservations = Reservations(
+            accounts=hot_accounts,
+            counters=counters,
+            ledger=ledger,
+            database=database,
+            tenants=tenants,
+            clock=clock,
+            next_entry_id=meter.next_entry_id,
+            late_window=timedelta(seconds=limits.late_commit_window_seconds),
+            waiting_max=limits.commit_queue_max,
+            timeout_ms=limits.commit_timeout_ms,
+        )
+        await reservations.start()
+        stack.push_async_callback(reservations.close)
         webhooks = await stack.enter_async_context(
             open_webhooks(
                 database_url,
@@ -231,6 +250,8 @@ async def open_service(
             checker=checker,
             meter=meter,
             usage=usage,
+            reservations=reservations,
+            reservation_expiry=ReservationExpiry(ledger=ledger, counters=counters, clock=clock),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,

@@ -41,7 +41,14 @@ from tallygate_server.transport.subscription_servicer import SubscriptionService
 from tallygate_server.transport.usage_servicer import UsageServicer
 from tests.support import tls_material
 from tests.support.transport_servers import a_check, serving
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeTenants, FakeUsageQueries
+from tests.support.use_case_fakes import (
+    NOW,
+    FakeChecks,
+    FakeMetering,
+    FakeReservations,
+    FakeTenants,
+    FakeUsageQueries,
+)
 
 KINDS: tuple[TransportKind, ...] = ("native", "grpcio")
 SERVICERS: tuple[type[Servicer], ...] = (
@@ -267,7 +274,9 @@ def test_every_public_method_of_a_servicer_is_an_rpc_of_its_service(servicer: ty
 
 def test_a_servicer_can_be_built_from_fakes() -> None:
     assert (
-        UsageServicer(FakeMetering(), FakeUsageQueries(), lambda: NOW, tenants=FakeTenants()).SERVICE.name
+        UsageServicer(
+            FakeMetering(), FakeUsageQueries(), lambda: NOW, tenants=FakeTenants(), reservations=FakeReservations()
+        ).SERVICE.name
         == "UsageService"
     )
 

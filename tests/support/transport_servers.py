@@ -19,7 +19,14 @@ from tallygate.v1.usage_service_pb2_grpc import UsageServiceStub
 from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.server import GrpcServer, ServerLimits, TransportKind, build_server
 from tallygate_server.transport.usage_servicer import UsageServicer
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeTenants, FakeUsageQueries
+from tests.support.use_case_fakes import (
+    NOW,
+    FakeChecks,
+    FakeMetering,
+    FakeReservations,
+    FakeTenants,
+    FakeUsageQueries,
+)
 
 Flavour = Literal["native", "native_without_lanes", "grpcio"]
 FLAVOURS: tuple[Flavour, ...] = ("native", "native_without_lanes", "grpcio")
@@ -72,7 +79,7 @@ async def serving(
         kind,
         [
             EntitlementServicer(checks, lambda: NOW),
-            UsageServicer(metering, queries, lambda: NOW, tenants=FakeTenants()),
+            UsageServicer(metering, queries, lambda: NOW, tenants=FakeTenants(), reservations=FakeReservations()),
         ],
         observe=lambda method, code, _seconds: observed.append((method, code)),
         limits=limits,

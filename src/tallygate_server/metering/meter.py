@@ -57,7 +57,7 @@ from tallygate_server.metering.denial_log import DenialLog
 from tallygate_server.metering.exact_commit import ExactCommit
 from tallygate_server.metering.group_commit import GroupCommit
 from tallygate_server.metering.settling import release
-from tallygate_server.storage.ledger import Ledger, entry_ids
+from tallygate_server.storage.ledger import EntryIds, Ledger, entry_ids
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -138,6 +138,11 @@ class Meter:
     def waiting(self) -> int:
         """How many increments wait for a commit."""
         return len(self._group) + len(self._exact)
+
+    @property
+    def next_entry_id(self) -> EntryIds:
+        """What numbers ledger entries in this process: a second one would give the same numbers."""
+        return self._answers.next_entry_id
 
     @property
     def in_flight(self) -> int:

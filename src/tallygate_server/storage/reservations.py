@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import asyncpg
 from sqlalchemy import and_, or_, select
 
 from tallygate_server.domain.catalog import OverrunPolicy
@@ -21,10 +19,8 @@ from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import Period, PeriodKind
 from tallygate_server.domain.reservation import Reservation, ReservationState
 from tallygate_server.storage.connection import Connection
+from tallygate_server.storage.ledger import CounterKey, ExactTransaction
 from tallygate_server.storage.tables import reservations
-
-if TYPE_CHECKING:
-    from tallygate_server.storage.ledger import CounterKey
 
 ReservationKey = tuple[TenantId, AccountId, str]
 
@@ -34,27 +30,6 @@ class FoundReservation(NamedTuple):
 
     reservation: Reservation
     answer: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReservedCounter:
-    """What a transaction leaves on a counter."""
-
-    key: CounterKey
-    used: int
-    reserved: int
-    limit: int | None
-    """Limit in force, -1 for none; None: as it was."""
-
-
-class CounterRow(NamedTuple):
-    """A counter after it was written."""
-
-    key: tuple[Any, ...]
-    used: int
-    reserved: int
-    reserve_expire_time: datetime | None
-    version: int
 
 
 _FIND: Final = """
@@ -94,55 +69,6 @@ WHERE (r.tenant_id, r.account_id, r.reservation_id) = (k.tenant_id, k.account_id
 
 _KEY: Final = "tenant_id, account_id, feature_key, period_kind, period_start"
 
-# The end of the index over reservations that are held: one row is looked at, however many there are.
-_NEXT_EXPIRY: Final = """
-SELECT r.expire_time FROM reservations AS r
-WHERE (r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start)
-    = (c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start)
-    AND r.state = 'held'"""
-
-_SET_COUNTERS: Final = f"""
-UPDATE usage_counters AS c
-SET used_quantity = k.used_quantity,
-    reserved_quantity = k.reserved_quantity,
-    reserve_expire_time = CASE WHEN k.reserved_quantity > 0 THEN ({_NEXT_EXPIRY} ORDER BY r.expire_time LIMIT 1) END,
-    peak_quantity = CASE WHEN c.peak_quantity > k.used_quantity THEN c.peak_quantity END,
-    version = c.version + 1, limit_quantity = COALESCE(k.limit_quantity, c.limit_quantity), update_time = now()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[])
-    AS k({_KEY}, used_quantity, reserved_quantity, limit_quantity)
-WHERE (c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start)
-    = (k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start)
-RETURNING c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.reserved_quantity,
-    c.reserve_expire_time, c.version
-"""  # noqa: S608 - of constants.
-
-# One statement: its parts see the rows as they were before it, so those that it closes are told by their time.
-_EXPIRE_DUE: Final = f"""
-WITH k AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) AS k({_KEY})
-),
-due AS (
-    UPDATE reservations AS r SET state = 'expired', close_time = r.expire_time
-    FROM k
-    WHERE (r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start)
-            = (k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start)
-        AND r.state = 'held' AND r.expire_time <= $6
-    RETURNING r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start, r.quantity
-),
-returned AS (
-    SELECT {_KEY}, sum(quantity)::bigint AS quantity FROM due GROUP BY {_KEY}
-)
-UPDATE usage_counters AS c
-SET reserved_quantity = c.reserved_quantity - returned.quantity,
-    reserve_expire_time = ({_NEXT_EXPIRY} AND r.expire_time > $6 ORDER BY r.expire_time LIMIT 1),
-    version = c.version + 1, update_time = now()
-FROM returned
-WHERE (c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start)
-    = (returned.tenant_id, returned.account_id, returned.feature_key, returned.period_kind, returned.period_start)
-RETURNING c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.reserved_quantity,
-    c.reserve_expire_time, c.version
-"""  # noqa: S608 - of constants.
-
 _DUE_COUNTERS: Final = f"""
 SELECT DISTINCT {_KEY}, period_end
 FROM (SELECT * FROM reservations WHERE state = 'held' AND expire_time <= $1 ORDER BY expire_time LIMIT $2) AS due
@@ -156,41 +82,38 @@ WHERE (tenant_id, account_id, reservation_id) IN (
 """
 
 
-async def find(connection: asyncpg.Connection, keys: Sequence[ReservationKey]) -> dict[ReservationKey, FoundReservation]:
+async def find(
+    transaction: ExactTransaction, keys: Sequence[ReservationKey]
+) -> dict[ReservationKey, FoundReservation]:
     """Return those of the reservations that there are."""
     if not keys:
         return {}
-    rows = await connection.fetch(_FIND, *zip(*keys, strict=True))
+    rows = await transaction.connection.fetch(_FIND, *zip(*keys, strict=True))
     return {(row["tenant_id"], row["account_id"], row["reservation_id"]): _found(row) for row in rows}
 
 
-async def expire_due(connection: asyncpg.Connection, keys: Sequence[CounterKey], at: datetime) -> list[CounterRow]:
-    """Close what has expired by the instant on these counters, which must be locked; return the counters that changed."""
-    if not keys:
-        return []
-    rows = await connection.fetch(_EXPIRE_DUE, *(list(column) for column in zip(*keys, strict=True)), at)
-    return [_counter(row) for row in rows]
-
-
 async def due_counters(
-    connection: asyncpg.Connection, at: datetime, reservations_max: int
-) -> list[tuple[tuple[Any, ...], datetime | None]]:
-    """Return the counters (key, period end) of reservations that have expired by the instant, earliest first."""
-    rows = await connection.fetch(_DUE_COUNTERS, at, reservations_max)
-    return [(tuple(row)[:5], row["period_end"]) for row in rows]
+    transaction: ExactTransaction, at: datetime, reservations_max: int
+) -> dict[CounterKey, datetime | None]:
+    """Return the counters, with the ends of their periods, whose reservations have expired by the instant, oldest first.
+
+    Looks at so many reservations at most.
+    """
+    rows = await transaction.connection.fetch(_DUE_COUNTERS, at, reservations_max)
+    return {CounterKey(*row[:5]): row["period_end"] for row in rows}
 
 
 async def write(
-    connection: asyncpg.Connection,
+    transaction: ExactTransaction,
     *,
     made: Sequence[Reservation],
-    changed: Sequence[tuple[Reservation, dict[str, Any] | None]],
-    counters: Sequence[ReservedCounter],
-) -> list[CounterRow]:
-    """Write new reservations, others as they are now (with the first answer to their commit), and then their counters.
+    changed: Sequence[FoundReservation],
+) -> None:
+    """Write new reservations, and others as they are now (with the first answer to their commit).
 
-    Counters must be locked, and their reservations with them; returns the counters as they are afterwards.
+    Their counters must be locked; what becomes of these is written by `ExactTransaction.write`.
     """
+    connection = transaction.connection
     if made:
         await connection.execute(
             _INSERT,
@@ -222,21 +145,11 @@ async def write(
             [each.entry_id or None for each, _ in changed],
             [json.dumps(answer) if answer is not None else None for _, answer in changed],
         )
-    if not counters:
-        return []
-    rows = await connection.fetch(
-        _SET_COUNTERS,
-        *(list(column) for column in zip(*(counter.key for counter in counters), strict=True)),
-        [counter.used for counter in counters],
-        [counter.reserved for counter in counters],
-        [counter.limit for counter in counters],
-    )
-    return [_counter(row) for row in rows]
 
 
-async def forget_closed(connection: asyncpg.Connection, before: datetime, rows_max: int) -> int:
+async def forget_closed(transaction: ExactTransaction, before: datetime, rows_max: int) -> int:
     """Delete reservations that were closed before the instant, at most so many; return how many."""
-    tag: str = await connection.execute(_FORGET, before, rows_max)
+    tag: str = await transaction.connection.execute(_FORGET, before, rows_max)
     return int(tag.rsplit(" ", 1)[-1])
 
 
@@ -311,10 +224,4 @@ def _reservation(row: Any) -> Reservation:
         close_time=row["close_time"],
         committed_quantity=row["committed_quantity"],
         entry_id=row["entry_id"] or 0,
-    )
-
-
-def _counter(row: asyncpg.Record) -> CounterRow:
-    return CounterRow(
-        tuple(row)[:5], row["used_quantity"], row["reserved_quantity"], row["reserve_expire_time"], row["version"]
     )

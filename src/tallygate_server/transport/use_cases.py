@@ -16,8 +16,19 @@ from tallygate_server.domain.call import Check, CheckAnswer, Increment, Incremen
 from tallygate_server.domain.catalog import BillingInterval, Catalog
 from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.reservation import Reservation, ReservationState
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.reservations import (
+    Commit,
+    CommitAnswer,
+    Extend,
+    ExtendAnswer,
+    Release,
+    ReleaseAnswer,
+    Reserve,
+    ReserveAnswer,
+)
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
@@ -91,6 +102,34 @@ class UsageQueries(Protocol):
         limit: int,
     ) -> Sequence[UsageEntry]:
         """Return lines of the ledger, newest first, those before an entry."""
+
+
+class ReservationUse(Protocol):
+    """Takes quantity from limits for a while."""
+
+    async def reserve(self, wish: Reserve) -> ReserveAnswer:
+        """Take quantity."""
+
+    async def commit(self, wish: Commit) -> CommitAnswer:
+        """Count the actual quantity."""
+
+    async def release(self, wish: Release) -> ReleaseAnswer:
+        """Give a reservation back."""
+
+    async def extend(self, wish: Extend) -> ExtendAnswer:
+        """Set a new time to live."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str,
+        state: ReservationState | None,
+        before_reservation_id: str,
+        limit: int,
+    ) -> Sequence[Reservation]:
+        """Return reservations, newest first, those before one."""
 
 
 class TenantUse(Protocol):

@@ -354,19 +354,8 @@ _RESULT: Final = "SELECT ordinal, used_quantity, version, reserved_quantity, res
 
 # The conditional upsert has the last word on every hard limit. Counters come sorted, so that two servers lock
 # them in the same order. A counter that refuses takes its entries with it; the others are counted.
-_COMMIT_PLAIN: Final = f"WITH {_COUNTERS},{_PLAIN_ENTRIES} {_RESULT}"
-_COMMIT_DETAILED: Final = f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS} {_RESULT}"
-_COMMIT_PLAIN_WITH_MARKS: Final = f"WITH {_COUNTERS},{_PLAIN_ENTRIES},{_ANNOUNCED.format(*range(16, 22))} {_RESULT}"
-_COMMIT_DETAILED_WITH_MARKS: Final = (
-    f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS},{_ANNOUNCED.format(*range(24, 30))} {_RESULT}"
-)
-_COMMITS: Final = {
-    # by (any entry has details, any counter has marks)
-    (False, False): _COMMIT_PLAIN,
-    (False, True): _COMMIT_PLAIN_WITH_MARKS,
-    (True, False): _COMMIT_DETAILED,
-    (True, True): _COMMIT_DETAILED_WITH_MARKS,
-}
+_COMMIT_PLAIN: Final = f"WITH {_COUNTERS},{_PLAIN_ENTRIES},{_ANNOUNCED.format(*range(16, 22))} {_RESULT}"
+_COMMIT_DETAILED: Final = f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS},{_ANNOUNCED.format(*range(24, 30))} {_RESULT}"
 
 # A reservation ends by itself; the job that writes it down may come late.
 _READ_COUNTERS: Final = """
@@ -629,11 +618,11 @@ class Ledger:
                 "plan_key",
                 "revision",
             )
-        marked = any(change.marks for change in counters)
-        if marked:
-            arguments += _mark_columns(counters)
+        arguments += _mark_columns(counters)
         try:
-            rows = await connection.fetch(_COMMITS[detailed, marked], *arguments, timeout=self._commit_timeout_seconds)
+            rows = await connection.fetch(
+                _COMMIT_DETAILED if detailed else _COMMIT_PLAIN, *arguments, timeout=self._commit_timeout_seconds
+            )
         except asyncpg.UniqueViolationError as error:
             raise DuplicateRow(error.constraint_name) from error
         except CONNECTION_ERRORS as error:

@@ -155,9 +155,7 @@ def servicers(service: Service) -> list[Servicer]:
     now = service.clock.now
     return [
         EntitlementServicer(service.checker, now),
-        UsageServicer(
-            service.meter, service.usage, now, tenants=service.tenants, reservations=service.reservations
-        ),
+        UsageServicer(service.meter, service.usage, now, tenants=service.tenants, reservations=service.reservations),
         SubscriptionServicer(
             service.subscriptions,
             now,

@@ -199,7 +199,7 @@ class Settings(BaseSettings):
     )
     late_commit_window_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
         default=3_600,
-        description="Time after a reservation has expired in which a commit of it still counts, if the limit allows it.",
+        description="Time after a reservation has expired in which its commit still counts, if the limit allows it.",
     )
     redis_timeout_ms: Milliseconds = Field(
         default=500, description="Longest wait for Redis; then Postgres decides alone."

@@ -206,20 +206,20 @@ async def open_service(
             tenants=tenants,
             clock=clock,
         )
-        reservations = Reservations(
-            accounts=hot_accounts,
-            counters=counters,
-            ledger=ledger,
-            database=database,
-            tenants=tenants,
-            clock=clock,
-            next_entry_id=meter.next_entry_id,
-            late_window=timedelta(seconds=limits.late_commit_window_seconds),
-            waiting_max=limits.commit_queue_max,
-            timeout_ms=limits.commit_timeout_ms,
+        reservations = await stack.enter_async_context(
+            Reservations(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                late_window=timedelta(seconds=limits.late_commit_window_seconds),
+                waiting_max=limits.commit_queue_max,
+                timeout_ms=limits.commit_timeout_ms,
+            )
         )
-        await reservations.start()
-        stack.push_async_callback(reservations.close)
         webhooks = await stack.enter_async_context(
             open_webhooks(
                 database_url,

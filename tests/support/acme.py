@@ -16,6 +16,7 @@ from tallygate_server.clock import Clock, SystemClock
 from tallygate_server.domain.call import Check, Increment, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.usage import EntryKind
 from tallygate_server.errors import TallygateError
 from tallygate_server.service import HotPathLimits, Service, open_service
 from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connect
@@ -236,9 +237,7 @@ async def assert_books_balance(database_url: str) -> None:
     assert by_request.keys() <= recorded, "an entry whose request is not recorded"
 
 
-async def _assert_reservations_add_up(
-    database_url: str, counters: Mapping[tuple[object, ...], asyncpg.Record]
-) -> None:
+async def _assert_reservations_add_up(database_url: str, counters: Mapping[tuple[object, ...], asyncpg.Record]) -> None:
     """Check that each counter carries the sum of its reservations, and that each committed one has its entry."""
     held: defaultdict[tuple[object, ...], list[asyncpg.Record]] = defaultdict(list)
     reservations = await fetch(database_url, "SELECT * FROM reservations")
@@ -251,10 +250,17 @@ async def _assert_reservations_add_up(
         assert counter["reserved_quantity"] == expected, f"{key}: counter and reservations differ"
         first = min((row["expire_time"] for row in held[key]), default=None)
         assert counter["reserve_expire_time"] == first, f"{key}: the earliest reservation ends at another time"
+    entries = await fetch(database_url, "SELECT * FROM usage_entries WHERE reservation_id IS NOT NULL")
     counted = {
         (row["tenant_id"], row["account_id"], row["reservation_id"]): (row["entry_id"], row["quantity"])
-        for row in await fetch(database_url, "SELECT * FROM usage_entries WHERE reservation_id IS NOT NULL")
+        for row in entries
     }
+    overrun = {row["reservation_id"] for row in entries if 0 <= row["limit_quantity"] < row["used_after"]}
+    for row in reservations:
+        if row["reservation_id"] in overrun:
+            answer = json.loads(row["answer"])
+            assert Reason(answer["reason"]) is Reason.OVERAGE, f"{row} is above its limit"
+            assert answer["overdrawn_quantity"] or row["feature_key"] == "soft", f"{row} is above its limit"
     committed = {
         (row["tenant_id"], row["account_id"], row["reservation_id"]): (row["entry_id"], row["committed_quantity"])
         for row in reservations
@@ -271,7 +277,9 @@ def _check_counter(key: tuple[object, ...], counter: asyncpg.Record, entries: li
     assert counter["used_quantity"] == sum(entry["quantity"] for entry in entries), f"{key}: counter and ledger differ"
     for entry in entries:
         limit = entry["limit_quantity"]
-        if limit >= 0 and entry["quantity"] > 0 and entry["feature_key"] != "soft":
+        # Reservations may be overdrawn, and then say so: these are checked apart.
+        of_reservation = entry["kind"] == EntryKind.RESERVATION
+        if limit >= 0 and entry["quantity"] > 0 and entry["feature_key"] != "soft" and not of_reservation:
             assert entry["used_after"] <= limit, f"{key}: {entry} is above its limit"
         assert entry["used_after"] >= 0, f"{key}: {entry} is below zero"
         assert entry["period_start"] <= entry["event_time"], f"{key}: {entry} happened before its period"

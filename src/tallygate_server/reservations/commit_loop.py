@@ -12,14 +12,21 @@ import structlog
 from tallygate_server.clock import Clock
 from tallygate_server.counters import keys
 from tallygate_server.counters.counters import Counters, Settlement
-from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.period import Period, PeriodKind
 from tallygate_server.errors import OutcomeUnknown, Overloaded, StoreUnavailable, TallygateError
 from tallygate_server.hot_accounts import counter_ttl_ms
 from tallygate_server.metering.settling import settlement
 from tallygate_server.reservations.calls import Answer, CommitAnswer, ReservationCall, Reserve, ReserveAnswer
 from tallygate_server.reservations.verdict import Verdict
-from tallygate_server.storage.ledger import CounterKey, CounterState, DuplicateRow, GroupRefused, Ledger, LedgerDown, LedgerLost
+from tallygate_server.storage.ledger import (
+    CounterKey,
+    CounterState,
+    DuplicateRow,
+    GroupRefused,
+    Ledger,
+    LedgerDown,
+    LedgerLost,
+)
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -176,7 +183,7 @@ def tell_redis(
     *,
     make: bool = True,
 ) -> None:
-    """Put what became of counters on the wire, ahead of the answers; with `make`, also where Redis does not know them."""
+    """Put what became of counters on the wire, ahead of the answers; with `make` also where Redis knows none."""
     now_ms = clock.now_ms()
     settlements: list[Settlement] = []
     for key, state in states.items():

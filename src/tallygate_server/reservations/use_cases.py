@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tallygate_server.clock import Clock
 from tallygate_server.counters.counters import Counters
@@ -57,7 +57,7 @@ class Reservations:
         waiting_max: int,
         timeout_ms: int,
     ) -> None:
-        """Wire the use cases; `start` begins to commit. A commit counts for so long after its reservation has expired."""
+        """Wire the use cases; entering begins to commit. A commit may come `late_window` after the expiry."""
         self._fresh = FreshAccounts(accounts, counters)
         self._database = database
         self._tenants = tenants
@@ -74,11 +74,12 @@ class Reservations:
             timeout_ms=timeout_ms,
         )
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Begin to commit."""
         await self._commits.start()
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         """Finish what waits, then stop."""
         await self._commits.close()
 

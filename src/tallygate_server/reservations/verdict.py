@@ -94,15 +94,17 @@ class Verdict:
             elif (found := known.get(call.key)) is not None:
                 self.period_ends[_counter_key(found.reservation)] = found.reservation.period.end
         if self.period_ends:
-            self.counters = await transaction.lock_counters(
-                sorted(self.period_ends.items(), key=lambda item: item[0])
-            )
+            self.counters = await transaction.lock_counters(sorted(self.period_ends.items(), key=lambda item: item[0]))
             # What has expired stands in nobody's way, whether or not anybody has written that down.
             await transaction.expire_reservations(self.counters, self._now)
         # One that was made since the first look has an unlocked counter; nobody can know its id yet.
         await self._look(
             transaction,
-            [call.key for call in self.calls if call.key in known or (call.doubtful and isinstance(call.wish, Reserve))],
+            [
+                call.key
+                for call in self.calls
+                if call.key in known or (call.doubtful and isinstance(call.wish, Reserve))
+            ],
         )
         for call in self.calls:
             self.outcomes.append((call, self._decide(call)))
@@ -369,7 +371,9 @@ class Verdict:
             entry_id=call.entry_id if verdict.quantity else 0,
         )
         # Thresholds belong to the limit of this kind of period; another plan's say nothing about this counter.
-        fitting = feature if feature is not None and feature.entitlement.period_kind is reservation.period.kind else None
+        fitting = (
+            feature if feature is not None and feature.entitlement.period_kind is reservation.period.kind else None
+        )
         if verdict.quantity:
             entitlement = feature.entitlement if feature is not None else None
             self._announcements += step(
@@ -505,9 +509,7 @@ class Verdict:
 
 
 def _counter_key(reservation: Reservation) -> CounterKey:
-    return counter_key_of(
-        reservation.tenant_id, reservation.account_id, reservation.feature_key, reservation.period
-    )
+    return counter_key_of(reservation.tenant_id, reservation.account_id, reservation.feature_key, reservation.period)
 
 
 def _policy_of(feature: HotFeature) -> OverrunPolicy:

@@ -1,8 +1,8 @@
 """Reservations: statements on their rows, and on the counters that carry their sum.
 
-A reservation changes only under the lock of its counter, in a transaction of the meter role (`Ledger.exact`), together with
-the counter's `reserved_quantity`: that is the sum of those that are held, always. Which counter it belongs to never changes,
-so it may be looked up before the lock.
+A reservation changes only under the lock of its counter, in a transaction of the meter role (`Ledger.exact`), together
+with the counter's `reserved_quantity`: that is the sum of those that are held, always. Which counter it belongs to
+never changes, so it may be looked up before the lock.
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ WHERE (tenant_id, account_id, reservation_id) IN (
 """
 
 
-async def find(
-    transaction: ExactTransaction, keys: Sequence[ReservationKey]
-) -> dict[ReservationKey, FoundReservation]:
+async def find(transaction: ExactTransaction, keys: Sequence[ReservationKey]) -> dict[ReservationKey, FoundReservation]:
     """Return those of the reservations that there are."""
     if not keys:
         return {}
@@ -95,9 +93,9 @@ async def find(
 async def due_counters(
     transaction: ExactTransaction, at: datetime, reservations_max: int
 ) -> dict[CounterKey, datetime | None]:
-    """Return the counters, with the ends of their periods, whose reservations have expired by the instant, oldest first.
+    """Return the counters, with the ends of their periods, of reservations that have expired by the instant.
 
-    Looks at so many reservations at most.
+    Looks at so many reservations at most, those first that expired first.
     """
     rows = await transaction.connection.fetch(_DUE_COUNTERS, at, reservations_max)
     return {CounterKey(*row[:5]): row["period_end"] for row in rows}

@@ -94,9 +94,7 @@ def to_api_reservation(reservation: Reservation) -> reservation_pb2.Reservation:
         expire_time=convert.to_api_instant(reservation.expire_time),
         period=None
         if period.kind is PeriodKind.LIFETIME
-        else period_pb2.Period(
-            start_time=convert.to_api_time(period.start), end_time=convert.to_api_time(period.end)
-        ),
+        else period_pb2.Period(start_time=convert.to_api_time(period.start), end_time=convert.to_api_time(period.end)),
         overrun_policy=_POLICY[reservation.overrun_policy],
         dimensions=reservation.dimensions,
         request_id=reservation.request_id,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -103,6 +105,7 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         commit_queue_max=settings.commit_queue_max,
         commit_timeout_ms=settings.commit_timeout_ms,
         accepted_queue_max=settings.accepted_queue_max,
+        late_commit_window_seconds=settings.late_commit_window_seconds,
         redis_timeout_ms=settings.redis_timeout_ms,
         snapshot_cache_max=settings.snapshot_cache_max,
     )
@@ -162,6 +165,7 @@ def servicers(service: Service) -> list[Servicer]:
             recording=service.recorder,
             events=service.usage_events,
             sums=service.usage_sums,
+            reservations=service.reservations,
         ),
         SubscriptionServicer(
             service.subscriptions,
@@ -195,7 +199,21 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
         swept = await service.sweeper.sweep()
         return {"holds_swept": swept} if swept else {}
 
+    async def expire_reservations() -> dict[str, int]:
+        expired = await service.reservation_expiry.expire()
+        return {"reservations_expired": expired} if expired else {}
+
+    async def forget_reservations() -> dict[str, int]:
+        forgotten = await service.reservation_expiry.forget(timedelta(days=settings.request_retention_days))
+        return {"reservations_forgotten": forgotten} if forgotten else {}
+
     return [
+        Job(
+            name="expire_reservations",
+            interval_seconds=EXPIRE_RESERVATIONS_INTERVAL_SECONDS,
+            run=expire_reservations,
+        ),
+        Job(name="forget_reservations", interval_seconds=FORGET_INTERVAL_SECONDS, run=forget_reservations),
         Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
         Job(name="roll_up", interval_seconds=settings.rollup_interval_ms / 1000, run=service.roll_up.run),
         Job(

@@ -197,6 +197,10 @@ class Settings(BaseSettings):
         default=10_000,
         description="Increments answered as ACCEPTED but not yet written: at most these are lost in a crash.",
     )
+    late_commit_window_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
+        default=3_600,
+        description="Time after a reservation has expired in which its commit still counts, if the limit allows it.",
+    )
     redis_timeout_ms: Milliseconds = Field(
         default=500, description="Longest wait for Redis; then Postgres decides alone."
     )

@@ -142,6 +142,35 @@ class QueryTooLarge(TallygateError):
         )
 
 
+class ReservationNotFound(TallygateError):
+    """The account has no such reservation."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+    def __init__(self, reservation_id: str) -> None:
+        """Name the reservation."""
+        super().__init__(
+            f"reservation_id: there is no reservation {reservation_id!r}",
+            reservation_id=reservation_id,
+            field="reservation_id",
+        )
+
+
+class ReservationClosed(TallygateError):
+    """The reservation was committed, released or has expired beyond the window for late commits."""
+
+    reason = "RESERVATION_CLOSED"
+
+    def __init__(self, reservation_id: str, state: str) -> None:
+        """Name the reservation and its state: committed, released or expired."""
+        super().__init__(
+            f"reservation_id: {reservation_id!r} is {state}",
+            reservation_id=reservation_id,
+            state=state,
+            field="reservation_id",
+        )
+
+
 class PlanNotFound(TallygateError):
     """No such plan on sale."""
 

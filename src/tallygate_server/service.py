@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -28,6 +29,7 @@ from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
 from tallygate_server.recording import UsageEvents, UsageRecorder
+from tallygate_server.reservations import ReservationExpiry, Reservations
 from tallygate_server.revision_marks import FencedMarks
 from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
 from tallygate_server.storage.cache_epochs import CacheEpochs
@@ -65,6 +67,7 @@ class HotPathLimits:
     commit_queue_max: int = 10_000
     commit_timeout_ms: int = 2_000
     accepted_queue_max: int = 10_000
+    late_commit_window_seconds: int = 3_600
     redis_timeout_ms: int = 500
     snapshot_cache_max: int = 50_000
 
@@ -95,6 +98,8 @@ class Service:
     roll_up: RollUp
     recorder: UsageRecorder
     usage_events: UsageEvents
+    reservations: Reservations
+    reservation_expiry: ReservationExpiry
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
@@ -223,6 +228,20 @@ async def open_service(
             tenants=tenants,
             clock=clock,
         )
+        reservations = await stack.enter_async_context(
+            Reservations(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                late_window=timedelta(seconds=limits.late_commit_window_seconds),
+                waiting_max=limits.commit_queue_max,
+                timeout_ms=limits.commit_timeout_ms,
+            )
+        )
         webhooks = await stack.enter_async_context(
             open_webhooks(
                 database_url,
@@ -259,6 +278,8 @@ async def open_service(
             roll_up=await stack.enter_async_context(open_roll_up(database_url)),
             recorder=recorder,
             usage_events=UsageEvents(database, tenants),
+            reservations=reservations,
+            reservation_expiry=ReservationExpiry(ledger=ledger, counters=counters, clock=clock),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,

@@ -220,6 +220,15 @@ class Metrics(Collector):
             "tallygate_increment_committed",
             "Increments written to the ledger; an accepted one counts when it is written.",
         )
+        self.reservations = Counts(
+            "tallygate_reservation",
+            "Calls on reservations answered: `allowed` or `denied`, `replayed`, or `error_` and the error's reason.",
+            "action",
+            "result",
+        )
+        self.reservations_expired = Counts(
+            "tallygate_reservation_expired", "Reservations that were neither committed nor released in time."
+        )
         self.accepted_refusals = Counts(
             "tallygate_accepted_refused", "Increments that were answered as ACCEPTED and that Postgres then refused."
         )
@@ -383,6 +392,19 @@ class Metrics(Collector):
         self.increments_committed.add(count=rows)
         self.commit_rows.observe(rows, path)
         self.commit_seconds.observe(seconds, path)
+
+    def reservation(self, action: str, result: str) -> None:
+        """Count the answer of a call on a reservation."""
+        self.reservations.add(action, result)
+
+    def reservation_batch(self, calls: int, seconds: float) -> None:
+        """Count one transaction of reservations."""
+        self.commit_rows.observe(calls, "reservations")
+        self.commit_seconds.observe(seconds, "reservations")
+
+    def reservation_expired(self, count: int) -> None:
+        """Count reservations that ended by themselves."""
+        self.reservations_expired.add(count=count)
 
     def fallback(self, path: str, count: int = 1) -> None:
         """Count calls that left the fast path."""

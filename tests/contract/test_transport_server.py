@@ -41,7 +41,7 @@ from tallygate_server.transport.subscription_servicer import SubscriptionService
 from tallygate_server.transport.usage_servicer import UsageServicer
 from tests.support import tls_material
 from tests.support.transport_servers import a_check, serving
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeRecording, FakeTenants, FakeUsageQueries
+from tests.support.use_case_fakes import NOW, FakeChecks, a_usage_servicer
 
 KINDS: tuple[TransportKind, ...] = ("native", "grpcio")
 SERVICERS: tuple[type[Servicer], ...] = (
@@ -266,11 +266,7 @@ def test_every_public_method_of_a_servicer_is_an_rpc_of_its_service(servicer: ty
 
 
 def test_a_servicer_can_be_built_from_fakes() -> None:
-    recording = FakeRecording()
-
-    servicer = UsageServicer(
-        FakeMetering(), FakeUsageQueries(), lambda: NOW, tenants=FakeTenants(), recording=recording, events=recording
-    )
+    servicer = a_usage_servicer()
 
     assert servicer.SERVICE.name == "UsageService"
 

@@ -50,6 +50,8 @@ Value = TypeVar("Value")
 EXAMPLES, STEPS = (300, 80) if LONG else (25, 40)
 TENANT: Final = TenantId("depths")
 START: Final = datetime(2026, 11, 20, 12, tzinfo=UTC)
+NO_CONTEXT: Final[Any] = None
+"""Servicers leave the context aside."""
 ALLOWED: Final = access_pb2.DECISION_ALLOWED
 CATALOG: Final = f"""
 tenant: {TENANT}
@@ -160,7 +162,7 @@ class UsageMachine(RuleBasedStateMachine):
             return "ever"
         return f"{self.now:%Y%m%d}" if feature == "calls" else f"{self.now:%Y%m}"
 
-    def at(self, name: str) -> dict[str, str]:
+    def at(self, name: str) -> dict[str, Any]:
         """Return what every request begins with."""
         return {"tenant_id": TENANT, "account_id": self.account(name)}
 
@@ -184,7 +186,7 @@ class UsageMachine(RuleBasedStateMachine):
         answer = self.world.run(
             self.world.usage[number].Increment(
                 usage_service_pb2.IncrementRequest(**self.at(name), feature_key=feature, quantity=quantity),
-                None,  # type: ignore[arg-type]
+                NO_CONTEXT,
             )
         )
 
@@ -213,7 +215,7 @@ class UsageMachine(RuleBasedStateMachine):
                 usage_service_pb2.ReserveRequest(
                     **self.at(name), feature_key=feature, quantity=quantity, ttl=Duration(seconds=ttl)
                 ),
-                None,  # type: ignore[arg-type]
+                NO_CONTEXT,
             )
         )
 
@@ -245,7 +247,7 @@ class UsageMachine(RuleBasedStateMachine):
             **self.at(name), reservation_id=reservation_id, quantity=actual, overrun_policy=policy
         )
         if held.state != "held" or self.now > held.expire_time + LATE:
-            self.ended(self.world.usage[number].CommitReservation(request, None), held, actual)  # type: ignore[arg-type]
+            self.ended(self.world.usage[number].CommitReservation(request, NO_CONTEXT), held, actual)
             return multiple()
         late = self.now >= held.expire_time
         promised = 0 if late else held.quantity
@@ -255,7 +257,7 @@ class UsageMachine(RuleBasedStateMachine):
             or model.fits(held.feature, held.period, actual, self.now, without=reservation_id)
         )
 
-        answer = self.world.run(self.world.usage[number].CommitReservation(request, None))  # type: ignore[arg-type]
+        answer = self.world.run(self.world.usage[number].CommitReservation(request, NO_CONTEXT))
 
         assert (answer.decision == ALLOWED) == counts, (answer, held)
         if not counts:
@@ -288,9 +290,9 @@ class UsageMachine(RuleBasedStateMachine):
         request = usage_service_pb2.ReleaseReservationRequest(**self.at(name), reservation_id=reservation_id)
         if held.state.startswith("committed"):
             with pytest.raises(TallygateError):
-                self.world.run(self.world.usage[number].ReleaseReservation(request, None))  # type: ignore[arg-type]
+                self.world.run(self.world.usage[number].ReleaseReservation(request, NO_CONTEXT))
             return
-        self.world.run(self.world.usage[number].ReleaseReservation(request, None))  # type: ignore[arg-type]
+        self.world.run(self.world.usage[number].ReleaseReservation(request, NO_CONTEXT))
         if held.stands(self.now):
             held.state = "released"
 
@@ -308,10 +310,10 @@ class UsageMachine(RuleBasedStateMachine):
         below_zero = model.used[line.feature, line.period] - wanted < 0
         if not left or wanted > left or below_zero:
             with pytest.raises(TallygateError):
-                self.world.run(self.world.usage[number].ReverseUsage(request, None))  # type: ignore[arg-type]
+                self.world.run(self.world.usage[number].ReverseUsage(request, NO_CONTEXT))
             return
 
-        answer = self.world.run(self.world.usage[number].ReverseUsage(request, None))  # type: ignore[arg-type]
+        answer = self.world.run(self.world.usage[number].ReverseUsage(request, NO_CONTEXT))
 
         model.reverse(entry_id, wanted)
         assert answer.reversible_quantity == left - wanted
@@ -346,7 +348,7 @@ class UsageMachine(RuleBasedStateMachine):
             stamp.FromDatetime(expire)
             request.expire_time.CopyFrom(stamp)
 
-        answer = self.world.run(self.world.rights[number].CreateGrant(request, None))  # type: ignore[arg-type]
+        answer = self.world.run(self.world.rights[number].CreateGrant(request, NO_CONTEXT))
 
         # Credits of one instant come in the order of their ids.
         credit = Credit(feature, quantity, priority, self.now, expire, len(model.credits))
@@ -360,7 +362,7 @@ class UsageMachine(RuleBasedStateMachine):
         """Take a credit back."""
         name, index, grant_id = grant
         request = entitlement_service_pb2.RevokeGrantRequest(**self.at(name), grant_id=grant_id, reason_text="model")
-        self.world.run(self.world.rights[number].RevokeGrant(request, None))  # type: ignore[arg-type]
+        self.world.run(self.world.rights[number].RevokeGrant(request, NO_CONTEXT))
         self.model[name].credits[index].revoked = True
 
     @rule(number=numbers, name=names, plan=st.sampled_from(("free", "pro", "")))
@@ -407,7 +409,7 @@ class UsageMachine(RuleBasedStateMachine):
                     period = self.period(name, feature)
                     check = await rights.CheckAccess(
                         entitlement_service_pb2.CheckAccessRequest(**self.at(name), feature_key=feature),
-                        None,  # type: ignore[arg-type]
+                        NO_CONTEXT,
                     )
                     assert (check.decision == ALLOWED) == model.fits(feature, period, 1, self.now), (name, check)
                     if not model.entitled(feature, self.now):
@@ -417,7 +419,7 @@ class UsageMachine(RuleBasedStateMachine):
                     assert figures(check) == expected, (name, feature)
                     shown = await usage.GetUsage(
                         usage_service_pb2.GetUsageRequest(**self.at(name), feature_key=feature),
-                        None,  # type: ignore[arg-type]
+                        NO_CONTEXT,
                     )
                     assert figures(shown.quota) == expected, (name, feature)
 

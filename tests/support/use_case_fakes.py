@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from tallygate_server.domain.ai_cost import AiCost
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind, TenantSettings
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.domain.period import PeriodKind
+from tallygate_server.domain.period import Period, PeriodKind
+from tallygate_server.domain.reservation import Reservation, ReservationState, Settlement
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
 from tallygate_server.recording import RecordOutcome, RecordResult
+from tallygate_server.reservations import (
+    Commit,
+    CommitAnswer,
+    Extend,
+    ExtendAnswer,
+    Release,
+    ReleaseAnswer,
+    Reserve,
+    ReserveAnswer,
+)
 from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.tenants import Tenant
+from tallygate_server.transport.usage_servicer import UsageServicer
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -277,6 +290,84 @@ class FakeTenants:
         return Tenant(settings=settings, features={}, retired_features={}, catalog_revision=1)
 
 
+def a_reservation(reservation_id: str = "rsv_1", **changes: Any) -> Reservation:
+    """Describe a reservation of five units for a minute."""
+    reservation = Reservation(
+        tenant_id=TenantId("acme"),
+        account_id=AccountId("ann"),
+        reservation_id=reservation_id,
+        feature_key=FeatureKey("text_rewrite"),
+        period=Period(PeriodKind.DAY, datetime(2026, 11, 20, tzinfo=UTC), MIDNIGHT),
+        quantity=5,
+        create_time=NOW,
+        expire_time=NOW + timedelta(minutes=1),
+    )
+    return replace(reservation, **changes)
+
+
+class FakeReservations(Scripted):
+    """ReservationUse in memory: remembers what is asked, and answers as told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wishes: list[Reserve | Commit | Release | Extend] = []
+        self.listed: tuple[str, ReservationState | None] | None = None
+        self.reserve_answer = ReserveAnswer(reason=Reason.OK, reservation=a_reservation(), limit_quantity=10)
+        self.commit_answer = CommitAnswer(
+            reason=Reason.OK,
+            reservation=a_reservation(),
+            settlement=Settlement.EXACT,
+            used_quantity=5,
+            held_quantity=0,
+            limit_quantity=10,
+            revision=7,
+        )
+        self.all_reservations = [a_reservation(f"rsv_{number:02}") for number in range(25, 0, -1)]
+
+    async def reserve(self, wish: Reserve) -> ReserveAnswer:
+        """Answer as told."""
+        self.wishes.append(wish)
+        self.raise_if_scripted(wish.account_id)
+        return self.reserve_answer
+
+    async def commit(self, wish: Commit) -> CommitAnswer:
+        """Answer as told."""
+        self.wishes.append(wish)
+        self.raise_if_scripted(wish.account_id)
+        return self.commit_answer
+
+    async def release(self, wish: Release) -> ReleaseAnswer:
+        """Release."""
+        self.wishes.append(wish)
+        return ReleaseAnswer(
+            reservation=a_reservation(state=ReservationState.RELEASED, close_time=NOW), remaining_quantity=10
+        )
+
+    async def extend(self, wish: Extend) -> ExtendAnswer:
+        """Extend."""
+        self.wishes.append(wish)
+        return ExtendAnswer(reservation=a_reservation(expire_time=NOW + wish.ttl))
+
+    async def list(
+        self,
+        _tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str,
+        state: ReservationState | None,
+        before_reservation_id: str,
+        limit: int,
+    ) -> list[Reservation]:
+        """Page through the reservations, newest first."""
+        self.raise_if_scripted(account_id)
+        self.listed = (feature_key, state)
+        return [
+            each
+            for each in self.all_reservations
+            if not before_reservation_id or each.reservation_id < before_reservation_id
+        ][:limit]
+
+
 class FakeUsageQueries(Scripted):
     """UsageQueries in memory."""
 
@@ -313,3 +404,31 @@ class FakeUsageQueries(Scripted):
         self.raise_if_scripted(account_id)
         self.asked = (feature_key, start, end)
         return [e for e in self.all_entries if before_entry_id is None or e.entry_id < before_entry_id][:limit]
+
+
+class Unused:
+    """A use case that a test does not call: whatever is asked of it fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"{name} is not part of this test"
+        raise AssertionError(message)
+
+
+def a_usage_servicer(
+    *,
+    metering: FakeMetering | None = None,
+    queries: FakeUsageQueries | None = None,
+    recording: FakeRecording | None = None,
+) -> UsageServicer:
+    """Build the servicer of usage on fakes."""
+    recording = recording or FakeRecording()
+    return UsageServicer(
+        metering or FakeMetering(),
+        queries or FakeUsageQueries(),
+        lambda: NOW,
+        tenants=FakeTenants(),
+        recording=recording,
+        events=recording,
+        sums=Unused(),
+        reservations=FakeReservations(),
+    )

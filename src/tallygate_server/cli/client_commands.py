@@ -355,7 +355,7 @@ def increment(
         feature_key=feature,
         quantity=quantity,
         request_id=request_id,
-        dimensions=dict(_dimensions(dimension or [])),
+        dimensions=dict(dimensions_of(dimension or [])),
         ack=usage_service_pb2.ACK_MODE_COMMITTED if ack is Ack.COMMITTED else usage_service_pb2.ACK_MODE_ACCEPTED,
     )
     response = with_client(target, lambda client: client.call(client.usage.Increment, request))
@@ -380,7 +380,8 @@ def increment(
         raise typer.Exit(EXIT_NO)
 
 
-def _dimensions(pairs: list[str]) -> Iterator[tuple[str, str]]:
+def dimensions_of(pairs: list[str]) -> Iterator[tuple[str, str]]:
+    """Read options of the form NAME=VALUE; raise CommandError."""
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:

@@ -14,6 +14,7 @@ from tallygate_server.cli import (
     bench_command,
     client_commands,
     replay_command,
+    reservation_commands,
     server_commands,
     stripe_commands,
     subscription_commands,
@@ -83,6 +84,7 @@ def _root(
 server_commands.add_to(app)
 client_commands.add_to(app)
 subscription_commands.add_to(app)
+reservation_commands.add_to(app)
 webhook_commands.add_to(app)
 stripe_commands.add_to(app)
 replay_command.add_to(app)

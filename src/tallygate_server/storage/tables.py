@@ -518,9 +518,11 @@ reservations = Table(
         "feature_key",
         "period_kind",
         "period_start",
+        "expire_time",
         postgresql_where=text("state = 'held'"),
     ),
     Index("ix_reservations_due", "expire_time", postgresql_where=text("state = 'held'")),
+    Index("ix_reservations_close_time", "close_time", postgresql_using="brin"),
 )
 
 usage_requests = Table(

@@ -336,7 +336,7 @@ def from_api_increment(request: usage_service_pb2.IncrementRequest, now: Now, *,
     """Convert a valid increment; raise InvalidRequest of `path` + event_time if that is out of its window."""
     event_time: datetime | None = None
     if request.HasField("event_time"):
-        event_time = _from_api_event_time(request.event_time, now(), f"{path}event_time")
+        event_time = from_api_event_time(request.event_time, now(), f"{path}event_time")
     dimensions = request.dimensions
     return Increment(
         TenantId(request.tenant_id),
@@ -443,7 +443,8 @@ def to_api_increment_result(
     return usage_service_pb2.BatchIncrementResult(answer=to_api_increment(outcome))
 
 
-def _from_api_event_time(time: Timestamp, now: datetime, field: str) -> datetime:
+def from_api_event_time(time: Timestamp, now: datetime, field: str) -> datetime:
+    """Convert when usage happened; raise InvalidRequest of the field if that is out of its window."""
     event_time = from_api_time(time, field)
     if event_time < now - _EVENT_AGE_MAX:
         raise InvalidRequest.of(field, f"is more than {_EVENT_AGE_MAX.days} days ago")

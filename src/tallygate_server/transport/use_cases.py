@@ -16,11 +16,22 @@ from tallygate_server.domain.call import Check, CheckAnswer, Increment, Incremen
 from tallygate_server.domain.catalog import BillingInterval, Catalog
 from tallygate_server.domain.entitlement import AccountState, GrantKind
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.reservation import Reservation, ReservationState
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
 from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
 from tallygate_server.recording import RecordResult
+from tallygate_server.reservations import (
+    Commit,
+    CommitAnswer,
+    Extend,
+    ExtendAnswer,
+    Release,
+    ReleaseAnswer,
+    Reserve,
+    ReserveAnswer,
+)
 from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
@@ -133,6 +144,34 @@ class UsageEventQueries(Protocol):
         limit: int,
     ) -> Sequence[UsageEventRow]:
         """Return events, newest first, those before a key."""
+
+
+class ReservationUse(Protocol):
+    """Takes quantity from limits for a while."""
+
+    async def reserve(self, wish: Reserve) -> ReserveAnswer:
+        """Take quantity."""
+
+    async def commit(self, wish: Commit) -> CommitAnswer:
+        """Count the actual quantity."""
+
+    async def release(self, wish: Release) -> ReleaseAnswer:
+        """Give a reservation back."""
+
+    async def extend(self, wish: Extend) -> ExtendAnswer:
+        """Set a new time to live."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str,
+        state: ReservationState | None,
+        before_reservation_id: str,
+        limit: int,
+    ) -> Sequence[Reservation]:
+        """Return reservations, newest first, those before one."""
 
 
 class TenantUse(Protocol):

@@ -397,6 +397,8 @@ class FakeUsageQueries(Scripted):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
+        kind: int,
+        request_id: str,
         before_entry_id: int | None,
         limit: int,
     ) -> list[UsageEntry]:

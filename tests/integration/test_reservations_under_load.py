@@ -191,9 +191,10 @@ async def test_what_expires_while_it_is_committed_is_counted_once(acme_database:
         ids = ids_of(made)
         clock.advance(timedelta(seconds=1))
 
-        outcomes, *_ = await asyncio.gather(
+        outcomes, _, _ = await asyncio.gather(
             outcomes_of([commit(running[i % 2], each, 4) for i, each in enumerate(ids)]),
-            *(service.reservation_expiry.expire() for service in running),
+            running[0].reservation_expiry.expire(),
+            running[1].reservation_expiry.expire(),
         )
 
         assert all(isinstance(each, CommitAnswer) and each.late for each in outcomes)

@@ -168,7 +168,7 @@ class ReservationCommits:
             _give_up(self._waiting.popleft())
 
     def _answer(self, verdict: Verdict) -> None:
-        states = {key: counter.state() for key, counter in verdict.counters.items()}
+        states = {key: verdict.counters[key].state() for key in verdict.period_ends}
         tell_redis(self._counters, self._clock, states, verdict.period_ends)
         for call, outcome in verdict.outcomes:
             metrics.reservation(type(call.wish).__name__.lower(), _result(outcome))

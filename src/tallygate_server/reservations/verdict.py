@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from tallygate_server.domain.usage import EntryKind, threshold_percent_crossed, 
 from tallygate_server.errors import RequestIdReused, ReservationClosed, ReservationNotFound, TallygateError
 from tallygate_server.hot_accounts import HotAccount, HotFeature, to_ms
 from tallygate_server.metering.announcing import step
+from tallygate_server.metering.credit_book import CountedFeature, CreditBook, credits_json
 from tallygate_server.reservations.calls import (
     Answer,
     Commit,
@@ -69,6 +71,7 @@ class Verdict:
         self.outcomes: list[tuple[ReservationCall, Answer | TallygateError]] = []
         self.counters: dict[CounterKey, LockedCounter] = {}
         self.period_ends: dict[CounterKey, datetime | None] = {}
+        self._book: CreditBook
         self._known: dict[ReservationKey, FoundReservation] = {}
         """Reservations as they are, those of earlier calls of this batch included."""
         self._made: dict[ReservationKey, Reservation] = {}
@@ -93,10 +96,10 @@ class Verdict:
                     self.period_ends[call.counter_key()] = call.period.end
             elif (found := known.get(call.key)) is not None:
                 self.period_ends[_counter_key(found.reservation)] = found.reservation.period.end
-        if self.period_ends:
-            self.counters = await transaction.lock_counters(sorted(self.period_ends.items(), key=lambda item: item[0]))
-            # What has expired stands in nobody's way, whether or not anybody has written that down.
-            await transaction.expire_reservations(self.counters, self._now)
+        # What has expired stands in nobody's way, whether or not anybody has written that down.
+        self.counters, self._book = await CreditBook.lock(
+            transaction, self.period_ends, self._counted(known).values(), self._now
+        )
         # One that was made since the first look has an unlocked counter; nobody can know its id yet.
         await self._look(
             transaction,
@@ -121,6 +124,26 @@ class Verdict:
             denials=self._denials,
             announcements=self._announcements,
         )
+        await self._book.write()
+
+    def _counted(self, known: Mapping[ReservationKey, FoundReservation]) -> dict[CounterKey, CountedFeature]:
+        """Return the counters whose limits depend on credits, or on what rolled over."""
+        counted: dict[CounterKey, CountedFeature] = {}
+        for call in self.calls:
+            account, feature, period = call.account, call.feature, call.period
+            if not isinstance(call.wish, Reserve):
+                found = known.get(call.key)
+                if found is None or account is None:
+                    continue
+                period = found.reservation.period
+                feature, _ = self._right(account, found.reservation)
+            if account is None or feature is None or period is None or not feature.exact_only:
+                continue
+            # What rolls over does so between periods of one kind: another plan's say nothing about this counter.
+            if feature.entitlement.rollover is None or feature.entitlement.period_kind is period.kind:
+                each = CountedFeature.of(account.sources, feature, period)
+                counted[each.key] = each
+        return counted
 
     async def _look(self, transaction: ExactTransaction, named: list[ReservationKey]) -> None:
         """Read reservations and request ids, as they are under the locks."""
@@ -180,6 +203,7 @@ class Verdict:
         counter = self.counters[call.counter_key()]
         assert call.account is not None
         assert call.feature is not None
+        call.feature = self._limited(call.feature, call.counter_key())
         return decide(
             feature_known=True,
             account_state=call.account.sources.state,
@@ -209,7 +233,7 @@ class Verdict:
             expire_time=self._now + wish.ttl,
         )
         counter.reserved += wish.quantity
-        counter.limit = call.feature.effective_limit
+        counter.limit = call.feature.plain.effective_limit
         counter.changed = True
         self._note_expiry(key, reservation.expire_time)
         self._known[call.key] = FoundReservation(reservation, None)
@@ -326,6 +350,8 @@ class Verdict:
         key = _counter_key(reservation)
         counter = self.counters[key]
         feature, denied = self._right(account, reservation)
+        if feature is not None:
+            feature = self._limited(feature, key)
         own = reservation.quantity if reservation.state is ReservationState.HELD else 0
         verdict = decide_commit(
             reservation,
@@ -376,12 +402,18 @@ class Verdict:
         )
         if verdict.quantity:
             entitlement = feature.entitlement if feature is not None else None
+            book_account = self._book.account(key)
+            paid_by = None
+            if book_account is not None:
+                payment = book_account.pay(verdict.quantity)
+                book_account.burn(payment)
+                paid_by = credits_json(payment)
             self._announcements += step(
                 key,
                 counter,
                 verdict.quantity,
                 kind=entitlement.kind if entitlement is not None else FeatureKind.COUNTER,
-                limit=feature.effective_limit if feature is not None else counter.limit,
+                limit=feature.plain.effective_limit if feature is not None else counter.limit,
                 told_limit=feature.limit if feature is not None else 0,
                 marks=fitting.marks if fitting is not None else (),
                 plan_key=entitlement.plan_key if entitlement is not None else "",
@@ -406,6 +438,7 @@ class Verdict:
                     kind=EntryKind.RESERVATION,
                     plan_key=entitlement.plan_key if entitlement is not None else "",
                     reservation_id=reservation.reservation_id,
+                    credits=paid_by,
                 )
             )
         answer = CommitAnswer(
@@ -450,7 +483,7 @@ class Verdict:
         assert account is not None
         counter = self.counters[_counter_key(reservation)]
         feature, _ = self._right(account, reservation)
-        limit = feature.limit if feature is not None else 0
+        limit = self._limited(feature, _counter_key(reservation)).limit if feature is not None else 0
         return ReleaseAnswer(
             reservation=reservation,
             remaining_quantity=remaining(limit=limit, used=counter.used, held=counter.reserved),
@@ -487,6 +520,11 @@ class Verdict:
         )
         return None, Reason.NO_ENTITLEMENT if reason.allows else reason
 
+    def _limited(self, feature: HotFeature, key: CounterKey) -> HotFeature:
+        """Return the feature with the limit that credits, and what rolled over, make of it for this counter now."""
+        account = self._book.account(key)
+        return feature.plain.with_limit(account.limit_quantity) if account is not None else feature
+
     def _give_back(self, reservation: Reservation) -> None:
         """Take a reservation that is held, and ends, out of its counter."""
         if reservation.state is not ReservationState.HELD:
@@ -514,8 +552,7 @@ def _counter_key(reservation: Reservation) -> CounterKey:
 
 def _policy_of(feature: HotFeature) -> OverrunPolicy:
     """Return what the limit says about overruns."""
-    _ = feature
-    return OverrunPolicy.REJECT
+    return feature.entitlement.overrun_policy
 
 
 def _counted_reason(feature: HotFeature | None, counter: LockedCounter, verdict: CommitVerdict) -> Reason:

@@ -370,6 +370,46 @@ class ModelPriceNotFound(TallygateError):
         )
 
 
+class EntryNotFound(TallygateError):
+    """The account has no such line in its ledger."""
+
+    reason = "ENTRY_NOT_FOUND"
+
+    def __init__(self, entry_id: str) -> None:
+        """Name the line."""
+        super().__init__(f"entry_id: the account has no entry {entry_id!r}", entry_id=entry_id, field="entry_id")
+
+
+class EntryAlreadyReversed(TallygateError):
+    """Less can be taken back of the line than was asked for."""
+
+    reason = "ENTRY_ALREADY_REVERSED"
+
+    def __init__(self, entry_id: str, reversible_quantity: int, why: str) -> None:
+        """Name the line, what can still be taken back of it, and why no more."""
+        super().__init__(
+            f"quantity: {why}",
+            entry_id=entry_id,
+            reversible_quantity=str(reversible_quantity),
+            field="quantity",
+        )
+
+
+class PeriodClosed(TallygateError):
+    """The period has ended, and the tenant allows no corrections afterwards."""
+
+    reason = "PERIOD_CLOSED"
+
+    def __init__(self, period_end_time: str, *, entry_id: str = "", field: str) -> None:
+        """Name the line, if it is about one, and when its period ended."""
+        super().__init__(
+            f"{field}: the period ended at {period_end_time}, and the tenant allows no corrections afterwards",
+            entry_id=entry_id,
+            period_end_time=period_end_time,
+            field=field,
+        )
+
+
 class IdentityConflict(TallygateError):
     """The identities of one request belong to different accounts."""
 

@@ -13,12 +13,11 @@ import pytest
 from tallygate_server.domain.usage_windows import WindowSize
 from tallygate_server.rollups import RollUp, UsageQuery, UsageSums
 from tallygate_server.storage.engine import DatabaseRole, connect
-from tallygate_server.storage.rollups import Rollups
+from tallygate_server.storage.rollups import Rollups, RollupSource
 from tallygate_server.storage.usage_sums import Subject
 from tests.support.eventually import eventually
 from tests.support.usage_rows import (
     AGGREGATIONS,
-    STUDIO,
     UsageRow,
     a_query,
     apply_catalog,
@@ -242,10 +241,10 @@ def an_entry(**changes: object) -> UsageRow:
 async def test_a_transaction_that_is_rolled_back_leaves_nothing(books: Books) -> None:
     connection = await connect(books.url, DatabaseRole.METER)
     try:
-        with pytest.raises(ZeroDivisionError):
-            async with connection.transaction():
-                await write_rows(connection, [an_entry()])
-                raise ZeroDivisionError
+        transaction = connection.transaction()
+        await transaction.start()
+        await write_rows(connection, [an_entry()])
+        await transaction.rollback()
     finally:
         await connection.close()
     await books.write([an_entry(quantity=5)])
@@ -304,8 +303,6 @@ async def test_lines_of_the_first_releases_are_rolled_up_day_by_day_and_counted_
     done = []
     try:
         async with asyncio.timeout(60):
-            from tallygate_server.storage.rollups import RollupSource  # noqa: PLC0415
-
             while not (batch := await rollups.advance(RollupSource.ENTRIES)).finished:
                 done.append(batch.rows)
                 totals.append(
@@ -328,6 +325,3 @@ async def test_tenants_do_not_see_each_other(books: Books) -> None:
 
     assert (before.total_quantity, after.total_quantity) == (5, 5)
     assert (await books.sums.query(a_query(tenant_id="other"))).total_quantity == 7
-
-
-assert STUDIO

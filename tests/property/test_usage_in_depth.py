@@ -483,9 +483,7 @@ def counter_parts(redis_key: str) -> tuple[str, str, str, datetime]:
 
 
 @pytest.mark.timeout(7_200 if LONG else 900)
-def test_usage_in_depth_agrees_with_the_model(
-    fresh_redis: str, fresh_database: str, servers: EmbeddedServers
-) -> None:
+def test_usage_in_depth_agrees_with_the_model(fresh_redis: str, fresh_database: str, servers: EmbeddedServers) -> None:
     world = World(fresh_database, fresh_redis, servers)
     UsageMachine.world = world
     try:

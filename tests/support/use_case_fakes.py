@@ -28,6 +28,7 @@ from tallygate_server.reservations import (
     Reserve,
     ReserveAnswer,
 )
+from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.tenants import Tenant
 from tallygate_server.transport.usage_servicer import UsageServicer
@@ -368,8 +369,23 @@ class FakeReservations(Scripted):
         ][:limit]
 
 
+class FakeUsageSums:
+    """UsageSumsUse in memory: answers every query with what it was given."""
+
+    def __init__(self) -> None:
+        self.answer = UsageAnswer(rows=(), total_quantity=0, fresh_time=NOW, next=None)
+        self.asked: list[UsageQuery] = []
+
+    async def query(self, wanted: UsageQuery) -> UsageAnswer:
+        """Answer."""
+        self.asked.append(wanted)
+        return self.answer
+
+
 class FakeUsageQueries(Scripted):
     """UsageQueries in memory."""
+
+    filtered_by: tuple[int, str] = (0, "")
 
     def __init__(self) -> None:
         super().__init__()
@@ -405,6 +421,7 @@ class FakeUsageQueries(Scripted):
         """Page through the entries, newest first."""
         self.raise_if_scripted(account_id)
         self.asked = (feature_key, start, end)
+        self.filtered_by = (kind, request_id)
         return [e for e in self.all_entries if before_entry_id is None or e.entry_id < before_entry_id][:limit]
 
 
@@ -431,6 +448,6 @@ def a_usage_servicer(
         tenants=FakeTenants(),
         recording=recording,
         events=recording,
-        sums=Unused(),
+        sums=FakeUsageSums(),
         reservations=FakeReservations(),
     )

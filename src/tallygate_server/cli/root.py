@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from tallygate_server.cli import (
     bench_command,
+    bench_query_command,
     client_commands,
     grant_commands,
     replay_command,
@@ -19,6 +20,7 @@ from tallygate_server.cli import (
     server_commands,
     stripe_commands,
     subscription_commands,
+    usage_commands,
     webhook_commands,
 )
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
@@ -84,6 +86,7 @@ def _root(
 
 server_commands.add_to(app)
 client_commands.add_to(app)
+usage_commands.add_to(app)
 subscription_commands.add_to(app)
 reservation_commands.add_to(app)
 grant_commands.add_to(app)
@@ -91,6 +94,7 @@ webhook_commands.add_to(app)
 stripe_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
+bench_query_command.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

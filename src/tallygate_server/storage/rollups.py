@@ -117,57 +117,72 @@ def _coarser(source: RollupSource, finer: str, minutes: int, series: str = "seri
     GROUP BY tenant_id, {series}, date_bin('{minutes} minutes', start_time, {_EPOCH})"""  # noqa: S608 - parts of our own.
 
 
+_OWNER_COLUMNS: Final = "tenant_id, subject, subject_key, account_id, dimensions"
+_DIGEST: Final = "sha256(convert_to(dimensions::text, 'UTF8'))"
+_SAME_SERIES: Final = "(s.tenant_id, s.subject, s.subject_key, s.digest, s.account_id)"
+
+
+def _make_series(source: RollupSource, rows: str) -> str:
+    """Return the statement that makes the series that the chosen rows belong to, where they are missing."""
+    return f"""
+WITH owner AS MATERIALIZED (
+    SELECT DISTINCT {_OWNER_COLUMNS} FROM ({_READINGS[source].format(rows=rows)}) AS reading
+),
+wanted AS MATERIALIZED (
+    SELECT *, {_DIGEST} AS digest
+    FROM (
+        SELECT {_OWNER_COLUMNS} FROM owner
+        UNION
+        SELECT tenant_id, subject, subject_key, '', dimensions FROM owner
+    ) AS u
+)
+INSERT INTO usage_series (tenant_id, subject, subject_key, account_id, digest, dimensions)
+SELECT w.tenant_id, w.subject, w.subject_key, w.account_id, w.digest, w.dimensions
+FROM wanted AS w
+LEFT JOIN LATERAL (
+    SELECT s.series_id FROM usage_series AS s
+    WHERE {_SAME_SERIES} = (w.tenant_id, w.subject, w.subject_key, w.digest, w.account_id)
+    OFFSET 0
+) AS s ON true
+WHERE s.series_id IS NULL
+"""  # noqa: S608 - parts of our own.
+
+
 def _roll_up(source: RollupSource, rows: str) -> str:
-    """Return the statement that adds the chosen rows to the rollups.
+    """Return the statement that adds the chosen rows, whose series are there, to the rollups.
 
     Grouping goes from fine to coarse, so that each row of the source is looked at once. A series is looked up by a
     subquery of its own: no plan then reads all series to find a few.
     """
-    same_series = "(s.tenant_id, s.subject, s.subject_key, s.account_id, s.digest)"
     return f"""
 WITH reading AS ({_READINGS[source].format(rows=rows)}),
 fine AS MATERIALIZED (
-    SELECT tenant_id, subject, subject_key, account_id, dimensions,
-        date_bin('1 minute', event_time, {_EPOCH}) AS start_time,
+    SELECT {_OWNER_COLUMNS}, date_bin('1 minute', event_time, {_EPOCH}) AS start_time,
         count(*) AS event_count, sum(quantity) AS quantity, {_EXTREMES[source]}
     FROM reading
-    GROUP BY tenant_id, subject, subject_key, account_id, dimensions, date_bin('1 minute', event_time, {_EPOCH})
+    GROUP BY {_OWNER_COLUMNS}, date_bin('1 minute', event_time, {_EPOCH})
 ),
 owner AS MATERIALIZED (
-    SELECT *, sha256(convert_to(dimensions::text, 'UTF8')) AS digest
-    FROM (SELECT DISTINCT tenant_id, subject, subject_key, account_id, dimensions FROM fine) AS d
-),
-wanted AS MATERIALIZED (
-    SELECT w.*, s.series_id
+    SELECT o.*, own.series_id, shared.series_id AS shared_series_id
     FROM (
-        SELECT tenant_id, subject, subject_key, account_id, digest, dimensions FROM owner
-        UNION
-        SELECT tenant_id, subject, subject_key, '', digest, dimensions FROM owner
-    ) AS w
-    LEFT JOIN LATERAL (
+        SELECT {_OWNER_COLUMNS}, {_DIGEST} AS digest
+        FROM (SELECT DISTINCT {_OWNER_COLUMNS} FROM fine) AS d
+    ) AS o
+    CROSS JOIN LATERAL (
         SELECT s.series_id FROM usage_series AS s
-        WHERE {same_series} = (w.tenant_id, w.subject, w.subject_key, w.account_id, w.digest)
+        WHERE {_SAME_SERIES} = (o.tenant_id, o.subject, o.subject_key, o.digest, o.account_id)
         OFFSET 0
-    ) AS s ON true
-),
-made AS (
-    INSERT INTO usage_series (tenant_id, subject, subject_key, account_id, digest, dimensions)
-    SELECT tenant_id, subject, subject_key, account_id, digest, dimensions FROM wanted WHERE series_id IS NULL
-    RETURNING tenant_id, subject, subject_key, account_id, digest, series_id
-),
-series AS MATERIALIZED (
-    SELECT * FROM made
-    UNION ALL
-    SELECT tenant_id, subject, subject_key, account_id, digest, series_id FROM wanted WHERE series_id IS NOT NULL
+    ) AS own
+    CROSS JOIN LATERAL (
+        SELECT s.series_id FROM usage_series AS s
+        WHERE {_SAME_SERIES} = (o.tenant_id, o.subject, o.subject_key, o.digest, '')
+        OFFSET 0
+    ) AS shared
 ),
 placed AS MATERIALIZED (
-    SELECT fine.tenant_id, own.series_id, shared.series_id AS shared_series_id, {_NUMBERS}
+    SELECT tenant_id, series_id, shared_series_id, {_NUMBERS}
     FROM fine
-    JOIN owner USING (tenant_id, subject, subject_key, account_id, dimensions)
-    JOIN series AS own USING (tenant_id, subject, subject_key, account_id, digest)
-    JOIN series AS shared ON shared.account_id = ''
-        AND (shared.tenant_id, shared.subject, shared.subject_key, shared.digest)
-            = (owner.tenant_id, owner.subject, owner.subject_key, owner.digest)
+    JOIN owner USING ({_OWNER_COLUMNS})
 ),
 own_15 AS MATERIALIZED ({_coarser(source, "placed", 15)}),
 own_1440 AS ({_coarser(source, "own_15", 1440)}),
@@ -187,7 +202,7 @@ every AS (
 written AS (
     INSERT INTO usage_rollups AS r (tenant_id, series_id, minutes, {_NUMBERS})
     SELECT tenant_id, series_id, minutes, {_NUMBERS} FROM every
-    ORDER BY tenant_id, series_id, minutes, start_time
+    ORDER BY series_id, minutes, start_time
     ON CONFLICT (tenant_id, series_id, minutes, start_time) DO UPDATE
     SET event_count = r.event_count + EXCLUDED.event_count,
         quantity = r.quantity + EXCLUDED.quantity,
@@ -294,6 +309,7 @@ class Rollups:
                 work_mem=_WORK_MEM,
                 # Sizes of intermediate results cannot be known: a loop over what is not small never ends.
                 enable_nestloop="off",
+                enable_mergejoin="off",
                 plan_cache_mode="force_custom_plan",
             )
         return self._connection
@@ -319,6 +335,7 @@ class Rollups:
             self._batch_rows,
         )
         until = horizon if beyond is None else max(beyond, next_xid + 1)
+        await connection.execute(_make_series(source, _BY_TRANSACTION), next_xid, until)
         rows: int = await connection.fetchval(_roll_up(source, _BY_TRANSACTION), next_xid, until)
         if source is RollupSource.EVENTS:
             await connection.execute(_KEEP_VALUES, next_xid, until)
@@ -332,7 +349,8 @@ class Rollups:
         rows = 0
         day = await connection.fetchrow(_oldest_day(source), source.value)
         if day is not None:
-            rows = await connection.fetchval(_roll_up(source, _WITHOUT_TRANSACTION), day[0], day[1])
+            await connection.execute(_make_series(source, _WITHOUT_TRANSACTION), *day)
+            rows = await connection.fetchval(_roll_up(source, _WITHOUT_TRANSACTION), *day)
         await connection.execute(
             "UPDATE usage_rollup_progress SET next_recorded_time = $2 WHERE source = $1",
             source.value,

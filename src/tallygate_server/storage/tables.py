@@ -478,6 +478,13 @@ usage_entries = Table(
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
     Index("ix_usage_entries_commit_xid", "commit_xid"),
     Index(
+        "ix_usage_entries_reversed_entry_id",
+        "tenant_id",
+        "account_id",
+        "reversed_entry_id",
+        postgresql_where=text("reversed_entry_id IS NOT NULL"),
+    ),
+    Index(
         "ix_usage_entries_event_time",
         "event_time",
         postgresql_using="brin",

@@ -108,6 +108,8 @@ class Progress:
     next_xid: int
     next_recorded_time: datetime | None
     """None: everything of the first releases is in them."""
+    end_xid: int
+    """No transaction from this one on is in the snapshot; says that the rest is small where nothing else does."""
 
 
 _EPOCH: Final = "timestamptz '1970-01-01 00:00:00+00'"
@@ -142,11 +144,11 @@ async def read_progress(connection: Connection, subject: Subject) -> Progress:
     source = "entries" if subject is Subject.FEATURE else "events"
     rows = await connection.exec_driver_sql(
         "SELECT next_xid, CASE WHEN next_recorded_time = '-infinity' THEN timestamptz '1970-01-01 00:00:00+00'"
-        " ELSE next_recorded_time END FROM usage_rollup_progress WHERE source = $1",
+        " ELSE next_recorded_time END, pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        " FROM usage_rollup_progress WHERE source = $1",
         (source,),
     )
-    next_xid, next_recorded_time = tuple[Any, ...](rows.one())
-    return Progress(next_xid, next_recorded_time)
+    return Progress(*tuple[Any, ...](rows.one()))
 
 
 async def read_extent(
@@ -187,6 +189,10 @@ async def read_sums(
     connection: Connection, question: Question, progress: Progress, *, after: Position | None, limit: int
 ) -> Sums:
     """Return the rows after a position, at most so many, by window and group, the rest last in its window."""
+    if not any(run.bucket is Bucket.RAW for run in question.runs):
+        # The transactions' index alone finds all raw rows. A table without statistics tempts the planner to combine it
+        # with that of the tenant, which reads the whole ledger; an index by time, which needs this, is not asked for.
+        await connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
     statement = _Statement()
     parts = _value_parts if question.aggregation is MeterAggregation.UNIQUE else _parts
     text = f"""
@@ -334,7 +340,8 @@ def _raw_parts(question: Question, progress: Progress, statement: _Statement) ->
         f"e.event_time >= {statement.bind(question.bounds[0], 'timestamptz')}"
         f" AND e.event_time < {statement.bind(question.bounds[-1], 'timestamptz')}"
     )
-    parts = [_raw(question, statement, f"e.commit_xid >= {next_xid} AND {within}")]
+    end_xid = statement.bind(progress.end_xid, "bigint")
+    parts = [_raw(question, statement, f"e.commit_xid >= {next_xid} AND e.commit_xid < {end_xid} AND {within}")]
     rolled_up = f"e.commit_xid < {next_xid}"
     if question.subject is Subject.FEATURE:
         # Rows of the first releases do not say which transaction wrote them.

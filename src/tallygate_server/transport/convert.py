@@ -504,7 +504,8 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
         tenant_id=tenant_id,
         account_id=account_id,
         feature_key=entry.feature_key,
-        kind=usage_pb2.USAGE_ENTRY_KIND_INCREMENT,
+        # The stored numbers are those of the contract.
+        kind=usage_pb2.UsageEntryKind.Name(entry.kind),
         quantity=entry.quantity,
         used_quantity=entry.used_after,
         request_id=entry.request_id,
@@ -516,6 +517,11 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
             else period_pb2.Period(start_time=to_api_time(entry.period_start), end_time=to_api_time(entry.period_end))
         ),
         dimensions=entry.dimensions,
+        reversed_entry_id=str(entry.reversed_entry_id) if entry.reversed_entry_id is not None else "",
+        reservation_id=entry.reservation_id,
+        reason_text=entry.reason_text,
+        actor=entry.actor,
+        plan_key=entry.plan_key,
     )
 
 

@@ -18,6 +18,7 @@ _FILES = (
     "0003_rollups.sql",
     "0003_events.sql",
     "0003_catalog.sql",
+    "0003_corrections.sql",
 )
 _TENANT_TABLES = (
     "reservations",
@@ -48,6 +49,9 @@ def downgrade() -> None:
     """Drop what was added. What was recorded in it is lost."""
     for table in reversed(_TENANT_TABLES):
         op.execute(f"DROP TABLE {table}")
+    op.execute("DROP POLICY every_tenant ON audit_entries")
+    op.execute("REVOKE ALL ON audit_entries FROM tallygate_meter")
+    op.execute("DROP INDEX ix_usage_entries_reversed_entry_id")
     op.execute("DROP POLICY every_tenant ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_meter")
     op.execute("DROP TABLE usage_rollup_progress")
@@ -107,6 +111,8 @@ def _close(table: str) -> None:
 
 _ENTRY_INDEXES = {
     "commit_xid": "(commit_xid)",
+    # Of few lines: most are never reversed.
+    "reversed_entry_id": "(tenant_id, account_id, reversed_entry_id) WHERE reversed_entry_id IS NOT NULL",
     # Costs next to nothing to keep, and finds the minute of usage at the ends of a query.
     "event_time": "USING brin (event_time timestamptz_minmax_multi_ops)",
 }

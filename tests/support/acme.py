@@ -15,6 +15,7 @@ from tallygate_server.clock import Clock, SystemClock
 from tallygate_server.domain.call import Check, Increment, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.usage import EntryKind
 from tallygate_server.errors import TallygateError
 from tallygate_server.service import HotPathLimits, Service, open_service
 from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connect
@@ -238,7 +239,9 @@ def _check_counter(key: tuple[object, ...], counter: asyncpg.Record, entries: li
     assert counter["used_quantity"] == sum(entry["quantity"] for entry in entries), f"{key}: counter and ledger differ"
     for entry in entries:
         limit = entry["limit_quantity"]
-        if limit >= 0 and entry["quantity"] > 0 and entry["feature_key"] != "soft":
+        # What happened is counted, whatever the limit.
+        enforced = not entry["feature_key"].startswith("soft") and entry["kind"] != EntryKind.EVENT
+        if limit >= 0 and entry["quantity"] > 0 and enforced:
             assert entry["used_after"] <= limit, f"{key}: {entry} is above its limit"
         assert entry["used_after"] >= 0, f"{key}: {entry} is below zero"
         assert entry["period_start"] <= entry["event_time"], f"{key}: {entry} happened before its period"

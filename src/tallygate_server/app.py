@@ -159,6 +159,7 @@ def servicers(service: Service) -> list[Servicer]:
             tenants=service.tenants,
             recording=service.recorder,
             events=service.usage_events,
+            sums=service.usage_sums,
         ),
         SubscriptionServicer(
             service.subscriptions,
@@ -194,6 +195,7 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
 
     return [
         Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
+        Job(name="roll_up", interval_seconds=settings.rollup_interval_ms / 1000, run=service.roll_up.run),
         Job(
             name="make_partitions",
             interval_seconds=PARTITION_INTERVAL_SECONDS,

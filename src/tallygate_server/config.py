@@ -210,6 +210,9 @@ class Settings(BaseSettings):
         default=True, description="Run jobs inside the server process; otherwise run `tallygate worker` somewhere."
     )
     sweep_interval_ms: Milliseconds = Field(default=2_000, description="Pause between two looks for overdue holds.")
+    rollup_interval_ms: Milliseconds = Field(
+        default=2_000, description="Pause between two looks for usage that is not in the rollups yet."
+    )
     reconcile_interval_ms: Milliseconds = Field(
         default=300_000,
         description="Pause between two looks for what changed at Stripe without a webhook; once a day at everything.",

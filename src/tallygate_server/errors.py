@@ -118,6 +118,30 @@ class FeatureNotMetered(TallygateError):
         )
 
 
+class MeterNotFound(TallygateError):
+    """No such meter in the tenant's catalog."""
+
+    reason = "METER_NOT_FOUND"
+
+    def __init__(self, meter_key: str) -> None:
+        """Name the meter."""
+        super().__init__(f"meter_key: there is no meter {meter_key!r}", meter_key=meter_key, field="meter_key")
+
+
+class QueryTooLarge(TallygateError):
+    """A query has more rows than the server gives."""
+
+    reason = "QUERY_TOO_LARGE"
+
+    def __init__(self, *, rows: int, rows_max: int) -> None:
+        """State both numbers."""
+        super().__init__(
+            f"the query has {rows} rows, the most is {rows_max}: use larger windows or fewer groups",
+            rows=rows,
+            rows_max=rows_max,
+        )
+
+
 class PlanNotFound(TallygateError):
     """No such plan on sale."""
 

@@ -27,6 +27,7 @@ from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
 from tallygate_server.recording import UsageEvents, UsageRecorder
 from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import (
@@ -86,6 +87,8 @@ class Service:
     checker: AccessChecker
     meter: Meter
     usage: UsageQueries
+    usage_sums: UsageSums
+    roll_up: RollUp
     recorder: UsageRecorder
     usage_events: UsageEvents
     sweeper: HoldSweeper
@@ -245,6 +248,8 @@ async def open_service(
             checker=checker,
             meter=meter,
             usage=usage,
+            usage_sums=UsageSums(database, tenants=tenants, clock=clock),
+            roll_up=await stack.enter_async_context(open_roll_up(database_url)),
             recorder=recorder,
             usage_events=UsageEvents(database, tenants),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),

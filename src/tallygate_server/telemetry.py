@@ -327,6 +327,10 @@ class Metrics(Collector):
             "Webhooks that wait (`pending`), are to be attempted again (`retrying`), or failed too often (`dead`).",
             "state",
         )
+        # ---- rollups
+        self.rollup_rows = Counts(
+            "tallygate_rollup_rows", "Ledger `entries` and recorded `events` that went into rollups.", "source"
+        )
         # ---- running it
         self.jobs = Counts("tallygate_job_runs", "Runs of background jobs.", "job", "outcome")
         self.job_seconds = Distribution(
@@ -403,6 +407,10 @@ class Metrics(Collector):
     def hold_swept(self, count: int = 1) -> None:
         """Count overdue holds that the sweeper ended."""
         self.holds_swept.add(count=count)
+
+    def rolled_up(self, source: str, rows: int) -> None:
+        """Count rows that went into rollups."""
+        self.rollup_rows.add(source, count=rows)
 
     def job(self, name: str, outcome: Literal["succeeded", "failed", "skipped"], seconds: float) -> None:
         """Count one run of a background job."""

@@ -186,12 +186,14 @@ class UsageQueries:
         feature_key: str = "",
         start: datetime | None = None,
         end: datetime | None = None,
+        kind: int = 0,
+        request_id: str = "",
         before_entry_id: int | None = None,
         limit: int,
     ) -> list[UsageEntry]:
         """Return ledger entries, newest first: those of usage in `[start, end)`, older than an entry, at most so many.
 
-        Keyset-paged on the primary key (tenant_id, account_id, entry_id).
+        Keyset-paged on the primary key (tenant_id, account_id, entry_id). `kind` is an EntryKind's number, 0 for any.
         """
         t = usage_entries.c
         query = (
@@ -210,6 +212,10 @@ class UsageQueries:
             query = query.where(t.entry_id < before_entry_id)
         if feature_key:
             query = query.where(t.feature_key == feature_key)
+        if kind:
+            query = query.where(t.kind == kind)
+        if request_id:
+            query = query.where(t.request_id == request_id)
         if start is not None:
             query = query.where(t.event_time >= start)
         if end is not None:

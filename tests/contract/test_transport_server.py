@@ -41,7 +41,15 @@ from tallygate_server.transport.subscription_servicer import SubscriptionService
 from tallygate_server.transport.usage_servicer import UsageServicer
 from tests.support import tls_material
 from tests.support.transport_servers import a_check, serving
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeRecording, FakeTenants, FakeUsageQueries
+from tests.support.use_case_fakes import (
+    NOW,
+    FakeChecks,
+    FakeMetering,
+    FakeRecording,
+    FakeTenants,
+    FakeUsageQueries,
+    FakeUsageSums,
+)
 
 KINDS: tuple[TransportKind, ...] = ("native", "grpcio")
 SERVICERS: tuple[type[Servicer], ...] = (
@@ -269,7 +277,13 @@ def test_a_servicer_can_be_built_from_fakes() -> None:
     recording = FakeRecording()
 
     servicer = UsageServicer(
-        FakeMetering(), FakeUsageQueries(), lambda: NOW, tenants=FakeTenants(), recording=recording, events=recording
+        FakeMetering(),
+        FakeUsageQueries(),
+        lambda: NOW,
+        tenants=FakeTenants(),
+        recording=recording,
+        events=recording,
+        sums=FakeUsageSums(),
     )
 
     assert servicer.SERVICE.name == "UsageService"

@@ -19,7 +19,15 @@ from tallygate.v1.usage_service_pb2_grpc import UsageServiceStub
 from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.server import GrpcServer, ServerLimits, TransportKind, build_server
 from tallygate_server.transport.usage_servicer import UsageServicer
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeRecording, FakeTenants, FakeUsageQueries
+from tests.support.use_case_fakes import (
+    NOW,
+    FakeChecks,
+    FakeMetering,
+    FakeRecording,
+    FakeTenants,
+    FakeUsageQueries,
+    FakeUsageSums,
+)
 
 Flavour = Literal["native", "native_without_lanes", "grpcio"]
 FLAVOURS: tuple[Flavour, ...] = ("native", "native_without_lanes", "grpcio")
@@ -72,7 +80,15 @@ async def serving(
         kind,
         [
             EntitlementServicer(checks, lambda: NOW),
-            UsageServicer(metering, queries, lambda: NOW, tenants=FakeTenants(), recording=recording, events=recording),
+            UsageServicer(
+                metering,
+                queries,
+                lambda: NOW,
+                tenants=FakeTenants(),
+                recording=recording,
+                events=recording,
+                sums=FakeUsageSums(),
+            ),
         ],
         observe=lambda method, code, _seconds: observed.append((method, code)),
         limits=limits,

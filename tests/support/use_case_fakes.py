@@ -16,6 +16,7 @@ from tallygate_server.domain.period import PeriodKind
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
 from tallygate_server.recording import RecordOutcome, RecordResult
+from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
@@ -277,8 +278,23 @@ class FakeTenants:
         return Tenant(settings=settings, features={}, retired_features={}, catalog_revision=1)
 
 
+class FakeUsageSums:
+    """UsageSumsUse in memory: answers every query with what it was given."""
+
+    def __init__(self) -> None:
+        self.answer = UsageAnswer(rows=(), total_quantity=0, fresh_time=NOW, next=None)
+        self.asked: list[UsageQuery] = []
+
+    async def query(self, wanted: UsageQuery) -> UsageAnswer:
+        """Answer."""
+        self.asked.append(wanted)
+        return self.answer
+
+
 class FakeUsageQueries(Scripted):
     """UsageQueries in memory."""
+
+    filtered_by: tuple[int, str] = (0, "")
 
     def __init__(self) -> None:
         super().__init__()
@@ -306,10 +322,13 @@ class FakeUsageQueries(Scripted):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
+        kind: int,
+        request_id: str,
         before_entry_id: int | None,
         limit: int,
     ) -> list[UsageEntry]:
         """Page through the entries, newest first."""
         self.raise_if_scripted(account_id)
         self.asked = (feature_key, start, end)
+        self.filtered_by = (kind, request_id)
         return [e for e in self.all_entries if before_entry_id is None or e.entry_id < before_entry_id][:limit]

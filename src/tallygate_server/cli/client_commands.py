@@ -1,4 +1,4 @@
-"""Commands that call a running server: catalog, account, check, increment, usage."""
+"""Commands that call a running server: catalog, account, check, increment; usage is shown by usage_commands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ def add_to(app: typer.Typer) -> None:
     panel = "Call a running server"
     app.command("check", rich_help_panel=panel)(check)
     app.command("increment", rich_help_panel=panel)(increment)
-    app.command("usage", rich_help_panel=panel)(usage)
     catalog = typer.Typer(no_args_is_help=True, help="Declare what a tenant sells, and look at it.")
     catalog.command("apply")(catalog_apply)
     catalog.command("diff")(catalog_diff)

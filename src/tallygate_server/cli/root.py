@@ -12,11 +12,13 @@ from typer.core import TyperGroup
 
 from tallygate_server.cli import (
     bench_command,
+    bench_query_command,
     client_commands,
     replay_command,
     server_commands,
     stripe_commands,
     subscription_commands,
+    usage_commands,
     webhook_commands,
 )
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
@@ -82,11 +84,13 @@ def _root(
 
 server_commands.add_to(app)
 client_commands.add_to(app)
+usage_commands.add_to(app)
 subscription_commands.add_to(app)
 webhook_commands.add_to(app)
 stripe_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
+bench_query_command.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

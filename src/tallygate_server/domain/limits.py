@@ -48,3 +48,8 @@ GRANTS_PER_ACCOUNT_MAX: Final = 1_000
 GRACE_DAYS_DEFAULT: Final = 14
 GRACE_DAYS_MAX: Final = 90
 CATALOG_BYTES_MAX: Final = 1_048_576
+
+QUERY_ROWS_MAX: Final = 100_000
+"""Rows of one QueryUsage, on all pages together."""
+QUERY_WINDOWS_MAX: Final = 200_000
+"""Windows between the first and the last usage; those without usage are no rows, but somebody has to lay them out."""

@@ -18,10 +18,12 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
@@ -471,6 +473,12 @@ usage_entries = Table(
     ),
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
     Index("ix_usage_entries_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_entries_event_time",
+        "event_time",
+        postgresql_using="brin",
+        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
+    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
@@ -556,6 +564,80 @@ usage_denials = Table(
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
+usage_series = Table(
+    "usage_series",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, Identity(always=True), nullable=False),
+    Column("subject", Text, nullable=False, comment="feature, meter or ai_cost"),
+    Column("subject_key", Text, nullable=False, comment="of the feature or meter; empty for ai_cost"),
+    Column("account_id", Text, nullable=False, comment="empty for all accounts of the tenant together"),
+    Column(
+        "digest",
+        LargeBinary,
+        nullable=False,
+        comment="SHA-256 of the dimensions as text: an index of their own could not hold long ones",
+    ),
+    Column("dimensions", JSONB, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "series_id"),
+    UniqueConstraint("tenant_id", "subject", "subject_key", "account_id", "digest", name="uq_usage_series_content"),
+    CheckConstraint("subject IN ('feature', 'meter', 'ai_cost')", name="subject_known"),
+)
+
+usage_rollups = Table(
+    "usage_rollups",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, nullable=False),
+    Column("minutes", SmallInteger, nullable=False, comment="length of the bucket: 1, 15 or 1440"),
+    _time("start_time"),
+    Column("event_count", BigInteger, nullable=False),
+    Column("quantity", Numeric, nullable=False, comment="sum of all quantities"),
+    Column("min_quantity", BigInteger, nullable=True, comment="of meters only, as all that follows"),
+    Column("max_quantity", BigInteger, nullable=True),
+    _time("latest_time", nullable=True),
+    Column(
+        "latest_key",
+        BigInteger,
+        nullable=True,
+        comment="event_key of the latest event: decides between two of one instant",
+    ),
+    Column("latest_quantity", BigInteger, nullable=True),
+    PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time"),
+    postgresql_with={"fillfactor": "90"},
+)
+
+usage_rollup_values = Table(
+    "usage_rollup_values",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, nullable=False),
+    Column("minutes", SmallInteger, nullable=False),
+    _time("start_time"),
+    Column("value", Text, nullable=False, comment="one of the different values of a meter that counts those"),
+    PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time", "value"),
+)
+
+usage_rollup_progress = Table(
+    "usage_rollup_progress",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column(
+        "next_xid",
+        BigInteger,
+        nullable=False,
+        comment="rows of transactions before this one are in the rollups",
+    ),
+    Column(
+        "next_recorded_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="of the rows without a transaction, those recorded before this are in the rollups; null: all",
+    ),
+    PrimaryKeyConstraint("source"),
+    CheckConstraint("source IN ('entries', 'events')", name="source_known"),
+)
+
 usage_events = Table(
     "usage_events",
     metadata,
@@ -616,6 +698,12 @@ usage_events = Table(
     Index("ix_usage_events_account", "tenant_id", "account_id", "event_key"),
     Index("ix_usage_events_event_id", "tenant_id", "event_id"),
     Index("ix_usage_events_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_events_event_time",
+        "event_time",
+        postgresql_using="brin",
+        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
+    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
@@ -936,6 +1024,9 @@ METER_TABLES = (
     usage_denials,
     reservations,
     grant_balances,
+    usage_series,
+    usage_rollups,
+    usage_rollup_values,
     usage_events,
     usage_event_keys,
 )

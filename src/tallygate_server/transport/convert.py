@@ -476,11 +476,6 @@ def entry_id_of(position: str) -> int | None:
     return int(position) if position else None
 
 
-def lists_increments(kind: int) -> bool:
-    """Tell whether entries of increments pass the filter; in this release there are no others."""
-    return kind in (usage_pb2.USAGE_ENTRY_KIND_UNSPECIFIED, usage_pb2.USAGE_ENTRY_KIND_INCREMENT)
-
-
 def to_api_quota(usage: FeatureUsage) -> usage_pb2.Quota:
     """Convert where an account stands with a feature."""
     reason = usage.reason

@@ -83,6 +83,8 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.TenantNotFound: _Code.NOT_FOUND,
     errors.AccountNotFound: _Code.NOT_FOUND,
     errors.FeatureNotFound: _Code.NOT_FOUND,
+    errors.MeterNotFound: _Code.NOT_FOUND,
+    errors.QueryTooLarge: _Code.INVALID_ARGUMENT,
     errors.PlanNotFound: _Code.NOT_FOUND,
     errors.SubscriptionNotFound: _Code.NOT_FOUND,
     errors.NotFound: _Code.NOT_FOUND,

@@ -12,7 +12,7 @@ from grpc import aio
 from tallygate.v1 import usage_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.recording import RecordOutcome
-from tallygate_server.transport import convert, paging, recording_convert
+from tallygate_server.transport import convert, paging, recording_convert, usage_query_convert
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
 from tallygate_server.transport.use_cases import (
@@ -22,6 +22,7 @@ from tallygate_server.transport.use_cases import (
     UsageEventQueries,
     UsageQueries,
     UsageRecording,
+    UsageSumsUse,
 )
 
 SERVICE: Final[ServiceDescriptor] = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
@@ -46,6 +47,7 @@ class UsageServicer:
         tenants: TenantUse,
         recording: UsageRecording,
         events: UsageEventQueries,
+        sums: UsageSumsUse,
     ) -> None:
         self._metering = metering
         self._queries = queries
@@ -54,6 +56,7 @@ class UsageServicer:
         self._recording = recording
         self._events = events
         self._event_rules = recording_convert.event_rules()
+        self._sums = sums
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -116,11 +119,18 @@ class UsageServicer:
             upgrade_url=tenant.settings.upgrade_link(request.account_id, ""),
         )
 
+    async def QueryUsage(
+        self, request: usage_service_pb2.QueryUsageRequest, _context: _Context
+    ) -> usage_service_pb2.QueryUsageResponse:
+        """Sum up usage in windows of time, by group."""
+        now = self._now()
+        answer = await self._sums.query(usage_query_convert.from_api_query(request, now=now))
+        return usage_query_convert.to_api_answer(request, answer, now=now)
+
     async def ListUsageEntries(
         self, request: usage_service_pb2.ListUsageEntriesRequest, _context: _Context
     ) -> usage_service_pb2.ListUsageEntriesResponse:
         """List lines of an account's ledger."""
-        convert.refuse_unless(not request.request_id, "ListUsageEntries by request id")
         now = self._now()
         size = paging.page_size_of(request.page_size)
         entries = await self._queries.entries(
@@ -129,11 +139,11 @@ class UsageServicer:
             feature_key=request.feature_key,
             start=convert.from_api_optional_time(request, "start_time"),
             end=convert.from_api_optional_time(request, "end_time"),
+            kind=request.kind,
+            request_id=request.request_id,
             before_entry_id=convert.entry_id_of(paging.page_position(request, now=now)),
             limit=size + 1,
         )
-        # In this release the ledger has no other kind of line.
-        entries = [entry for entry in entries if convert.lists_increments(request.kind)]
         page, more = entries[:size], len(entries) > size
         return usage_service_pb2.ListUsageEntriesResponse(
             entries=[

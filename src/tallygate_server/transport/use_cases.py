@@ -20,6 +20,7 @@ from tallygate_server.domain.subscription import BillingProvider, SubscriptionSt
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
 from tallygate_server.recording import RecordResult
+from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.usage_events import UsageEventRow
@@ -90,10 +91,19 @@ class UsageQueries(Protocol):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
+        kind: int,
+        request_id: str,
         before_entry_id: int | None,
         limit: int,
     ) -> Sequence[UsageEntry]:
         """Return lines of the ledger, newest first, those before an entry."""
+
+
+class UsageSumsUse(Protocol):
+    """Sums up usage."""
+
+    async def query(self, wanted: UsageQuery) -> UsageAnswer:
+        """Return a page of usage by window and group."""
 
 
 class UsageRecording(Protocol):

@@ -17,8 +17,9 @@ _FILES = (
     "0003_recording.sql",
     "0003_rollups.sql",
     "0003_events.sql",
+    "0003_catalog.sql",
 )
-_TENANT_TABLES = ("reservations", "grant_balances", "account_revisions")
+_TENANT_TABLES = ("reservations", "grant_balances", "account_revisions", "model_prices")
 """New ones: each is closed to other tenants."""
 
 
@@ -72,6 +73,7 @@ def downgrade() -> None:
             "notice_time",
         ),
         "tenants": ("settings",),
+        "features": ("meter_key",),
     }.items():
         op.execute(f"ALTER TABLE {table} " + ", ".join(f"DROP COLUMN {column}" for column in columns))
     op.execute("COMMENT ON COLUMN grants.kind IS 'bonus, override, enable or disable'")

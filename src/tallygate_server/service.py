@@ -26,6 +26,7 @@ from tallygate_server.errors import StoreUnavailable
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
 from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.simulation import LimitSimulations
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import (
@@ -88,6 +89,7 @@ class Service:
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
+    simulations: LimitSimulations
 
 
 @asynccontextmanager
@@ -234,6 +236,7 @@ async def open_service(
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,
+            simulations=LimitSimulations(database_url, tenants=tenants, clock=clock),
         )
 
 

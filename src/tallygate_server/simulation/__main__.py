@@ -11,6 +11,9 @@ import os
 import sys
 from typing import Final
 
+import structlog
+
+from tallygate_server.errors import TallygateError
 from tallygate_server.simulation.job import (
     LINE_BYTES_MAX,
     SimulationJob,
@@ -20,6 +23,9 @@ from tallygate_server.simulation.job import (
     update_line,
 )
 from tallygate_server.simulation.replaying import simulate
+from tallygate_server.telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
 
 NICENESS: Final = 15
 """Of 19: whatever serves live calls comes first."""
@@ -57,7 +63,10 @@ async def _work(job: SimulationJob) -> None:
         await simulate(job, tell)
     except BrokenPipeError:
         return
-    except Exception as error:  # noqa: BLE001 - the edge of the process: whatever it is, the server hears of it
+    except TallygateError as error:
+        output.write(error_line(error))
+    except Exception as error:  # the edge of the process: whatever it is, the server hears of it
+        log.exception("simulation_failed")
         output.write(error_line(error))
     output.flush()
 
@@ -65,6 +74,8 @@ async def _work(job: SimulationJob) -> None:
 def main() -> int:
     """Do the job that stands on the standard input."""
     os.nice(NICENESS)
+    # Our own log goes to the standard error; the standard output is for the server.
+    configure_logging(level="warning", log_format="json")
     return asyncio.run(_run())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tallygate_server.domain.entitlement import Reason
@@ -109,6 +109,8 @@ class SimulationTotals:
     """Accounts that would have been denied within a day of the window's begin."""
     unexplained_count: int = 0
     """Calls that nothing explains which is known of their accounts: these are taken as they were recorded."""
+    duration: timedelta = timedelta()
+    """How long it took; the process does not tell."""
 
 
 SimulationUpdate = SimulatedAccount | SimulationProgress | SimulationTotals

@@ -6,9 +6,9 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -89,11 +89,19 @@ class LimitSimulations:
         if self._running >= SIMULATIONS_AT_ONCE_MAX:
             raise Overloaded("too many simulations are running")
         self._running += 1
+        started_ns = self._clock.monotonic_ns()
         try:
             process = await _start()
             try:
-                async for update in _converse(process, job):
-                    yield update
+                async with aclosing(_converse(process, job)) as updates:
+                    async for update in updates:
+                        if not isinstance(update, SimulationTotals):
+                            yield update
+                            continue
+                        if update.unexplained_count:
+                            log.info("simulation_unexplained", tenant_id=job.tenant_id, rows=update.unexplained_count)
+                        took_ns = self._clock.monotonic_ns() - started_ns
+                        yield replace(update, duration=timedelta(microseconds=took_ns // 1_000))
             finally:
                 await _end(process)
         finally:
@@ -134,8 +142,6 @@ async def _converse(process: asyncio.subprocess.Process, job: SimulationJob) -> 
         update = parse_line(line)
         yield update
         if isinstance(update, SimulationTotals):
-            if update.unexplained_count:
-                log.info("simulation_unexplained", tenant_id=job.tenant_id, entries=update.unexplained_count)
             return
     raise SimulationFailed("the process ended early")
 

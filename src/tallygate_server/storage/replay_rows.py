@@ -123,7 +123,7 @@ class ReplayRows:
         """Return how many lines of the ledger will be read; an estimate where they are very many."""
         query, arguments = _calls(wanted, denials=False)
         counted: int = await self._connection.fetchval(
-            f"SELECT count(*) FROM (SELECT 1 FROM ({query}) AS call LIMIT {COUNTED_EXACTLY_MAX}) AS some",  # noqa: S608
+            f"SELECT count(*) FROM (SELECT 1 FROM ({query}) AS call LIMIT {COUNTED_EXACTLY_MAX}) AS calls",  # noqa: S608
             self._tenant_id,
             *arguments,
         )

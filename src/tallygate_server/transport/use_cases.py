@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.simulation import SimulationUpdate, WantedSimulation
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
@@ -51,6 +52,13 @@ class AccessChecks(Protocol):
 
     async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Return the answer of every feature of the account, sorted by feature key."""
+
+
+class LimitSimulationUse(Protocol):
+    """Replays usage under drafts."""
+
+    def simulate(self, wanted: WantedSimulation) -> AsyncGenerator[SimulationUpdate]:
+        """Yield who would have been blocked and how far it is, and the totals last."""
 
 
 class Metering(Protocol):

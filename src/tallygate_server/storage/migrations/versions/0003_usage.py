@@ -19,7 +19,7 @@ _FILES = (
     "0003_events.sql",
     "0003_catalog.sql",
 )
-_TENANT_TABLES = ("reservations", "grant_balances", "account_revisions", "model_prices")
+_TENANT_TABLES = ("reservations", "grant_balances", "grant_requests", "account_revisions", "model_prices")
 """New ones: each is closed to other tenants."""
 
 
@@ -40,8 +40,13 @@ def downgrade() -> None:
     op.execute("DROP POLICY every_tenant ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_meter")
     op.execute("DROP INDEX ix_usage_entries_commit_xid")
-    op.execute("DROP INDEX uq_grants_request")
+    op.execute("DROP INDEX ix_grants_newest")
     op.execute("DROP INDEX ix_grants_expiring")
+    op.execute("DROP POLICY every_tenant_read ON grants")
+    op.execute(
+        "REVOKE SELECT (tenant_id, account_id, grant_id, start_time, expire_time, revoke_time)"
+        " ON grants FROM tallygate_intake"
+    )
     for table, columns in {
         "usage_counters": (
             "reserved_quantity",
@@ -67,8 +72,6 @@ def downgrade() -> None:
             "recurrence",
             "rollover",
             "metadata",
-            "request_id",
-            "fingerprint",
             "revoke_reason",
             "notice_time",
         ),

@@ -176,7 +176,7 @@ def servicers(service: Service) -> list[Servicer]:
         ),
         EventServicer(),
         DataLifecycleServicer(),
-        AdminServicer(service.webhooks.administration, now),
+        AdminServicer(service.webhooks.administration, now, validations=service.validations),
     ]
 
 

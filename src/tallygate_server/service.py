@@ -44,6 +44,7 @@ from tallygate_server.subscriptions.due_work import DueSubscriptions
 from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.validation import Validations
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
 from tallygate_server.webhooks.ayrshare import AyrshareEvents
 from tallygate_server.webhooks.clerk import ClerkEvents
@@ -94,6 +95,7 @@ class Service:
     webhooks: Webhooks
     billing: Billing
     simulations: LimitSimulations
+    validations: Validations
 
 
 @asynccontextmanager
@@ -244,6 +246,17 @@ async def open_service(
             webhooks=webhooks,
             billing=billing,
             simulations=LimitSimulations(database_url, tenants=tenants, clock=clock),
+            validations=Validations(
+                database_url,
+                database=database,
+                lookups=intake_database,
+                changes=changes,
+                counters=counters,
+                ledger=ledger,
+                hot_accounts=hot_accounts,
+                tenants=tenants,
+                clock=clock,
+            ),
         )
 
 

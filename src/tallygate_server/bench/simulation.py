@@ -248,14 +248,14 @@ def main() -> int:
     parser.add_argument("--accounts", type=int, default=ACCOUNTS_DEFAULT)
     arguments = parser.parse_args()
     measured = asyncio.run(_run(arguments.entries, arguments.accounts))
+    before, beside = measured.idle_ms, measured.beside_ms
     lines = (
-        f"{measured.entry_count:,} entries of {measured.account_count:,} accounts in {measured.seconds:.1f} s:"
-        f" {measured.entries_per_second:,.0f} entries/s",
+        f"{measured.entry_count:,} entries of {measured.account_count:,} accounts in {measured.seconds:.1f} s:",
+        f"{measured.entries_per_second:,.0f} entries/s; {measured.processor_seconds:.1f} s of a processor,",
+        f"{measured.memory_mib:.0f} MiB at most",
         f"{measured.denied_count:,} calls of {measured.accounts_told:,} accounts would be denied",
-        f"the process of the simulation took {measured.processor_seconds:.1f} s of a processor, and"
-        f" {measured.memory_mib:.0f} MiB at most",
-        f"an increment took {measured.idle_ms[0]:.2f} ms (p99 {measured.idle_ms[1]:.2f}) before,"
-        f" {measured.beside_ms[0]:.2f} ms (p99 {measured.beside_ms[1]:.2f}) beside it; {measured.calls_beside:,} calls",
+        f"an increment before: {before[0]:.2f} ms, p99 {before[1]:.2f} ms; beside it: {beside[0]:.2f} ms,",
+        f"p99 {beside[1]:.2f} ms, {measured.calls_beside:,} calls",
     )
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

@@ -7,6 +7,9 @@ replay keeps how far each counter has gone *away* from the real one: down by wha
 by what it admits. So it needs no total to begin with, and the order in which calls of one moment were written does not
 matter. Only where a draft counts in other periods than those in which usage was counted must earlier lines of the
 ledger be carried in.
+
+What credits and rollovers made of a limit at a moment is recorded with the line, as the limit that callers heard of. It
+is taken as given: a draft changes the allowance below it, not what is left of a credit.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from tallygate_server.domain.catalog import LimitMode
+from tallygate_server.domain.catalog import FeatureKind, LimitMode
 from tallygate_server.domain.entitlement import (
     AccountSources,
     AccountState,
+    Entitlement,
     PlanTerms,
     Reason,
     Resolution,
@@ -258,15 +262,20 @@ class _View:
         "until",
     )
 
-    def __init__(self, segment: Segment, feature_key: str, period: CounterName, real_counter: _Counter) -> None:
+    def __init__(
+        self, segment: Segment, feature_key: str, period: CounterName, real_counter: _Counter, recorded_limit: int
+    ) -> None:
         entitlement = segment.draft.entitlements.get(feature_key)
         real = segment.real.entitlements.get(feature_key)
+        if entitlement is not None and real is not None and _has_extras(real):
+            entitlement = _with_extras(entitlement, recorded_limit - real.limit_quantity)
         self.segment = segment
         self.start = segment.start
         self.end = segment.end
         self.entitlement = entitlement
         self.period_kind, self.period_start = period
-        self.real_limit = real.limit_quantity if real is not None and real.denied is None else None
+        self.real_limit = recorded_limit
+        """What the calls were told that it speaks of."""
         self.open = (
             segment.state is AccountState.ACTIVE
             and entitlement is not None
@@ -488,12 +497,10 @@ class FeatureReplay:
             near = self._timeline.near(entry.recorded_time)
             other = next((segment for segment in near if self._admitted(segment, entry)), None)
             segment, explained = other or segment, other is not None
-        view = self._use(segment, (entry.period_kind, entry.period_start), explained=explained)
+        view = self._use(segment, (entry.period_kind, entry.period_start), entry.limit_quantity, explained=explained)
         if segment is likeliest:
             # One of another moment than that of its record says nothing about the calls that follow.
             self._view = view
-            if not explained:
-                view.real_limit = entry.limit_quantity
         return view
 
     def _admitted(self, segment: Segment, entry: ReplayedEntry) -> bool:
@@ -501,7 +508,9 @@ class FeatureReplay:
         real = segment.real.entitlements.get(self.feature_key)
         if segment.state is not AccountState.ACTIVE or real is None or real.denied is not None:
             return False
-        if real.limit_quantity != entry.limit_quantity or real.period_kind.value != entry.period_kind:
+        if real.period_kind.value != entry.period_kind:
+            return False
+        if real.limit_quantity != entry.limit_quantity and not _has_extras(real):
             return False
         if entry.plan_key is not None and real.plan_key != entry.plan_key:
             return False
@@ -515,7 +524,8 @@ class FeatureReplay:
             near = self._timeline.near(denial.recorded_time)
             other = next((segment for segment in near if self._refused(segment, denial)), None)
             segment, explained = other or segment, other is not None
-        return self._use(segment, self._denied_period(segment, denial), explained=explained)
+        period = self._denied_period(segment, denial)
+        return self._use(segment, period, denial.limit_quantity, explained=explained)
 
     def _refused(self, segment: Segment, denial: ReplayedDenial) -> bool:
         """Tell whether the call can have been denied for its reason under the segment."""
@@ -525,7 +535,7 @@ class FeatureReplay:
                 segment.state is AccountState.ACTIVE
                 and real is not None
                 and real.denied is None
-                and real.limit_quantity == denial.limit_quantity
+                and (real.limit_quantity == denial.limit_quantity or _has_extras(real))
             )
         known = denial.reason is not Reason.UNKNOWN_FEATURE
         reason = decide(
@@ -543,16 +553,29 @@ class FeatureReplay:
                     return (period.kind.value, period.start)
         return ("", EPOCH)
 
-    def _use(self, segment: Segment | None, period: CounterName, *, explained: bool) -> _View:
+    def _use(self, segment: Segment | None, period: CounterName, recorded_limit: int, *, explained: bool) -> _View:
         segment = segment or _NOWHERE
         if not self.seen_on_plan:
             self.seen_on_plan = segment.on_plan(self.wanted_plan_key)
-        view = _View(segment, self.feature_key, period, self._counter(period))
+        view = _View(segment, self.feature_key, period, self._counter(period), recorded_limit)
         if segment.draft is not segment.real and view.open:
             # To be found for each instant: the draft may count in other periods.
             view.until = _NO_PERIOD
         view.unexplained = not explained
         return view
+
+
+def _has_extras(entitlement: Entitlement) -> bool:
+    """Tell whether more than the allowance makes the limit: then it changes from call to call."""
+    if entitlement.denied is not None or entitlement.limit_quantity == LIMIT_UNLIMITED:
+        return False
+    return entitlement.kind is FeatureKind.COUNTER and bool(entitlement.credits or entitlement.rollover is not None)
+
+
+def _with_extras(entitlement: Entitlement, extras: int) -> Entitlement:
+    if entitlement.denied is not None or entitlement.limit_quantity == LIMIT_UNLIMITED:
+        return entitlement
+    return replace(entitlement, limit_quantity=max(entitlement.limit_quantity + extras, 0))
 
 
 _NO_PERIOD: Final = Period(PeriodKind.HOUR, EPOCH, EPOCH)

@@ -137,6 +137,13 @@ WHERE tenant_id = $1 AND account_id = ANY($2::text[])
 ORDER BY account_id, revision DESC
 """
 
+# Counters that calls may still look at, in Redis too.
+_COUNTER_KEYS: Final = """
+SELECT account_id, feature_key, period_kind, period_start
+FROM usage_counters
+WHERE tenant_id = $1 AND account_id = ANY($2::text[]) AND (period_end IS NULL OR period_end > $3)
+"""
+
 _ACCOUNTS: Final = """
 SELECT account_id FROM accounts
 WHERE tenant_id = $1 AND account_id > $2 AND ($3 = '' OR account_id = $3)
@@ -166,6 +173,20 @@ class ValidationRows:
         async with self._snapshot(tenant_id):
             rows = await self._connection.fetch(_ACCOUNTS, tenant_id, after, only, limit)
         return [AccountId(row[0]) for row in rows]
+
+    async def documents(
+        self, tenant_id: TenantId, account_ids: Sequence[AccountId]
+    ) -> dict[AccountId, tuple[int, str]]:
+        """Return each account's revision and its sources as they are."""
+        return await read_documents(self._connection, tenant_id, account_ids)
+
+    async def counter_keys(
+        self, tenant_id: TenantId, account_ids: Sequence[AccountId], since: datetime
+    ) -> list[CounterKey]:
+        """Return the counters of periods that had not ended at the instant."""
+        async with self._snapshot(tenant_id):
+            rows = await self._connection.fetch(_COUNTER_KEYS, tenant_id, list(account_ids), since)
+        return [CounterKey(tenant_id, *row) for row in rows]
 
     async def examine(self, tenant_id: TenantId, account_ids: Sequence[AccountId]) -> ExaminedAccounts:
         """Return what Postgres says of the accounts, in one snapshot."""
@@ -219,3 +240,63 @@ async def open_validation(database_url: str) -> AsyncIterator[ValidationRows]:
         raise StoreUnavailable("the database went away, or took too long") from error
     finally:
         connection.terminate()
+
+
+# --- Repairs: under the locks of whoever counts -------------------------------------------------------------
+
+
+class Recount(NamedTuple):
+    """What a counter must say, by its entries and reservations."""
+
+    used: int
+    credited: int
+    reserved: int
+    reserve_expire_time: datetime | None
+
+
+_RECOUNT: Final = """
+SELECT COALESCE(sum(quantity), 0)::bigint,
+    COALESCE(sum((SELECT sum((credit ->> 2)::bigint) FROM jsonb_array_elements(credits) AS credit)), 0)::bigint
+FROM usage_entries
+WHERE (tenant_id, account_id, feature_key, period_kind, period_start) = ($1, $2, $3, $4, $5)
+"""
+_RECOUNT_HELD: Final = """
+SELECT COALESCE(sum(quantity), 0)::bigint, min(expire_time)
+FROM reservations
+WHERE (tenant_id, account_id, feature_key, period_kind, period_start) = ($1, $2, $3, $4, $5) AND state = 'held'
+"""
+_LOCK_BALANCE: Final = """
+SELECT used_quantity FROM grant_balances
+WHERE (tenant_id, account_id, grant_id, window_start) = ($1, $2, $3, $4)
+FOR UPDATE
+"""
+_REPAIR_BALANCE: Final = """
+UPDATE grant_balances
+SET used_quantity = burned.quantity, given_quantity = GREATEST(given_quantity, burned.quantity)
+FROM (
+    SELECT COALESCE(sum((credit ->> 2)::bigint), 0)::bigint AS quantity
+    FROM usage_entries AS e, jsonb_array_elements(e.credits) AS credit
+    WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.credits IS NOT NULL
+      AND credit ->> 0 = $3 AND (credit ->> 1)::timestamptz = $4
+) AS burned
+WHERE (tenant_id, account_id, grant_id, window_start) = ($1, $2, $3, $4)
+"""
+
+
+async def recount(connection: asyncpg.Connection, key: CounterKey) -> Recount:
+    """Return what the counter must say; its lock must be held, so that nobody adds to it meanwhile."""
+    used, credited = await connection.fetchrow(_RECOUNT, *key)
+    reserved, expire_time = await connection.fetchrow(_RECOUNT_HELD, *key)
+    return Recount(used, credited, reserved, expire_time)
+
+
+async def repair_balance(
+    connection: asyncpg.Connection, tenant_id: TenantId, account_id: AccountId, grant_id: str, window_start: datetime
+) -> bool:
+    """Make a balance say what the entries say was burned of it; False where there is no such balance."""
+    key = (tenant_id, account_id, grant_id, window_start)
+    # Who burns locks the balance before the entry is written.
+    if await connection.fetchrow(_LOCK_BALANCE, *key) is None:
+        return False
+    await connection.execute(_REPAIR_BALANCE, *key)
+    return True

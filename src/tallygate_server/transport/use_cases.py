@@ -32,6 +32,7 @@ from tallygate_server.subscriptions import (
 from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.validation import ValidationUpdate
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 from tallygate_server.webhooks.intake import Taken
 
@@ -60,6 +61,15 @@ class LimitSimulationUse(Protocol):
 
     def simulate(self, wanted: WantedSimulation) -> AsyncGenerator[SimulationUpdate]:
         """Yield who would have been blocked and how far it is, and the totals last."""
+
+
+class ValidationUse(Protocol):
+    """Compares what is derived with the rows of record."""
+
+    def validate(
+        self, *, tenant_id: str, account_id: str, repair: bool, actor: str
+    ) -> AsyncGenerator[ValidationUpdate]:
+        """Yield what differs and how far it is, and the totals last."""
 
 
 class Metering(Protocol):

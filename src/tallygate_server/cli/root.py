@@ -16,8 +16,10 @@ from tallygate_server.cli import (
     grant_commands,
     replay_command,
     server_commands,
+    simulation_commands,
     stripe_commands,
     subscription_commands,
+    validation_commands,
     webhook_commands,
 )
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
@@ -87,6 +89,8 @@ subscription_commands.add_to(app)
 grant_commands.add_to(app)
 webhook_commands.add_to(app)
 stripe_commands.add_to(app)
+simulation_commands.add_to(app)
+validation_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
 

@@ -156,7 +156,7 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now, grants=service.grants),
+        EntitlementServicer(service.checker, now, grants=service.grants, simulations=service.simulations),
         UsageServicer(
             service.meter,
             service.usage,
@@ -188,7 +188,7 @@ def servicers(service: Service) -> list[Servicer]:
         ),
         EventServicer(),
         DataLifecycleServicer(),
-        AdminServicer(service.webhooks.administration, now),
+        AdminServicer(service.webhooks.administration, now, validations=service.validations),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -196,6 +196,22 @@ class Client:
         """Make one call on one of the stubs' methods; raise CallFailed."""
         try:
             return await method(request, timeout=timeout_s or self.timeout_s)
+        except aio.AioRpcError as error:
+            raise CallFailed.of(
+                error, method=type(request).__name__.removesuffix("Request"), target=self.target
+            ) from None
+
+    async def stream(
+        self,
+        method: Callable[..., AsyncIterable[Response]],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Response]:
+        """Yield what a streaming method of one of the stubs answers; raise CallFailed. No time limit unless given."""
+        try:
+            async for response in method(request, timeout=timeout_s):
+                yield response
         except aio.AioRpcError as error:
             raise CallFailed.of(
                 error, method=type(request).__name__.removesuffix("Request"), target=self.target

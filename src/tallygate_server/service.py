@@ -32,6 +32,7 @@ from tallygate_server.recording import UsageEvents, UsageRecorder
 from tallygate_server.reservations import ReservationExpiry, Reservations
 from tallygate_server.revision_marks import FencedMarks
 from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
+from tallygate_server.simulation import LimitSimulations
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import (
@@ -47,6 +48,7 @@ from tallygate_server.subscriptions.due_work import DueSubscriptions
 from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.validation import Validations
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
 from tallygate_server.webhooks.ayrshare import AyrshareEvents
 from tallygate_server.webhooks.clerk import ClerkEvents
@@ -103,6 +105,8 @@ class Service:
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
+    simulations: LimitSimulations
+    validations: Validations
 
 
 @asynccontextmanager
@@ -283,6 +287,18 @@ async def open_service(
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,
+            simulations=LimitSimulations(database_url, tenants=tenants, clock=clock),
+            validations=Validations(
+                database_url,
+                database=database,
+                lookups=intake_database,
+                changes=changes,
+                counters=counters,
+                ledger=ledger,
+                hot_accounts=hot_accounts,
+                tenants=tenants,
+                clock=clock,
+            ),
         )
 
 

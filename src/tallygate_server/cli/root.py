@@ -18,9 +18,11 @@ from tallygate_server.cli import (
     replay_command,
     reservation_commands,
     server_commands,
+    simulation_commands,
     stripe_commands,
     subscription_commands,
     usage_commands,
+    validation_commands,
     webhook_commands,
 )
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
@@ -92,6 +94,8 @@ reservation_commands.add_to(app)
 grant_commands.add_to(app)
 webhook_commands.add_to(app)
 stripe_commands.add_to(app)
+simulation_commands.add_to(app)
+validation_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
 bench_query_command.add_to(app)

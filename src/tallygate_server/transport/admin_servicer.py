@@ -1,15 +1,18 @@
-"""AdminService: converts, calls, converts. Of this release: webhooks; every other RPC answers UNIMPLEMENTED."""
+"""AdminService: converts, calls, converts. What is not here answers UNIMPLEMENTED."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import admin_service_pb2
-from tallygate_server.transport import convert, paging, webhook_convert
-from tallygate_server.transport.use_cases import Now, WebhookAdministrationUse
+from tallygate_server.errors import NotBuilt
+from tallygate_server.transport import convert, paging, validation_convert, webhook_convert
+from tallygate_server.transport.use_cases import Now, ValidationUse, WebhookAdministrationUse
 
 SERVICE: Final[ServiceDescriptor] = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
@@ -21,9 +24,12 @@ class AdminServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, webhooks: WebhookAdministrationUse, now: Now) -> None:
+    def __init__(
+        self, webhooks: WebhookAdministrationUse, now: Now, *, validations: ValidationUse | None = None
+    ) -> None:
         self._webhooks = webhooks
         self._now = now
+        self._validations = validations
 
     async def ListWebhookEvents(
         self, request: admin_service_pb2.ListWebhookEventsRequest, _context: _Context
@@ -68,3 +74,19 @@ class AdminServicer:
             actor=convert.actor_of(request),
         )
         return admin_service_pb2.ReplayWebhookEventsResponse(event_count=count)
+
+    async def ValidateEntitlements(
+        self, request: admin_service_pb2.ValidateEntitlementsRequest, _context: _Context
+    ) -> AsyncGenerator[admin_service_pb2.ValidateEntitlementsResponse]:
+        """Compare counters, Redis and snapshots with the rows of record."""
+        if self._validations is None:
+            raise NotBuilt("AdminService without validations")
+        validating = self._validations.validate(
+            tenant_id=request.tenant_id,
+            account_id=request.account_id,
+            repair=request.repair,
+            actor=convert.actor_of(request),
+        )
+        async with aclosing(validating) as updates:
+            async for update in updates:
+                yield validation_convert.to_api_update(update)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -11,10 +12,10 @@ from grpc import aio
 from tallygate.v1 import entitlement_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.errors import NotBuilt
-from tallygate_server.transport import convert, grant_convert, paging
+from tallygate_server.transport import convert, grant_convert, paging, simulation_convert
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, GrantsUse, Now
+from tallygate_server.transport.use_cases import AccessChecks, GrantsUse, LimitSimulationUse, Now
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
 
@@ -27,10 +28,18 @@ class EntitlementServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, checks: AccessChecks, now: Now, *, grants: GrantsUse | None = None) -> None:
+    def __init__(
+        self,
+        checks: AccessChecks,
+        now: Now,
+        *,
+        grants: GrantsUse | None = None,
+        simulations: LimitSimulationUse | None = None,
+    ) -> None:
         self._checks = checks
         self._now = now
         self._grants = grants
+        self._simulations = simulations
 
     def _granting(self) -> GrantsUse:
         if self._grants is None:
@@ -84,6 +93,17 @@ class EntitlementServicer:
             revision=revision,
             stale=any(answer.stale for _key, answer in everything),
         )
+
+    async def SimulateLimits(
+        self, request: entitlement_service_pb2.SimulateLimitsRequest, _context: _Context
+    ) -> AsyncGenerator[entitlement_service_pb2.SimulateLimitsResponse]:
+        """Tell who would have been blocked under a draft."""
+        if self._simulations is None:
+            raise NotBuilt("EntitlementService without simulations")
+        wanted = simulation_convert.from_api_simulation(request)
+        async with aclosing(self._simulations.simulate(wanted)) as updates:
+            async for update in updates:
+                yield simulation_convert.to_api_update(update)
 
     async def CreateGrant(
         self, request: entitlement_service_pb2.CreateGrantRequest, _context: _Context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from tallygate_server.reservations import (
     ReserveAnswer,
 )
 from tallygate_server.rollups import UsageAnswer, UsageQuery
+from tallygate_server.simulation import SimulationUpdate, WantedSimulation
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.usage_events import UsageEventRow
@@ -46,6 +47,7 @@ from tallygate_server.subscriptions import (
 from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.validation import ValidationUpdate
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 from tallygate_server.webhooks.intake import Taken
 
@@ -67,6 +69,22 @@ class AccessChecks(Protocol):
 
     async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Return the answer of every feature of the account, sorted by feature key."""
+
+
+class LimitSimulationUse(Protocol):
+    """Replays usage under drafts."""
+
+    def simulate(self, wanted: WantedSimulation) -> AsyncGenerator[SimulationUpdate]:
+        """Yield who would have been blocked and how far it is, and the totals last."""
+
+
+class ValidationUse(Protocol):
+    """Compares what is derived with the rows of record."""
+
+    def validate(
+        self, *, tenant_id: str, account_id: str, repair: bool, actor: str
+    ) -> AsyncGenerator[ValidationUpdate]:
+        """Yield what differs and how far it is, and the totals last."""
 
 
 class Metering(Protocol):

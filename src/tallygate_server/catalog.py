@@ -154,11 +154,13 @@ class Catalogs:
             features = await rows.read_features(connection, tenant_id)
             plans = await rows.read_plans(connection, tenant_id)
             meters = await rows.read_meters(connection, tenant_id)
+            model_prices = await rows.read_model_prices(connection, tenant_id)
         catalog = Catalog(
             settings=tenant.settings,
             features=tuple(row.feature for row in features if not row.retired),
             plans=tuple(row.plan for row in plans if not row.retired),
             meters=tuple(row.meter for row in meters if not row.retired),
+            model_prices=model_prices,
         )
         return catalog, tenant.catalog_revision
 
@@ -255,6 +257,7 @@ async def _look(connection: Connection, given: Catalog, *, lock: bool) -> _Step:
         },
         meters={row.meter.key: row.meter for row in meters if not row.retired},
         retired_meters={row.meter.key: row.meter for row in meters if row.retired},
+        model_prices=await rows.read_model_prices(connection, tenant_id),
     )
     changes = catalog_changes(present, given)
     changed = sorted(_changed_plans(present, given))
@@ -324,6 +327,8 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     gone = set(present.meters) - {meter.key for meter in given.meters}
     if gone:
         await rows.retire_meters(connection, tenant_id, sorted(gone))
+    if present.model_prices != given.model_prices:
+        await rows.replace_model_prices(connection, tenant_id, given.model_prices)
     changes: list[dict[str, Any]] = [change.to_json() for change in step.changes]
     await rows.add_catalog_revision(
         connection, tenant_id, revision=revision, source=source, actor=actor, changes=changes

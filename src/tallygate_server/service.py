@@ -24,6 +24,7 @@ from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
+from tallygate_server.events.assembly import EventOptions, Events, open_events
 from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
@@ -107,6 +108,7 @@ class Service:
     billing: Billing
     simulations: LimitSimulations
     validations: Validations
+    events: Events
 
 
 @asynccontextmanager
@@ -119,6 +121,7 @@ async def open_service(
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
     grant_notice_days: int = 7,
+    event_options: EventOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -251,10 +254,19 @@ async def open_service(
                 database_url,
                 intake_database=intake_database,
                 database=database,
-                handlers=_handlers(billing, accounts, database, intake_database, webhook_options),
+                handlers=_handlers(billing, accounts, database, intake_database, webhook_options, clock=clock),
                 tenants=tenants,
                 clock=clock,
                 options=webhook_options,
+            )
+        )
+        events = await stack.enter_async_context(
+            open_events(
+                database_url,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                options=event_options or EventOptions(),
             )
         )
         yield Service(
@@ -265,7 +277,7 @@ async def open_service(
             counters=counters,
             ledger=ledger,
             tenants=tenants,
-            catalogs=Catalogs(database, tenants),
+            catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,
             subscriptions=subscriptions,
             previews=PlanChangePreviews(
@@ -299,16 +311,23 @@ async def open_service(
                 tenants=tenants,
                 clock=clock,
             ),
+            events=events,
         )
 
 
 def _handlers(
-    billing: Billing, accounts: Accounts, database: Database, intake_database: Database, options: WebhookOptions
+    billing: Billing,
+    accounts: Accounts,
+    database: Database,
+    intake_database: Database,
+    options: WebhookOptions,
+    *,
+    clock: Clock,
 ) -> dict[WebhookSource, EventHandler]:
     """Return who understands the events of each source; those of Stripe wait where Stripe is not connected."""
     handlers: dict[WebhookSource, EventHandler] = {
         WebhookSource.CLERK: ClerkEvents(accounts, intake_database, default_tenant_id=options.clerk_tenant_id),
-        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
+        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database, clock=clock),
     }
     if billing.events is not None:
         handlers[WebhookSource.STRIPE] = billing.events

@@ -136,7 +136,7 @@ async def open_service(
         stack.push_async_callback(database.close)
         tenants = TenantDirectory(database, clock)
         stack.push_async_callback(tenants.close)
-        changes = EntitlementChanges(database, FencedMarks(counters, epochs))
+        changes = EntitlementChanges(database, FencedMarks(counters, epochs), clock=clock)
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
         webhook_options = webhook_options or WebhookOptions()
         # One connection for each event that is worked on, and some for those that come in.

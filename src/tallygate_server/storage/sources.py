@@ -34,8 +34,20 @@ from tallygate_server.storage.mapping import allowance_from_json
 PAST_SUBSCRIPTIONS_MAX: Final = 20
 """How many ended subscriptions are carried along, to tell a lapsed account from one that never had any."""
 
-# The only value that is formatted in is a constant of this module.
-_SELECT: Final = f"""
+GRANTS_KEPT_FOR: Final = "1 day"
+"""How long an expired grant is carried along: clocks of servers differ, and step back."""
+
+
+def documents_statement(tenant_id: str, account_ids: str, at: str) -> str:
+    """Return the SELECT of (account_id, revision, document as JSON), for these placeholders.
+
+    `at` is the instant from which on the documents are looked at: what has ended well before it is left out.
+    """
+    return _DOCUMENTS.replace("@tenant_id", tenant_id).replace("@account_ids", account_ids).replace("@at", at)
+
+
+# The only values that are formatted in are constants of this module.
+_DOCUMENTS: Final = f"""
 SELECT a.account_id, a.revision, json_build_object(
     'revision', a.revision,
     'state', a.state,
@@ -81,21 +93,30 @@ SELECT a.account_id, a.revision, json_build_object(
         FROM grants AS g
         JOIN features AS f ON f.tenant_id = g.tenant_id AND f.feature_key = g.feature_key
         WHERE g.tenant_id = a.tenant_id AND g.account_id = a.account_id AND g.revoke_time IS NULL
-          AND (g.expire_time IS NULL OR g.expire_time > now() - interval '1 day')
+          AND (g.expire_time IS NULL OR g.expire_time > @at - interval '{GRANTS_KEPT_FOR}')
     ), '[]'::json)
-)::text AS document
+) AS document
 FROM accounts AS a
-WHERE a.tenant_id = $1 AND a.account_id = ANY($2::text[])
+WHERE a.tenant_id = @tenant_id AND a.account_id = ANY(@account_ids)
 """  # noqa: S608
+
+_SELECT: Final = (
+    "SELECT account_id, revision, document::text FROM ("  # noqa: S608
+    + documents_statement("$1", "$2::text[]", "$3::timestamptz")
+    + ") AS documents"
+)
 
 
 async def read_documents(
-    connection: asyncpg.Connection, tenant_id: TenantId, account_ids: Iterable[AccountId]
+    connection: asyncpg.Connection, tenant_id: TenantId, account_ids: Iterable[AccountId], at: datetime
 ) -> dict[AccountId, tuple[int, str]]:
-    """Return (revision, document) of each account that exists; runs its own transaction as the tenant."""
+    """Return (revision, document) of each account that exists, to be looked at from the instant on.
+
+    Runs its own transaction as the tenant.
+    """
     async with connection.transaction(readonly=True):
         await connection.execute("SELECT set_config('tallygate.tenant_id', $1, true)", tenant_id)
-        rows = await connection.fetch(_SELECT, tenant_id, list(account_ids))
+        rows = await connection.fetch(_SELECT, tenant_id, list(account_ids), at)
     return {AccountId(row["account_id"]): (row["revision"], row["document"]) for row in rows}
 
 

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2, usage_service_pb2
+from tallygate_server.errors import TallygateError
 from tallygate_server.transport import acceptance
 from tallygate_server.transport.endpoint import (
     TIMEOUT_MS_DEFAULT,
@@ -29,6 +30,7 @@ from tallygate_server.transport.health import HealthServicer
 from tallygate_server.transport.load import IN_FLIGHT_DEFAULT, InFlight
 from tallygate_server.transport.native import NativeServer
 from tallygate_server.transport.reflection import register_reflection
+from tallygate_server.transport.status import ShuttingDown
 
 TransportKind = Literal["native", "grpcio"]
 
@@ -142,6 +144,11 @@ class GrpcServer:
         self.in_flight = in_flight
         self._server = server
         self._tls = tls
+        self._end_streams: list[Callable[[TallygateError], None]] = []
+
+    def at_drain(self, end: Callable[[TallygateError], None]) -> None:
+        """Have `end` called in a drain, with the error that streams which never end by themselves are to end with."""
+        self._end_streams.append(end)
 
     def register_plain(self, add: Callable[[aio.Server], None]) -> None:
         """Let `add` register a stock servicer without any of our wrapping; for the benchmark's empty call."""
@@ -173,6 +180,8 @@ class GrpcServer:
         self.health.begin_drain()
         await asyncio.sleep(drain_delay_ms / 1_000)
         self.health.end_watches()
+        for end in self._end_streams:
+            end(ShuttingDown())
         await self._server.stop(grace_ms / 1_000)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from tallygate_server.clock import Clock
-from tallygate_server.counters.counters import Counters, Settlement
+from tallygate_server.counters.counters import READ_FIELDS, Counters, Settlement
 from tallygate_server.domain.call import Check, CheckAnswer
 from tallygate_server.domain.catalog import FailureMode, Feature
 from tallygate_server.domain.entitlement import Reason, decide
@@ -31,8 +31,9 @@ from tallygate_server.hot_accounts import (
     Loaded,
     counter_ttl_ms,
 )
+from tallygate_server.metering.settling import settlement
 from tallygate_server.storage.cache_epochs import CacheEpochs
-from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -220,9 +221,15 @@ class AccessChecker:
             elif pending.counter_index < 0:
                 self._answer(pending, 0, 0)
             else:
-                position = first_counter + 2 * pending.counter_index
-                committed, held = reply[position], reply[position + 1]
-                if committed is None:
+                position = first_counter + READ_FIELDS * pending.counter_index
+                committed, held, expire_ms = reply[position : position + READ_FIELDS]
+                assert pending.feature is not None
+                if (
+                    committed is None
+                    or pending.feature.exact_only
+                    # A reservation may be over that nobody has ended yet.
+                    or (expire_ms is not None and int(expire_ms) <= self._clock.now_ms())
+                ):
                     unknown.append(pending)
                 else:
                     self._answer(pending, int(committed), int(held or 0))
@@ -249,7 +256,9 @@ class AccessChecker:
     async def _read_unknown(self, unknown: list[_Pending]) -> None:
         """Ask Postgres for counters that Redis does not know, and tell Redis."""
         try:
-            states = await self._ledger.read_counters(list({_ledger_key(pending) for pending in unknown}))
+            states = await self._ledger.read_counters(
+                list({_ledger_key(pending) for pending in unknown}), self._clock.now()
+            )
         except LedgerDown:
             for pending in unknown:
                 self._answer_blind(pending)
@@ -260,11 +269,11 @@ class AccessChecker:
             feature = pending.feature
             assert feature is not None
             assert feature.period is not None
-            state = states.get(_ledger_key(pending), CounterState(0, 0))
-            settlements[feature.counter_key] = Settlement(
-                feature.counter_key, "", state.used, state.version, counter_ttl_ms(feature.period, now_ms)
+            state = states.get(_ledger_key(pending), NO_COUNTER)
+            settlements[feature.counter_key] = settlement(
+                feature.counter_key, "", state, counter_ttl_ms(feature.period, now_ms)
             )
-            self._answer(pending, state.used, 0)
+            self._answer(pending, state.used, state.held)
         self._counters.settle_soon(list(settlements.values()))
 
     # ------------------------------------------------------------------ degraded
@@ -303,13 +312,16 @@ class AccessChecker:
         if not metered:
             return
         try:
-            states = await self._ledger.read_counters(list({_ledger_key(pending) for pending in metered}))
+            states = await self._ledger.read_counters(
+                list({_ledger_key(pending) for pending in metered}), self._clock.now()
+            )
         except LedgerDown:
             for pending in metered:
                 self._answer_blind(pending)
             return
         for pending in metered:
-            self._answer(pending, states.get(_ledger_key(pending), CounterState(0, 0)).used, 0)
+            state = states.get(_ledger_key(pending), NO_COUNTER)
+            self._answer(pending, state.used, state.held)
 
     def _answer_from_cache(self, pending: _Pending, error: TallygateError) -> None:
         """Without Postgres: go by the account as last known, if it is known at all."""

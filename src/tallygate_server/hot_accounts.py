@@ -26,6 +26,7 @@ from tallygate_server.domain.catalog import LimitMode
 from tallygate_server.domain.entitlement import AccountSources, Entitlement, Resolution, resolve
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.period import Period
+from tallygate_server.domain.usage import usage_marks
 from tallygate_server.errors import StoreUnavailable, TallygateError
 from tallygate_server.storage.engine import CONNECTION_ERRORS
 from tallygate_server.storage.sources import read_documents, sources_from_document
@@ -68,8 +69,10 @@ class HotFeature:
     __slots__ = (
         "counter_key",
         "entitlement",
+        "exact_only",
         "hard",
         "limit",
+        "marks",
         "metered",
         "period",
         "period_end_ms",
@@ -81,6 +84,18 @@ class HotFeature:
         self.limit = entitlement.limit_quantity
         self.hard = entitlement.limit_mode is LimitMode.HARD
         self.metered = entitlement.kind.metered and entitlement.denied is None
+        self.exact_only = False
+        """Whether the limit depends on more than the counter: then Postgres decides alone, and Redis is not asked."""
+        self.marks = (
+            usage_marks(
+                limit=self.limit,
+                hard=self.hard,
+                thresholds_percent=entitlement.thresholds_percent,
+                thresholds_absolute=entitlement.thresholds_absolute,
+            )
+            if self.metered
+            else ()
+        )
         self.period: Period | None = None
         self.period_start_ms = NEVER_MS
         self.period_end_ms = 0

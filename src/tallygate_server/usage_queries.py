@@ -27,7 +27,7 @@ from tallygate_server.errors import (
 )
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature
 from tallygate_server.storage.engine import CONNECTION_ERRORS, Database
-from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown
 from tallygate_server.storage.tables import usage_counters, usage_entries
 from tallygate_server.tenants import TenantDirectory
 
@@ -142,10 +142,12 @@ class UsageQueries:
         period = account.period_at(feature, at)
         key = CounterKey(tenant_id, account_id, feature_key, period.kind.value, period.start)
         try:
-            state = (await self._ledger.read_counters([key])).get(key, CounterState(0, 0))
+            state = (await self._ledger.read_counters([key], self._clock.now())).get(key, NO_COUNTER)
         except LedgerDown as error:
             raise StoreUnavailable("past usage cannot be read just now") from error
-        return _usage(account, feature, used=state.used, held=0, start=period.start, end=period.end, reason=Reason.OK)
+        return _usage(
+            account, feature, used=state.used, held=state.held, start=period.start, end=period.end, reason=Reason.OK
+        )
 
     async def quota(self, tenant_id: TenantId, account_id: AccountId) -> AccountQuota:
         """Return every metered feature that the account has; raises AccountNotFound."""

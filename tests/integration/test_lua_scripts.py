@@ -168,6 +168,31 @@ async def test_codes_tell_the_exhausted_from_the_contended(counters: Counters) -
     assert await hold(counters, 100, limit=-1) == (6, 104, "h")
 
 
+async def test_reservations_are_held_apart_and_told_from_holds_in_flight(counters: Counters) -> None:
+    await settle(counters, Settlement(COUNTER, "", 4, 1, 60_000, reserved=3, reserve_expire_ms=5_000))
+    before = await state(counters)
+    await hold(counters, 2, limit=10, batch="a")
+
+    assert before == {"c": "4", "v": "1", "r": "3", "e": "5000", "h": "3"}
+    assert await hold(counters, 2, 1, 4, 7, limit=10) == (4, 5, "chrx")
+    await settle(counters, Settlement(COUNTER, "a", 6, 2, 60_000, reserved=1, reserve_expire_ms=9_000), ended=["a"])
+    settled = {name: text for name, text in (await state(counters)).items() if not name.startswith("h:")}
+    assert settled == {"c": "6", "v": "2", "r": "1", "e": "9000", "h": "2"}
+    await settle(counters, Settlement(COUNTER, "", 7, 3, 60_000))
+    assert {name: text for name, text in (await state(counters)).items() if not name.startswith("h:")} == {
+        "c": "7",
+        "v": "3",
+        "h": "1",
+    }
+
+
+async def test_an_older_total_takes_back_no_reservation(counters: Counters) -> None:
+    await settle(counters, Settlement(COUNTER, "", 4, 5, 60_000, reserved=3, reserve_expire_ms=5_000))
+    await settle(counters, Settlement(COUNTER, "", 1, 4, 60_000))
+
+    assert await state(counters) == {"c": "4", "v": "5", "r": "3", "e": "5000", "h": "3"}
+
+
 async def test_one_unknown_counter_does_not_disturb_the_others_of_its_batch(counters: Counters) -> None:
     await settle(counters, total(0, 1))
     reply = asyncio.get_running_loop().create_future()

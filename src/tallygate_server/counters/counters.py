@@ -30,7 +30,9 @@ COUNTER_KEEP_MS: Final = 86_400_000
 """How long a counter stays in Redis after its period ended."""
 COUNTER_TTL_MS_MAX: Final = 30 * 86_400_000
 
-HELD, EXHAUSTED, CONTENDED = ord("h"), ord("x"), ord("c")
+HELD, EXHAUSTED, CONTENDED, RESERVED = ord("h"), ord("x"), ord("c"), ord("r")
+READ_FIELDS: Final = 3
+"""How many items of a read's reply belong to one counter: committed, held, earliest expiry of a reservation."""
 STALE, MISSING = b"s", b"m"
 
 
@@ -59,6 +61,10 @@ class Settlement:
     """0: the counter has no row yet."""
     ttl_ms: int
     """Of a counter that is new in Redis; 0: it is not made."""
+    reserved: int = 0
+    """What reservations hold, as of the version."""
+    reserve_expire_ms: int = 0
+    """When the first of them expires, at the earliest; 0 without any."""
 
 
 HoldReply = list[bytes | list[bytes]]
@@ -264,7 +270,14 @@ def _settle_arguments(
     arguments: list[scripts.Argument] = [len(ended_batches), *ended_batches]
     for settlement in settlements:
         committed = "" if settlement.committed is None else settlement.committed
-        arguments += (settlement.batch_id, committed, settlement.version, settlement.ttl_ms)
+        arguments += (
+            settlement.batch_id,
+            committed,
+            settlement.version,
+            settlement.reserved,
+            settlement.reserve_expire_ms,
+            settlement.ttl_ms,
+        )
     return key_list, arguments
 
 

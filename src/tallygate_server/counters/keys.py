@@ -37,7 +37,11 @@ def account(prefix: str, tenant_id: TenantId, account_id: AccountId) -> str:
 
 
 def counter(account_key: str, feature_key: str, period: Period) -> str:
-    """Return the key of a counter's hash: `c` committed, `v` version, `h` held, `h:<batch>` one batch's hold."""
+    """Return the key of a counter's hash.
+
+    Its fields: `c` committed, `v` version, `h` everything that is held, `h:<batch>` one batch's hold, and where there
+    are reservations `r`, their part of `h`, and `e`, the earliest time at which one expires (ms since 1970).
+    """
     # Microseconds, as Postgres has them: billing periods begin at any instant.
     return f"{account_key}:{feature_key}:{period.kind.value}:{(period.start - EPOCH) // _MICROSECOND}"
 

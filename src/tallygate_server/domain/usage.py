@@ -6,16 +6,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
 
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 
 
-def fits(*, used: int, quantity: int, limit: int) -> bool:
-    """Tell whether the whole quantity fits: never above the limit going up, never below zero going down."""
+class EntryKind(IntEnum):
+    """How a line of the ledger came about. The numbers are stored, and are those of the contract."""
+
+    INCREMENT = 1
+    RESERVATION = 2
+    EVENT = 3
+    REVERSAL = 4
+    CORRECTION = 5
+
+
+class MarkKind(Enum):
+    """What is reached at a mark; the values stand in SQL and in events."""
+
+    PERCENT = "percent"
+    QUANTITY = "quantity"
+    EXHAUSTED = "exhausted"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageMark:
+    """A total that is reported when usage reaches it."""
+
+    kind: MarkKind
+    threshold: int
+    """Percent, or units; the limit itself for EXHAUSTED."""
+    quantity: int
+    """The smallest total, in units, that has reached it."""
+
+
+def usage_marks(
+    *, limit: int, hard: bool, thresholds_percent: Sequence[int], thresholds_absolute: Sequence[int]
+) -> tuple[UsageMark, ...]:
+    """Return what is to be reported of a counter, by rising quantity: its thresholds, and the end of a hard limit.
+
+    Without a limit, and with one of 0, no percentage is ever reached.
+    """
+    marks = [UsageMark(MarkKind.QUANTITY, quantity, quantity) for quantity in thresholds_absolute]
+    if limit > 0:
+        # Rounded up: 80 % of 9 is reached by the eighth unit.
+        marks += [UsageMark(MarkKind.PERCENT, percent, -(-percent * limit // 100)) for percent in thresholds_percent]
+        if hard:
+            marks.append(UsageMark(MarkKind.EXHAUSTED, limit, limit))
+    return tuple(sorted(marks, key=lambda mark: (mark.quantity, mark.kind.value, mark.threshold)))
+
+
+def crossed(marks: Sequence[UsageMark], *, used_before: int, used_after: int) -> list[UsageMark]:
+    """Return the marks that a step from one total to another crosses: those in `(used_before, used_after]`."""
+    return [mark for mark in marks if used_before < mark.quantity <= used_after]
+
+
+def peak_after(*, peak: int | None, used_before: int, used_after: int) -> int | None:
+    """Return the highest total of a period where it is not the present one, after a step; else None.
+
+    What was reached once in a period is not reached again after a correction: marks up to the peak are passed over.
+    """
+    highest = used_before if peak is None else max(peak, used_before)
+    return highest if used_after < highest else None
+
+
+def fits(*, used: int, quantity: int, limit: int, reserved: int = 0) -> bool:
+    """Tell whether the whole quantity fits: never above the limit going up, never below zero going down.
+
+    What is reserved is as good as used for everybody else.
+    """
     after = used + quantity
     if quantity < 0:
         return after >= 0
-    return limit == LIMIT_UNLIMITED or after <= limit
+    return limit == LIMIT_UNLIMITED or after + reserved <= limit
 
 
 def admit(quantities: Sequence[int], *, used: int, limit: int) -> list[bool]:

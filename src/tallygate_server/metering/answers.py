@@ -27,8 +27,11 @@ class Answers:
         self._tenants = tenants
         self.next_entry_id = next_entry_id
 
-    def allowed(self, call: IncrementCall, *, used_after: int, held: int = 0) -> IncrementAnswer:
-        """Return the answer of a counted call, whose counter stood at `used_after` right after it."""
+    def allowed(self, call: IncrementCall, *, used_after: int, held: int = 0, peak: int = 0) -> IncrementAnswer:
+        """Return the answer of a counted call, whose counter stood at `used_after` right after it.
+
+        `peak` is the highest total of the period before the call: what was reached then is not crossed again.
+        """
         feature, account, increment = call.feature, call.account, call.increment
         assert feature is not None
         assert account is not None
@@ -38,9 +41,10 @@ class Answers:
         if limit != LIMIT_UNLIMITED and used_after > limit and not feature.hard:
             reason = Reason.OVERAGE
         threshold = 0
+        used_before = max(used_after - increment.quantity, peak)
         if entitlement.thresholds_percent and increment.quantity > 0:
             threshold = threshold_percent_crossed(
-                used_before=used_after - increment.quantity,
+                used_before=used_before,
                 used_after=used_after,
                 limit=limit,
                 thresholds=entitlement.thresholds_percent,
@@ -48,7 +52,7 @@ class Answers:
         threshold_quantity = 0
         if entitlement.thresholds_absolute:
             threshold_quantity = threshold_quantity_crossed(
-                used_before=used_after - increment.quantity,
+                used_before=used_before,
                 used_after=used_after,
                 thresholds=entitlement.thresholds_absolute,
             )

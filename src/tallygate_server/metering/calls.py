@@ -162,13 +162,17 @@ def dimensions_json(increment: Increment) -> str | None:
     return json.dumps(increment.dimensions) if increment.dimensions else None
 
 
-def thresholds_text(call: IncrementCall) -> str:
-    """Return the thresholds in force for the call as text: `80%,100%,500`."""
+def thresholds_text(call: IncrementCall, peak: int = 0) -> str:
+    """Return the thresholds in force for the call as text: `80%,100%,500`.
+
+    Those that usage had reached before, at the period's highest total, are left out.
+    """
     if call.feature is None:
         return ""
-    entitlement = call.feature.entitlement
-    percents = (f"{percent}%" for percent in entitlement.thresholds_percent)
-    return ",".join((*percents, *map(str, entitlement.thresholds_absolute)))
+    entitlement, limit = call.feature.entitlement, call.feature.limit
+    percents = (f"{percent}%" for percent in entitlement.thresholds_percent if percent * limit > peak * 100)
+    absolutes = (str(quantity) for quantity in entitlement.thresholds_absolute if quantity > peak)
+    return ",".join((*percents, *absolutes))
 
 
 def thresholds_from_text(text: str) -> tuple[list[int], list[int]]:

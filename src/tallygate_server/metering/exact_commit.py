@@ -21,6 +21,7 @@ from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.usage import fits
 from tallygate_server.errors import RequestIdReused, TallygateError
+from tallygate_server.metering.announcing import step
 from tallygate_server.metering.answers import Answers
 from tallygate_server.metering.calls import (
     AtomicSet,
@@ -42,7 +43,9 @@ from tallygate_server.storage.ledger import (
     Ledger,
     LedgerDown,
     LedgerLost,
+    LockedCounter,
     RequestRow,
+    UsageAnnouncement,
 )
 from tallygate_server.telemetry import metrics
 
@@ -121,7 +124,7 @@ class ExactCommit:
         deadline = self._loop.time() + self._timeout_seconds
         conflicts = 0
         while items:
-            verdict = _Verdict(self._answers, items)
+            verdict = _Verdict(self._answers, items, self._clock.now())
             started = self._loop.time()
             try:
                 async with self._ledger.exact() as transaction:
@@ -202,19 +205,19 @@ class ExactCommit:
 class _Rows:
     """What one exact commit writes."""
 
-    limits: dict[CounterKey, int] = field(default_factory=dict)
-    """Limit in force of each counter that changes."""
     entries: list[ExactEntry] = field(default_factory=list)
     requests: list[RequestRow] = field(default_factory=list)
     denials: list[DenialRow] = field(default_factory=list)
+    announcements: list[UsageAnnouncement] = field(default_factory=list)
 
 
 class _Verdict:
     """One exact commit: what Postgres says about each call, and what is written for it."""
 
-    def __init__(self, answers: Answers, items: list[Item]) -> None:
+    def __init__(self, answers: Answers, items: list[Item], now: datetime) -> None:
         self._answers = answers
         self._items = items
+        self._now = now
         self.calls = calls_of(items)
         self._written: dict[int, int] = {}
         """Entries of our own earlier, doubtful attempts: used_after by entry id."""
@@ -244,48 +247,48 @@ class _Verdict:
                 if call.increment.request_id
             ]
         )
-        totals = {key: state.used for key, state in locked.items()}
+        # What has expired stands in nobody's way, whether or not anybody has written that down.
+        await transaction.expire_reservations(locked, self._now)
         rows = _Rows()
         for item in self._items:
             members = item.calls if isinstance(item, AtomicSet) else [item]
             if self._replay(members, found):
                 continue
-            for call, reason in zip(members, _decide(members, totals), strict=True):
-                answer = self._answer(call, reason, totals, rows)
-                self.outcomes.append((call, answer))
-                if call.increment.request_id:
-                    rows.requests.append(_request_row(call, answer))
+            for call, reason in zip(members, _decide(members, locked), strict=True):
+                self.outcomes.append((call, self._answer(call, reason, locked, rows)))
         await transaction.write(
-            counters=[(key, totals[key], rows.limits[key]) for key in sorted(rows.limits)],
+            counters=locked,
             entries=rows.entries,
             requests=rows.requests,
             denials=rows.denials,
+            announcements=rows.announcements,
         )
         self.entries_written = len(rows.entries)
-        self.states = {
-            key: CounterState(totals[key], state.version + (key in rows.limits)) for key, state in locked.items()
-        }
+        self.states = {key: counter.state() for key, counter in locked.items()}
 
     def _answer(
-        self,
-        call: IncrementCall,
-        reason: Reason,
-        totals: dict[CounterKey, int],
-        rows: _Rows,
+        self, call: IncrementCall, reason: Reason, locked: dict[CounterKey, LockedCounter], rows: _Rows
     ) -> IncrementAnswer:
+        """Count the call, or note its denial; return what it is told."""
         answers = self._answers
         key = call.ledger_key() if call.reason is None else None
-        used = totals[key] if key is not None else 0
-        if not reason.allows:
+        counter = locked[key] if key is not None else None
+        peak = 0
+        if reason.allows:
+            assert key is not None
+            assert counter is not None
+            peak = counter.peak or 0
+            rows.announcements += _step(call, key, counter)
+            rows.entries.append(_exact_entry(call, key, counter.used))
+            answer = answers.allowed(call, used_after=counter.used, held=counter.reserved, peak=peak)
+        else:
+            used, held = (counter.used, counter.reserved) if counter is not None else (0, 0)
             if call.account is not None:
                 rows.denials.append(answers.denial_row(call, reason, used, _recorded_time(call)))
-            return answers.denial(call, reason, used=used, held=0)
-        assert key is not None
-        assert call.feature is not None
-        used = totals[key] = used + call.increment.quantity
-        rows.limits[key] = call.feature.effective_limit
-        rows.entries.append(_exact_entry(call, key, used))
-        return answers.allowed(call, used_after=used)
+            answer = answers.denial(call, reason, used=used, held=held)
+        if call.increment.request_id:
+            rows.requests.append(_request_row(call, answer, peak))
+        return answer
 
     def _replay(self, members: list[IncrementCall], found: dict[tuple[TenantId, AccountId, str], Any]) -> bool:
         """Answer calls that were decided before; False when they are new."""
@@ -308,7 +311,7 @@ class _Verdict:
         return True
 
 
-def _decide(members: list[IncrementCall], totals: dict[CounterKey, int]) -> list[Reason]:
+def _decide(members: list[IncrementCall], locked: dict[CounterKey, LockedCounter]) -> list[Reason]:
     """Decide calls in order against locked totals; several members are one atomic set."""
     tentative: dict[CounterKey, int] = {}
     reasons: list[Reason] = []
@@ -318,8 +321,9 @@ def _decide(members: list[IncrementCall], totals: dict[CounterKey, int]) -> list
             continue
         key, quantity = call.ledger_key(), call.increment.quantity
         assert call.feature is not None
-        used = tentative.get(key, totals[key])
-        if fits(used=used, quantity=quantity, limit=call.feature.effective_limit):
+        counter = locked[key]
+        used = tentative.get(key, counter.used)
+        if fits(used=used, quantity=quantity, limit=call.feature.effective_limit, reserved=counter.reserved):
             tentative[key] = used + quantity
             reasons.append(Reason.OK)
         else:
@@ -327,6 +331,27 @@ def _decide(members: list[IncrementCall], totals: dict[CounterKey, int]) -> list
     if all(reason.allows for reason in reasons):
         return reasons
     return [Reason.ATOMIC_BATCH if reason.allows else reason for reason in reasons]
+
+
+def _step(call: IncrementCall, key: CounterKey, counter: LockedCounter) -> list[UsageAnnouncement]:
+    feature, account, period = call.feature, call.account, call.period
+    assert feature is not None
+    assert account is not None
+    assert period is not None
+    return step(
+        key,
+        counter,
+        call.increment.quantity,
+        kind=feature.entitlement.kind,
+        limit=feature.effective_limit,
+        told_limit=feature.limit,
+        marks=feature.marks,
+        plan_key=feature.entitlement.plan_key,
+        revision=account.revision,
+        entry_id=call.entry_id,
+        period_end=period.end,
+        at=_recorded_time(call),
+    )
 
 
 def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int) -> ExactEntry:
@@ -344,10 +369,11 @@ def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int) -> Exact
         event_time=increment.event_time,
         request_id=increment.request_id or None,
         dimensions=dimensions_json(increment),
+        plan_key=feature.entitlement.plan_key,
     )
 
 
-def _request_row(call: IncrementCall, answer: IncrementAnswer) -> RequestRow:
+def _request_row(call: IncrementCall, answer: IncrementAnswer, peak: int) -> RequestRow:
     increment = call.increment
     return RequestRow(
         tenant_id=increment.tenant_id,
@@ -359,7 +385,7 @@ def _request_row(call: IncrementCall, answer: IncrementAnswer) -> RequestRow:
         quantity=increment.quantity,
         used_quantity=answer.used_quantity,
         limit_quantity=answer.limit_quantity,
-        thresholds=thresholds_text(call),
+        thresholds=thresholds_text(call, peak),
         reset_time=answer.reset_time,
         plan_key=answer.plan_key,
         revision=answer.revision,

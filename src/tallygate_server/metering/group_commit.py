@@ -172,7 +172,16 @@ class GroupCommit:
             first = members[i][0]
             assert first.period is not None
             assert first.feature is not None
-            change = CounterChange(keys[i], first.period.end, first.feature.effective_limit)
+            assert first.account is not None
+            change = CounterChange(
+                keys[i],
+                first.period.end,
+                first.feature.effective_limit,
+                plan_key=first.feature.entitlement.plan_key,
+                revision=first.account.revision,
+                marks=first.feature.marks,
+                told_limit=first.feature.limit,
+            )
             for call in members[i]:
                 feature, increment = call.feature, call.increment
                 assert feature is not None
@@ -220,7 +229,7 @@ class GroupCommit:
             used = state.used - change.total
             for call in calls:
                 used += call.increment.quantity
-                answers.append((call, self._answers.allowed(call, used_after=used)))
+                answers.append((call, self._answers.allowed(call, used_after=used, held=state.reserved)))
             committed += len(calls)
             settling.add(calls, state)
         metrics.commit("fast", committed, seconds)

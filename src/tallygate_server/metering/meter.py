@@ -317,7 +317,7 @@ class Meter:
         else:
             call.period = account.period_at(feature, increment.event_time)
             call.counter_key = account.counter_key(feature, call.period)
-        if increment.request_id and not feature.hard:
+        if feature.exact_only or (increment.request_id and not feature.hard):
             # Whether a soft limit was passed is part of the recorded answer: only the exact commit knows it.
             call.exact = True
         return not call.exact and increment.quantity > 0
@@ -430,7 +430,7 @@ class Meter:
             elif code == CONTENDED:
                 self._wait_for_holds(call)
             else:
-                # A gauge may have gone down since: Postgres knows.
+                # A gauge may have gone down since, and a reservation may have ended: Postgres knows.
                 self._to_postgres(call)
         return holding
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tallygate_server.clock import Clock
 from tallygate_server.counters.counters import Counters, Settlement
-from tallygate_server.hot_accounts import counter_ttl_ms
+from tallygate_server.hot_accounts import counter_ttl_ms, to_ms
 from tallygate_server.metering.calls import IncrementCall
 from tallygate_server.storage.ledger import CounterState
 
@@ -28,7 +28,6 @@ class Settling:
         first = calls[0]
         assert first.period is not None
         ttl_ms = counter_ttl_ms(first.period, self._now_ms)
-        used, version = (state.used, state.version) if state is not None else (None, 0)
         batches: list[str] = []
         for call in calls:
             group, call.hold = call.hold, None
@@ -42,13 +41,22 @@ class Settling:
                     self._ended.append(group.batch.id)
         if not batches and state is not None:
             batches.append("")
-        self._settlements.extend(Settlement(first.counter_key, batch, used, version, ttl_ms) for batch in batches)
+        self._settlements.extend(settlement(first.counter_key, batch, state, ttl_ms) for batch in batches)
 
     def send(self) -> None:
         """Put the settlement on the wire, ahead of the answers: who was answered finds the new total in Redis."""
         if self._settlements:
             self._counters.settle_soon(self._settlements, ended_batches=self._ended)
             self._counters.flush()
+
+
+def settlement(counter_key: str, batch_id: str, state: CounterState | None, ttl_ms: int) -> Settlement:
+    """Return what Redis is told of a counter (None: only that a hold ends)."""
+    if state is None:
+        return Settlement(counter_key, batch_id, None, 0, ttl_ms)
+    # Rounded down: a reservation that Redis takes for expired too early is looked up in Postgres.
+    expire_ms = 0 if state.reserve_expire_time is None else to_ms(state.reserve_expire_time)
+    return Settlement(counter_key, batch_id, state.used, state.version, ttl_ms, state.reserved, expire_ms)
 
 
 def release(calls: Sequence[IncrementCall], counters: Counters, clock: Clock) -> None:

@@ -8,7 +8,7 @@ always: a counter equals the sum of its entries.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ import asyncpg
 import structlog
 
 from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.usage import EntryKind, UsageMark
 from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, connect, connection_settings
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,42 @@ class CounterState(NamedTuple):
 
     used: int
     version: int
+    reserved: int = 0
+    """What reservations hold, those included whose time is over and which nobody has ended yet."""
+    reserve_expire_time: datetime | None = None
+    """No reservation expires earlier; None without any."""
+    overdue: int = 0
+    """The part of `reserved` whose time was over at the instant asked for."""
+
+    @property
+    def held(self) -> int:
+        """What reservations hold at the instant asked for."""
+        return self.reserved - self.overdue
+
+
+NO_COUNTER: Final = CounterState(0, 0)
+
+
+@dataclass(slots=True)
+class LockedCounter:
+    """A counter under lock: what is changed here is what `ExactTransaction.write` makes of the row."""
+
+    used: int
+    version: int
+    """Before the change; one higher after it."""
+    limit: int
+    reserved: int
+    reserve_expire_time: datetime | None
+    peak: int | None
+    """The period's highest total, where a correction has taken the present one below it."""
+    credited: int
+    rolled_in: int | None
+    rolled_out: int
+    changed: bool = False
+
+    def state(self) -> CounterState:
+        """Return the counter as it is once the transaction is committed."""
+        return CounterState(self.used, self.version + self.changed, self.reserved, self.reserve_expire_time)
 
 
 @dataclass(slots=True)
@@ -51,6 +88,12 @@ class CounterChange:
     key: CounterKey
     period_end: datetime | None
     limit: int
+    plan_key: str = ""
+    revision: int = 0
+    marks: Sequence[UsageMark] = ()
+    """Totals that are announced when the group reaches them."""
+    told_limit: int = -1
+    """The limit that the announcements name, a soft one too."""
     total: int = 0
 
 
@@ -106,6 +149,8 @@ class RequestRow:
     plan_key: str
     revision: int
     recorded_time: datetime
+    answer: str | None = None
+    """JSON text: what the other columns do not say of the first answer."""
 
 
 @dataclass(slots=True)
@@ -139,6 +184,27 @@ class ExactEntry:
     event_time: datetime | None
     request_id: str | None
     dimensions: str | None
+    kind: EntryKind = EntryKind.INCREMENT
+    plan_key: str = ""
+    reservation_id: str | None = None
+    reversed_entry_id: int | None = None
+    reason_text: str | None = None
+    actor: str | None = None
+    credits: str | None = None
+    """JSON text: credits that paid."""
+
+
+@dataclass(slots=True)
+class UsageAnnouncement:
+    """An event of usage for the outbox."""
+
+    tenant_id: TenantId
+    account_id: AccountId
+    type: str
+    revision: int
+    payload: str
+    """JSON text."""
+    create_time: datetime
 
 
 class DuplicateRow(Exception):
@@ -161,9 +227,10 @@ _COUNTERS: Final = """
 counter AS MATERIALIZED (
     SELECT * FROM unnest(
         $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::bigint[],
-        $9::bigint[]
+        $9::bigint[], $10::text[]
     ) WITH ORDINALITY AS t(
-        tenant_id, account_id, feature_key, period_kind, period_start, period_end, limit_quantity, total, ordinal
+        tenant_id, account_id, feature_key, period_kind, period_start, period_end, limit_quantity, total, plan_key,
+        ordinal
     )
 ),
 changed AS (
@@ -179,11 +246,17 @@ changed AS (
         version = c.version + 1,
         limit_quantity = EXCLUDED.limit_quantity,
         update_time = now()
-    WHERE EXCLUDED.limit_quantity < 0 OR c.used_quantity + EXCLUDED.used_quantity <= EXCLUDED.limit_quantity
-    RETURNING tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, version
+    -- What reservations hold is as good as used. A total below its peak is for the exact commit, so that no mark is
+    -- passed twice.
+    WHERE c.peak_quantity IS NULL AND (
+        EXCLUDED.limit_quantity < 0
+        OR c.used_quantity + c.reserved_quantity + EXCLUDED.used_quantity <= EXCLUDED.limit_quantity
+    )
+    RETURNING tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, version,
+        reserved_quantity, reserve_expire_time
 ),
 counted AS MATERIALIZED (
-    SELECT counter.*, changed.used_quantity, changed.version
+    SELECT counter.*, changed.used_quantity, changed.version, changed.reserved_quantity, changed.reserve_expire_time
     FROM counter
     JOIN changed USING (tenant_id, account_id, feature_key, period_kind, period_start)
 )"""
@@ -197,17 +270,17 @@ _EVENT_TIME: Final = (
 # Most increments say no more than how much: a third of the arrays, and of the work of encoding them.
 _PLAIN_ENTRIES: Final = f"""
 entry AS MATERIALIZED (
-    SELECT * FROM unnest($10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
+    SELECT * FROM unnest($11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
         AS t(ordinal, entry_id, quantity, prefix, limit_quantity)
 ),
 written AS (
     INSERT INTO usage_entries (
         tenant_id, account_id, entry_id, recorded_time, feature_key, period_kind, period_start, quantity,
-        used_after, limit_quantity, event_time
+        used_after, limit_quantity, plan_key, event_time
     )
     SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
         counted.period_kind, counted.period_start, entry.quantity,
-        counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity, {_EVENT_TIME}
+        counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity, counted.plan_key, {_EVENT_TIME}
     FROM entry
     JOIN counted USING (ordinal)
 )"""  # noqa: S608
@@ -215,18 +288,18 @@ written AS (
 _ENTRIES: Final = f"""
 entry AS MATERIALIZED (
     SELECT * FROM unnest(
-        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::timestamptz[], $16::text[],
-        $17::text[]
+        $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::text[],
+        $18::text[]
     ) AS t(ordinal, entry_id, quantity, prefix, limit_quantity, event_time, dimensions, request_id)
 ),
 written AS (
     INSERT INTO usage_entries (
         tenant_id, account_id, entry_id, recorded_time, feature_key, period_kind, period_start, quantity,
-        used_after, limit_quantity, event_time, request_id, dimensions
+        used_after, limit_quantity, plan_key, event_time, request_id, dimensions
     )
     SELECT counted.tenant_id, counted.account_id, entry.entry_id, $1::timestamptz, counted.feature_key,
         counted.period_kind, counted.period_start, entry.quantity,
-        counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity,
+        counted.used_quantity - counted.total + entry.prefix, entry.limit_quantity, counted.plan_key,
         COALESCE(entry.event_time, {_EVENT_TIME}), entry.request_id, entry.dimensions::jsonb
     FROM entry
     JOIN counted USING (ordinal)
@@ -243,20 +316,58 @@ requested AS (
         more.thresholds, counted.period_end, more.plan_key, more.revision, $1::timestamptz
     FROM entry
     JOIN counted USING (ordinal)
-    JOIN unnest($11::bigint[], $18::bigint[], $19::smallint[], $20::text[], $21::text[], $22::bigint[])
+    JOIN unnest($12::bigint[], $19::bigint[], $20::smallint[], $21::text[], $22::text[], $23::bigint[])
         AS more(entry_id, fingerprint, reason, thresholds, plan_key, revision) USING (entry_id)
     WHERE entry.request_id IS NOT NULL
 )"""
 
-_RESULT: Final = "SELECT ordinal, used_quantity, version FROM counted"
+# Marks that the group passes are few among many: found by the counters' totals first, and only then joined with the
+# entries, to name the one that passes. The event stands or falls with that entry.
+_ANNOUNCED: Final = """
+passed AS MATERIALIZED (
+    SELECT counted.*, mark.kind, mark.threshold, mark.quantity AS mark, mark.revision, mark.told_limit
+    FROM unnest(
+        ${0}::bigint[], ${1}::text[], ${2}::bigint[], ${3}::bigint[], ${4}::bigint[], ${5}::bigint[]
+    ) AS mark(ordinal, kind, threshold, quantity, revision, told_limit)
+    JOIN counted USING (ordinal)
+    WHERE counted.used_quantity - counted.total < mark.quantity AND mark.quantity <= counted.used_quantity
+),
+announced AS (
+    INSERT INTO outbox_events (tenant_id, type, account_id, revision, payload, create_time)
+    SELECT passed.tenant_id,
+        CASE passed.kind WHEN 'exhausted' THEN 'usage.exhausted' ELSE 'usage.threshold_crossed' END,
+        passed.account_id, passed.revision,
+        jsonb_build_object(
+            'feature_key', passed.feature_key, 'kind', passed.kind, 'threshold', passed.threshold,
+            'used_quantity', passed.used_quantity - passed.total + entry.prefix, 'limit_quantity', passed.told_limit,
+            'plan_key', passed.plan_key, 'entry_id', entry.entry_id::text, 'period_start_time', passed.period_start,
+            'period_end_time', passed.period_end
+        ),
+        $1::timestamptz
+    FROM passed
+    JOIN entry USING (ordinal)
+    WHERE passed.used_quantity - passed.total + entry.prefix - entry.quantity < passed.mark
+      AND passed.mark <= passed.used_quantity - passed.total + entry.prefix
+)"""
+
+_RESULT: Final = "SELECT ordinal, used_quantity, version, reserved_quantity, reserve_expire_time FROM counted"
 
 # The conditional upsert has the last word on every hard limit. Counters come sorted, so that two servers lock
 # them in the same order. A counter that refuses takes its entries with it; the others are counted.
-_COMMIT_PLAIN: Final = f"WITH {_COUNTERS},{_PLAIN_ENTRIES} {_RESULT}"
-_COMMIT_DETAILED: Final = f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS} {_RESULT}"
+_COMMIT_PLAIN: Final = f"WITH {_COUNTERS},{_PLAIN_ENTRIES},{_ANNOUNCED.format(*range(16, 22))} {_RESULT}"
+_COMMIT_DETAILED: Final = f"WITH {_COUNTERS},{_ENTRIES},{_REQUESTS},{_ANNOUNCED.format(*range(24, 30))} {_RESULT}"
 
+# A reservation ends by itself; the job that writes it down may come late.
 _READ_COUNTERS: Final = """
-SELECT c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.version
+SELECT c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start, c.used_quantity, c.version,
+    c.reserved_quantity, c.reserve_expire_time,
+    CASE WHEN c.reserve_expire_time <= $6 THEN (
+        SELECT COALESCE(sum(r.quantity), 0)::bigint
+        FROM reservations AS r
+        WHERE (r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start)
+            = (c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start)
+          AND r.state = 'held' AND r.expire_time <= $6
+    ) ELSE 0 END AS overdue_quantity
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
     AS k(tenant_id, account_id, feature_key, period_kind, period_start)
 JOIN usage_counters AS c USING (tenant_id, account_id, feature_key, period_kind, period_start)
@@ -272,14 +383,23 @@ INSERT INTO usage_counters AS c (
 SELECT *, 0, 0, -1
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
 ON CONFLICT (tenant_id, account_id, feature_key, period_kind, period_start) DO UPDATE SET version = c.version
-RETURNING tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, version
+RETURNING tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, version, limit_quantity,
+    reserved_quantity, reserve_expire_time, peak_quantity, credited_quantity, rolled_in_quantity, rolled_out_quantity
 """
 
 _SET_COUNTERS: Final = """
 UPDATE usage_counters AS c
-SET used_quantity = k.used_quantity, version = c.version + 1, limit_quantity = k.limit_quantity, update_time = now()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[])
-    AS k(tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, limit_quantity)
+SET used_quantity = k.used_quantity, version = c.version + 1, limit_quantity = k.limit_quantity,
+    reserved_quantity = k.reserved_quantity, reserve_expire_time = k.reserve_expire_time,
+    peak_quantity = k.peak_quantity, credited_quantity = k.credited_quantity,
+    rolled_in_quantity = k.rolled_in_quantity, rolled_out_quantity = k.rolled_out_quantity, update_time = now()
+FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::timestamptz[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]
+) AS k(
+    tenant_id, account_id, feature_key, period_kind, period_start, used_quantity, limit_quantity, reserved_quantity,
+    reserve_expire_time, peak_quantity, credited_quantity, rolled_in_quantity, rolled_out_quantity
+)
 WHERE (c.tenant_id, c.account_id, c.feature_key, c.period_kind, c.period_start)
     = (k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start)
 """
@@ -300,33 +420,68 @@ JOIN usage_entries AS e USING (tenant_id, account_id, entry_id, recorded_time)
 _INSERT_ENTRIES: Final = """
 INSERT INTO usage_entries (
     tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
-    limit_quantity, event_time, request_id, dimensions, recorded_time
+    limit_quantity, event_time, request_id, dimensions, recorded_time, kind, plan_key, reservation_id,
+    reversed_entry_id, reason_text, actor, credits
 )
 SELECT k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start, k.entry_id, k.quantity,
     k.used_after, k.limit_quantity,
     COALESCE(
         k.event_time, GREATEST(LEAST(k.recorded_time, k.period_end - interval '1 microsecond'), k.period_start)
     ),
-    k.request_id, k.dimensions::jsonb, k.recorded_time
+    k.request_id, k.dimensions::jsonb, k.recorded_time, k.kind, k.plan_key, k.reservation_id, k.reversed_entry_id,
+    k.reason_text, k.actor, k.credits::jsonb
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[]
+    $9::bigint[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[],
+    $15::smallint[], $16::text[], $17::text[], $18::bigint[], $19::text[], $20::text[], $21::text[]
 ) AS k(
     tenant_id, account_id, feature_key, period_kind, period_start, entry_id, quantity, used_after,
-    limit_quantity, event_time, request_id, dimensions, recorded_time, period_end
+    limit_quantity, event_time, request_id, dimensions, recorded_time, period_end, kind, plan_key, reservation_id,
+    reversed_entry_id, reason_text, actor, credits
 )
 """
 
 _INSERT_REQUESTS: Final = """
 INSERT INTO usage_requests (
     tenant_id, account_id, request_id, fingerprint, reason, entry_id, quantity, used_quantity, limit_quantity,
-    thresholds, reset_time, plan_key, revision, recorded_time
+    thresholds, reset_time, plan_key, revision, recorded_time, answer
 )
-SELECT *
+SELECT k.tenant_id, k.account_id, k.request_id, k.fingerprint, k.reason, k.entry_id, k.quantity, k.used_quantity,
+    k.limit_quantity, k.thresholds, k.reset_time, k.plan_key, k.revision, k.recorded_time, k.answer::jsonb
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::bigint[], $5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::text[], $11::timestamptz[], $12::text[], $13::bigint[], $14::timestamptz[]
+    $9::bigint[], $10::text[], $11::timestamptz[], $12::text[], $13::bigint[], $14::timestamptz[], $15::text[]
+) AS k(
+    tenant_id, account_id, request_id, fingerprint, reason, entry_id, quantity, used_quantity, limit_quantity,
+    thresholds, reset_time, plan_key, revision, recorded_time, answer
 )
+"""
+
+_INSERT_ANNOUNCEMENTS: Final = """
+INSERT INTO outbox_events (tenant_id, type, account_id, revision, payload, create_time)
+SELECT k.tenant_id, k.type, k.account_id, k.revision, k.payload::jsonb, k.create_time
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[])
+    AS k(tenant_id, type, account_id, revision, payload, create_time)
+"""
+
+_EXPIRE_RESERVATIONS: Final = """
+UPDATE reservations AS r
+SET state = 'expired', close_time = r.expire_time
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+    AS k(tenant_id, account_id, feature_key, period_kind, period_start)
+WHERE (r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start)
+    = (k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start)
+  AND r.state = 'held' AND r.expire_time <= $6
+RETURNING r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start, r.quantity
+"""
+
+_NEXT_EXPIRIES: Final = """
+SELECT r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start, min(r.expire_time)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+    AS k(tenant_id, account_id, feature_key, period_kind, period_start)
+JOIN reservations AS r USING (tenant_id, account_id, feature_key, period_kind, period_start)
+WHERE r.state = 'held'
+GROUP BY r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start
 """
 
 _INSERT_DENIALS: Final = """
@@ -438,6 +593,7 @@ class Ledger:
             [change.period_end for change in counters],
             [change.limit for change in counters],
             [change.total for change in counters],
+            [change.plan_key for change in counters],
             [entry.counter + 1 for entry in entries],
             [entry.entry_id for entry in entries],
             [entry.quantity for entry in entries],
@@ -456,6 +612,7 @@ class Ledger:
                 "plan_key",
                 "revision",
             )
+        arguments += _mark_columns(counters)
         try:
             rows = await connection.fetch(
                 _COMMIT_DETAILED if detailed else _COMMIT_PLAIN, *arguments, timeout=self._commit_timeout_seconds
@@ -468,8 +625,8 @@ class Ledger:
         except asyncpg.PostgresError as error:
             raise GroupRefused(type(error).__name__) from error
         states: list[CounterState | None] = [None] * len(counters)
-        for ordinal, used, version in rows:
-            states[ordinal - 1] = CounterState(used, version)
+        for ordinal, *state in rows:
+            states[ordinal - 1] = CounterState(*state)
         return states
 
     @asynccontextmanager
@@ -491,10 +648,10 @@ class Ledger:
         except asyncpg.PostgresError as error:
             raise GroupRefused(type(error).__name__) from error
 
-    async def read_counters(self, keys: Sequence[CounterKey]) -> dict[CounterKey, CounterState]:
-        """Return the counters that have a row; raises LedgerDown."""
-        rows = await self._fetch(_READ_COUNTERS, *_columns(keys))
-        return {CounterKey(*row[:5]): CounterState(row[5], row[6]) for row in rows}
+    async def read_counters(self, keys: Sequence[CounterKey], at: datetime) -> dict[CounterKey, CounterState]:
+        """Return the counters that have a row, and what is held of them at the instant; raises LedgerDown."""
+        rows = await self._fetch(_READ_COUNTERS, *_columns(keys), at)
+        return {CounterKey(*row[:5]): CounterState(*row[5:]) for row in rows}
 
     async def write_denials(self, denials: Sequence[DenialRow]) -> None:
         """Record denied increments, those that are recorded already excepted; raises LedgerDown."""
@@ -579,11 +736,31 @@ class ExactTransaction:
 
     async def lock_counters(
         self, counters: Sequence[tuple[CounterKey, datetime | None]]
-    ) -> dict[CounterKey, CounterState]:
-        """Lock the counters (key, period end) in key order, making those that are missing; return their state."""
+    ) -> dict[CounterKey, LockedCounter]:
+        """Lock the counters (key, period end) in key order, making those that are missing."""
         columns = _columns(key for key, _ in counters)
         rows = await self._connection.fetch(_LOCK_COUNTERS, *columns, [end for _, end in counters])
-        return {CounterKey(*row[:5]): CounterState(row[5], row[6]) for row in rows}
+        return {CounterKey(*row[:5]): LockedCounter(*row[5:]) for row in rows}
+
+    async def expire_reservations(self, counters: Mapping[CounterKey, LockedCounter], at: datetime) -> int:
+        """End the reservations of these locked counters whose time is over at the instant; return how many."""
+        due = [
+            key
+            for key, counter in counters.items()
+            if counter.reserve_expire_time is not None and counter.reserve_expire_time <= at
+        ]
+        if not due:
+            return 0
+        expired = await self._connection.fetch(_EXPIRE_RESERVATIONS, *_columns(due), at)
+        nexts = await self._connection.fetch(_NEXT_EXPIRIES, *_columns(due))
+        for row in expired:
+            counters[CounterKey(*row[:5])].reserved -= row[5]
+        for key in due:
+            counters[key].reserve_expire_time = None
+            counters[key].changed = True
+        for row in nexts:
+            counters[CounterKey(*row[:5])].reserve_expire_time = row[5]
+        return len(expired)
 
     async def find_entries(self, entries: Sequence[tuple[TenantId, AccountId, int, datetime | None]]) -> dict[int, int]:
         """Return used_after by entry id, for those of the entries (with their recorded time) that are written."""
@@ -603,19 +780,30 @@ class ExactTransaction:
     async def write(
         self,
         *,
-        counters: Sequence[tuple[CounterKey, int, int]],
-        entries: Sequence[ExactEntry],
-        requests: Sequence[RequestRow],
-        denials: Sequence[DenialRow],
+        counters: Mapping[CounterKey, LockedCounter],
+        entries: Sequence[ExactEntry] = (),
+        requests: Sequence[RequestRow] = (),
+        denials: Sequence[DenialRow] = (),
+        announcements: Sequence[UsageAnnouncement] = (),
     ) -> None:
-        """Write what was decided; `counters` are (key, new total, limit)."""
+        """Write what was decided: of the counters those that are marked as changed."""
         connection = self._connection
-        if counters:
+        changed = {key: counter for key, counter in counters.items() if counter.changed}
+        if changed:
             await connection.execute(
                 _SET_COUNTERS,
-                *_columns(key for key, _, _ in counters),
-                [used for _, used, _ in counters],
-                [limit for _, _, limit in counters],
+                *_columns(changed),
+                *_attributes(
+                    list(changed.values()),
+                    "used",
+                    "limit",
+                    "reserved",
+                    "reserve_expire_time",
+                    "peak",
+                    "credited",
+                    "rolled_in",
+                    "rolled_out",
+                ),
             )
         if entries:
             await connection.execute(
@@ -632,6 +820,13 @@ class ExactTransaction:
                     "dimensions",
                     "recorded_time",
                     "period_end",
+                    "kind",
+                    "plan_key",
+                    "reservation_id",
+                    "reversed_entry_id",
+                    "reason_text",
+                    "actor",
+                    "credits",
                 ),
             )
         if requests:
@@ -653,10 +848,16 @@ class ExactTransaction:
                     "plan_key",
                     "revision",
                     "recorded_time",
+                    "answer",
                 ),
             )
         if denials:
             await connection.execute(_INSERT_DENIALS, *_denial_columns(denials))
+        if announcements:
+            await connection.execute(
+                _INSERT_ANNOUNCEMENTS,
+                *_attributes(announcements, "tenant_id", "type", "account_id", "revision", "payload", "create_time"),
+            )
 
 
 def _columns(keys: Iterable[CounterKey]) -> list[list[Any]]:
@@ -666,6 +867,20 @@ def _columns(keys: Iterable[CounterKey]) -> list[list[Any]]:
 
 def _attributes(rows: Sequence[object], *names: str) -> list[list[Any]]:
     return [[getattr(row, name) for row in rows] for name in names]
+
+
+def _mark_columns(counters: Sequence[CounterChange]) -> list[list[Any]]:
+    columns: list[list[Any]] = [[], [], [], [], [], []]
+    ordinals, kinds, thresholds, quantities, revisions, limits = columns
+    for ordinal, change in enumerate(counters, 1):
+        for mark in change.marks:
+            ordinals.append(ordinal)
+            kinds.append(mark.kind.value)
+            thresholds.append(mark.threshold)
+            quantities.append(mark.quantity)
+            revisions.append(change.revision)
+            limits.append(change.told_limit)
+    return columns
 
 
 def _denial_columns(denials: Sequence[DenialRow]) -> list[list[Any]]:

@@ -13,8 +13,9 @@ import structlog
 from tallygate_server.clock import Clock
 from tallygate_server.counters import keys
 from tallygate_server.counters.connection import RedisCommandError, RedisUnavailable
-from tallygate_server.counters.counters import COUNTER_TTL_MS_MAX, Counters, Settlement
-from tallygate_server.storage.ledger import CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.counters.counters import COUNTER_TTL_MS_MAX, Counters
+from tallygate_server.metering.settling import settlement
+from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown
 from tallygate_server.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -59,12 +60,12 @@ class HoldSweeper:
         if not due:
             return 0
         wanted = {key: ledger_key(key) for _, counter_keys in due for key in counter_keys}
-        states = await self._ledger.read_counters(sorted(set(wanted.values())))
+        states = await self._ledger.read_counters(sorted(set(wanted.values())), self._clock.now())
         settlements = []
         for batch_id, counter_keys in due:
             for key in counter_keys:
-                state = states.get(wanted[key], CounterState(0, 0))
-                settlements.append(Settlement(key, batch_id, state.used, state.version, COUNTER_TTL_MS_MAX))
+                state = states.get(wanted[key], NO_COUNTER)
+                settlements.append(settlement(key, batch_id, state, COUNTER_TTL_MS_MAX))
         await self._counters.settle_for(server_id, settlements, ended_batches=[batch_id for batch_id, _ in due])
         return len(settlements)
 

@@ -9,7 +9,8 @@
 -- then per counter: index of its account (1-based), limit (-1 unlimited), "1" for a hard limit, number of
 --                   quantities (n), the n quantities (all positive)
 -- Returns one entry per counter: { committed, held before, codes } with one character per quantity:
---   h held   x exhausted by what is committed   c contended: only holds stand in the way
+--   h held   x exhausted by what is committed   r only reservations stand in the way   c contended: only holds of
+--   others in flight do
 -- or "s" when the account's revision is another one, "m" when the counter is not known here.
 --
 -- A counter may come more than once in a batch, under different revisions of its account.
@@ -36,7 +37,7 @@ for i = 1, counter_count do
       results[i] = 'm'
     else
       local committed, held_before = tonumber(state[1]), tonumber(state[2] or '0')
-      local held, codes = held_before, {}
+      local held, codes, reserved = held_before, {}, nil
       for q = 0, n - 1 do
         local quantity = tonumber(ARGV[position + q])
         if not hard or limit < 0 or committed + held + quantity <= limit then
@@ -45,7 +46,8 @@ for i = 1, counter_count do
         elseif committed + quantity > limit then
           codes[q + 1] = 'x'
         else
-          codes[q + 1] = 'c'
+          reserved = reserved or tonumber(redis.call('HGET', key, 'r') or '0')
+          codes[q + 1] = committed + reserved + quantity > limit and 'r' or 'c'
         end
       end
       if held > held_before then

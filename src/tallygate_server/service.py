@@ -206,7 +206,7 @@ async def open_service(
                 database_url,
                 intake_database=intake_database,
                 database=database,
-                handlers=_handlers(billing, accounts, database, intake_database, webhook_options),
+                handlers=_handlers(billing, accounts, database, intake_database, webhook_options, clock),
                 tenants=tenants,
                 clock=clock,
                 options=webhook_options,
@@ -220,7 +220,7 @@ async def open_service(
             counters=counters,
             ledger=ledger,
             tenants=tenants,
-            catalogs=Catalogs(database, tenants),
+            catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,
             subscriptions=subscriptions,
             previews=PlanChangePreviews(
@@ -238,12 +238,17 @@ async def open_service(
 
 
 def _handlers(
-    billing: Billing, accounts: Accounts, database: Database, intake_database: Database, options: WebhookOptions
+    billing: Billing,
+    accounts: Accounts,
+    database: Database,
+    intake_database: Database,
+    options: WebhookOptions,
+    clock: Clock,
 ) -> dict[WebhookSource, EventHandler]:
     """Return who understands the events of each source; those of Stripe wait where Stripe is not connected."""
     handlers: dict[WebhookSource, EventHandler] = {
         WebhookSource.CLERK: ClerkEvents(accounts, intake_database, default_tenant_id=options.clerk_tenant_id),
-        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
+        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database, clock=clock),
     }
     if billing.events is not None:
         handlers[WebhookSource.STRIPE] = billing.events

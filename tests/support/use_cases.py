@@ -91,7 +91,7 @@ async def use_cases(
             marks=marks,
             changes=changes,
             tenants=tenants,
-            catalogs=Catalogs(database, tenants),
+            catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,
             subscriptions=Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=paid),
             due=DueSubscriptions(database, lookups, changes, clock=clock, paid=paid),

@@ -12,9 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cache
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.entitlement import AccountState
@@ -36,6 +34,7 @@ from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
 from tallygate_server.subscriptions import start_default_subscription
 from tallygate_server.tenants import TenantDirectory
+from tallygate_server.time_zones import time_zones
 from tallygate_server.unique_ids import new_id
 
 __all__ = ["Account", "AccountUpdate", "Accounts", "Identity", "is_external_id"]
@@ -104,7 +103,8 @@ class Accounts:
                 return True
         if not tenant.settings.auto_provision:
             return False
-        account = self._blank(tenant_id, account_id)
+        time_zone = tenant.settings.default_time_zone or "UTC"
+        account = replace(self._blank(tenant_id, account_id), time_zone=time_zone)
         try:
             await self._create(account, (), tenant.settings.default_plan_key, actor="auto-provision")
         except _LostRaceError:
@@ -150,6 +150,8 @@ class Accounts:
         if len(given) > IDENTITIES_PER_CALL_MAX:
             raise InvalidRequest.of("identities", f"at most {IDENTITIES_PER_CALL_MAX}")
         tenant = await self._tenants.get(tenant_id)
+        if not time_zone and tenant.settings.default_time_zone:
+            wanted = replace(wanted, time_zone=tenant.settings.default_time_zone)
         for _ in range(ATTEMPTS_MAX):
             try:
                 found = await self._find(wanted, given, actor)
@@ -514,14 +516,8 @@ def _display_name(name: str) -> str:
     return name
 
 
-@cache
-def _time_zones() -> frozenset[str]:
-    # The two left out mean whatever the machine says.
-    return frozenset(available_timezones() - {"localtime", "Factory"})
-
-
 def _time_zone(name: str) -> str:
-    if name not in _time_zones():
+    if name not in time_zones():
         raise InvalidRequest.of("time_zone", f"{name[:64]!r} is no IANA time zone such as Europe/Berlin")
     return name
 

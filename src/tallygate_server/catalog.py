@@ -154,11 +154,13 @@ class Catalogs:
             features = await rows.read_features(connection, tenant_id)
             plans = await rows.read_plans(connection, tenant_id)
             meters = await rows.read_meters(connection, tenant_id)
+            model_prices = await rows.read_model_prices(connection, tenant_id)
         catalog = Catalog(
             settings=tenant.settings,
             features=tuple(row.feature for row in features if not row.retired),
             plans=tuple(row.plan for row in plans if not row.retired),
             meters=tuple(row.meter for row in meters if not row.retired),
+            model_prices=model_prices,
         )
         return catalog, tenant.catalog_revision
 
@@ -255,6 +257,7 @@ async def _look(connection: Connection, given: Catalog, *, lock: bool) -> _Step:
         },
         meters={row.meter.key: row.meter for row in meters if not row.retired},
         retired_meters={row.meter.key: row.meter for row in meters if row.retired},
+        model_prices=await rows.read_model_prices(connection, tenant_id),
     )
     changes = catalog_changes(present, given)
     changed = sorted(_changed_plans(present, given))
@@ -312,7 +315,7 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     given, present = step.given, step.present
     tenant_id = given.settings.tenant_id
     await rows.switch_tenant(connection, tenant_id)
-    await _write_features(connection, step)
+    await _write_features(connection, step, now)
     if not step.changes:
         return
     revision = present.revision + 1
@@ -324,9 +327,11 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     gone = set(present.meters) - {meter.key for meter in given.meters}
     if gone:
         await rows.retire_meters(connection, tenant_id, sorted(gone))
+    if present.model_prices != given.model_prices:
+        await rows.replace_model_prices(connection, tenant_id, given.model_prices)
     changes: list[dict[str, Any]] = [change.to_json() for change in step.changes]
     await rows.add_catalog_revision(
-        connection, tenant_id, revision=revision, source=source, actor=actor, changes=changes
+        connection, tenant_id, revision=revision, source=source, actor=actor, changes=changes, create_time=now
     )
     detail = {"revision": revision, "changes": [change.description for change in step.changes]}
     await add_audit_entry(
@@ -341,18 +346,18 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     await add_event(connection, tenant_id, event_type="catalog.changed", payload=told, create_time=now)
 
 
-async def _write_features(connection: Connection, step: _Step) -> None:
+async def _write_features(connection: Connection, step: _Step, now: datetime) -> None:
     tenant_id, present = step.given.settings.tenant_id, step.present
     positions = {row.feature.key: row.position for row in step.stored_features}
     for position, feature in enumerate(step.given.features):
         if present.features.get(feature.key) != feature:
-            await rows.write_feature(connection, tenant_id, feature, position=position)
+            await rows.write_feature(connection, tenant_id, feature, position=position, at=now)
         elif positions[feature.key] != position:
             # The order of a file is presentation: stored, but no change of the catalog.
             await rows.move_feature(connection, tenant_id, feature.key, position=position)
     gone = set(present.features) - set(step.given.features_by_key)
     if gone:
-        await rows.retire_features(connection, tenant_id, sorted(gone))
+        await rows.retire_features(connection, tenant_id, sorted(gone), at=now)
 
 
 async def _write_plans(connection: Connection, given: Catalog, present: PresentCatalog) -> None:

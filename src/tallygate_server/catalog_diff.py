@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from tallygate_server.catalog_files import feature_to_json, meter_to_json, plan_to_json
+from tallygate_server.catalog_files import (
+    failure_mode_word,
+    feature_to_json,
+    late_event_window_text,
+    meter_to_json,
+    model_prices_to_json,
+    plan_to_json,
+)
 from tallygate_server.domain.catalog import (
     Allowance,
     Catalog,
@@ -17,12 +24,14 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    ModelPrice,
+    OverrunPolicy,
     Plan,
     TenantSettings,
 )
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.limits import GRACE_DAYS_DEFAULT, LIMIT_UNLIMITED
-from tallygate_server.domain.period import nominal_seconds
+from tallygate_server.domain.period import PeriodKind, nominal_seconds
 
 
 class ChangeKind(Enum):
@@ -43,6 +52,7 @@ class CatalogElement(Enum):
     PLAN = "plan"
     PRICE = "price"
     ALLOWANCE = "allowance"
+    MODEL_PRICE = "model_price"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +63,7 @@ class CatalogChange:
     kind: ChangeKind
     element: CatalogElement
     key: str
-    """Of the tenant, feature, meter or plan; a price's and an allowance's plan is in the path."""
+    """Of the tenant, feature, meter, plan or AI model; a price's and an allowance's plan is in the path."""
     path: str
     """`plans.pro.allowances.text_rewrite.limit`."""
     before: Any = None
@@ -74,7 +84,7 @@ class CatalogChange:
         parts = self.path.split(".", 2)
         if self.element in (CatalogElement.PRICE, CatalogElement.ALLOWANCE):
             return f"plan {parts[1]}"
-        return f"{self.element.value} {self.key}"
+        return f"{self.element.value.replace('_', ' ')} {self.key}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the change as the catalog's history keeps it."""
@@ -111,6 +121,8 @@ class PresentCatalog:
     plans: Mapping[str, PresentPlan]
     meters: Mapping[str, Meter]
     retired_meters: Mapping[str, Meter]
+    model_prices: tuple[ModelPrice, ...] = ()
+    """By model and start."""
 
 
 def plan_digest(plan: Plan) -> str:
@@ -126,6 +138,7 @@ def catalog_changes(present: PresentCatalog, given: Catalog) -> list[CatalogChan
         *diff.features(present, given),
         *diff.plans(present, given),
         *diff.meters(present, given),
+        *diff.model_prices(present, given),
     ]
 
 
@@ -187,6 +200,26 @@ class _Diff:
         for key, meter in present.meters.items():
             if key not in given_keys:
                 yield self._retired(CatalogElement.METER, "meters", key, meter_to_json(meter))
+
+    def model_prices(self, present: PresentCatalog, given: Catalog) -> Iterator[CatalogChange]:
+        """Yield one difference for each model, because its prices make sense only one after the other."""
+        before, after = model_prices_to_json(present.model_prices), model_prices_to_json(given.model_prices)
+        for model_key in (*after, *(key for key in before if key not in after)):
+            old, new = before.get(model_key), after.get(model_key)
+            if old == new:
+                continue
+            kind = ChangeKind.ADDED if old is None else ChangeKind.REMOVED if new is None else ChangeKind.CHANGED
+            yield self._change(
+                kind,
+                CatalogElement.MODEL_PRICE,
+                model_key,
+                f"model_prices.{model_key}",
+                before=old,
+                after=new,
+                description=(
+                    f"model price {model_key}: {_shown(old)} -> {_shown(new)}; what is recorded from now on costs this"
+                ),
+            )
 
     def plans(self, present: PresentCatalog, given: Catalog) -> Iterator[CatalogChange]:
         for plan in given.plans:
@@ -285,8 +318,15 @@ class _Diff:
         return CatalogChange(tenant_id=self._tenant_id, kind=kind, element=element, key=key, path=path, **facts)
 
 
-_FEATURE_DEFAULTS = {"name": "", "description": "", "unit": "", "failure_mode": "closed"}
-_METER_DEFAULTS: dict[str, Any] = {"value_property": "", "group_by": []}
+_FEATURE_DEFAULTS = {"name": "", "description": "", "unit": "", "failure_mode": "closed", "meter": ""}
+_METER_DEFAULTS: dict[str, Any] = {
+    "name": "",
+    "description": "",
+    "value_property": "",
+    "scale": 0,
+    "group_by": [],
+    "filters": {},
+}
 _PLAN_DEFAULTS: dict[str, Any] = {
     "name": "",
     "description": "",
@@ -305,11 +345,21 @@ def _settings_json(settings: TenantSettings) -> dict[str, Any]:
         "default_plan": settings.default_plan_key,
         "auto_provision": settings.auto_provision,
         "upgrade_url": settings.upgrade_url,
+        "currency": settings.default_currency_code,
+        "time_zone": settings.default_time_zone,
+        "failure_mode": failure_mode_word(settings.default_failure_mode),
+        "grace_days": settings.default_grace_days,
+        "closed_period_corrections": settings.closed_period_corrections,
+        "late_event_window": late_event_window_text(settings.late_event_window),
+        "usage_retention_days": settings.usage_retention_days,
     }
 
 
 def _plan_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as in a file, with everything that a file may leave out."""
+    """Return the plan as in a file, with everything that a file of the first release could leave out.
+
+    What came later is not filled in: versions are told apart by digests of this, and those that are there stay.
+    """
     full = _PLAN_DEFAULTS | plan_to_json(plan)
     full["allowances"] = {
         key: _LIMITED_DEFAULTS | allowance if isinstance(allowance, dict) and "limit" in allowance else allowance
@@ -365,14 +415,31 @@ def _gives_less(before: Allowance, after: Allowance | None) -> bool:
         return old == LIMIT_UNLIMITED or new < old  # type: ignore[operator] # both are numbers, as just checked
     if not before.kind.metered:
         return False
+    if before.rollover is not None and after.rollover is None:
+        return True
+    if before.overrun_policy is OverrunPolicy.OVERDRAW and after.overrun_policy is OverrunPolicy.REJECT:
+        return True
     if before.limit_mode is LimitMode.SOFT and after.limit_mode is LimitMode.HARD:
         return True
-    if after.limit_quantity == LIMIT_UNLIMITED:
+    return any(
+        _less_per_time((old, before.period_kind), (new, after.period_kind))
+        for old, new in (
+            (before.limit_quantity, after.limit_quantity),
+            (_trial_limit(before), _trial_limit(after)),
+        )
+    )
+
+
+def _trial_limit(allowance: Allowance) -> int:
+    limit = allowance.trial_limit_quantity
+    return allowance.limit_quantity if limit is None else limit
+
+
+def _less_per_time(before: tuple[int, PeriodKind], after: tuple[int, PeriodKind]) -> bool:
+    (old, old_period), (new, new_period) = before, after
+    if new == LIMIT_UNLIMITED:
         return False
-    if before.limit_quantity == LIMIT_UNLIMITED:
-        return True
-    rate_before = before.limit_quantity * nominal_seconds(after.period_kind)
-    return after.limit_quantity * nominal_seconds(before.period_kind) < rate_before
+    return old == LIMIT_UNLIMITED or new * nominal_seconds(old_period) < old * nominal_seconds(new_period)
 
 
 def _who_keeps(before: PresentPlan) -> str:

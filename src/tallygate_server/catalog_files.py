@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -43,9 +45,15 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    MeterAggregation,
+    MeterFilter,
+    ModelPrice,
+    OverrunPolicy,
     Plan,
     Price,
+    Rollover,
     TenantSettings,
+    model_price_position,
 )
 from tallygate_server.domain.identifier import FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.limits import CATALOG_BYTES_MAX, GRACE_DAYS_DEFAULT, LIMIT_UNLIMITED
@@ -62,23 +70,39 @@ _INTEGER = re.compile(r"[-+]?[0-9]{1,30}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
 _PERCENT = re.compile(r"([0-9]{1,30})\s*%")
 _UNLIMITED = "unlimited"
+_EVERYTHING = "all"
 _SWITCHES: Final = {"true": True, "on": True, "false": False, "off": False}
 
 _STORE_KEYS: Final = (
-    "tenant", "name", "default_plan", "auto_provision", "upgrade_url", "currency",
-    "inherit_features", "features", "plans", "meters",
+    "tenant", "name", "default_plan", "auto_provision", "upgrade_url", "currency", "time_zone", "failure_mode",
+    "grace_days", "closed_period_corrections", "late_event_window", "usage_retention_days",
+    "inherit_features", "features", "plans", "meters", "model_prices",
 )  # fmt: skip
 _ROOT_KEYS: Final = (*(key for key in _STORE_KEYS if key != "inherit_features"), "parent", "stores")
-_FEATURE_KEYS: Final = ("kind", "name", "description", "unit", "failure_mode")
+_FEATURE_KEYS: Final = ("kind", "name", "description", "unit", "failure_mode", "meter")
 _PLAN_KEYS: Final = ("name", "description", "rank", "grace_days", "trial_days", "prices", "allowances")
 _PRICE_KEYS: Final = ("amount", "currency", "stripe_price_id")
-_METER_KEYS: Final = ("event_type", "aggregation", "value_property", "group_by")
+_METER_KEYS: Final = (
+    "event_type", "aggregation", "value_property", "scale", "group_by", "filters", "name", "description",
+)  # fmt: skip
+_MODEL_PRICE_KEYS: Final = ("input", "output", "cached_input", "currency", "start", "end")
+_ROLLOVER_KEYS: Final = ("min", "max")
 _ALLOWANCE_KEYS: Final = {
     FeatureKind.BOOLEAN: ("enabled",),
     FeatureKind.CONFIG: ("enabled", "value"),
-    FeatureKind.COUNTER: ("enabled", "limit", "period", "anchor", "mode", "thresholds"),
-    FeatureKind.GAUGE: ("enabled", "limit", "mode", "thresholds"),
-}
+    FeatureKind.COUNTER: (
+        "enabled", "limit", "period", "anchor", "mode", "thresholds", "rollover", "overrun", "trial_limit",
+    ),
+    FeatureKind.GAUGE: ("enabled", "limit", "mode", "thresholds", "overrun", "trial_limit"),
+}  # fmt: skip
+_FAILURE_MODES: Final = {"closed": FailureMode.CLOSED, "open": FailureMode.OPEN}
+_FAILURE_WORDS: Final = {mode: word for word, mode in _FAILURE_MODES.items()}
+_MICROS: Final = 1_000_000
+_MICROS_PLACES: Final = 6
+_PRICE_PER_MILLION = re.compile(r"(0|[1-9][0-9]{0,12})(?:\.([0-9]{1,20}))?")
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_DURATION_UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9:.]{5,15}([Zz]|[+-][0-9]{2}:[0-9]{2}))?")
 
 E = TypeVar("E", bound=Enum)
 
@@ -344,8 +368,16 @@ class _Reader:
             default_plan_key=PlanKey(self._text(entries, "default_plan", path)) or None,
             auto_provision=self._switch(entries, "auto_provision", path, default=False),
             upgrade_url=self._text(entries, "upgrade_url", path),
+            default_currency_code=self._currency_code(entries, path),
+            default_time_zone=self._text(entries, "time_zone", path),
+            default_failure_mode=self._choice(entries, "failure_mode", _FAILURE_MODES, path) or FailureMode.CLOSED,
+            default_grace_days=self._integer(entries, "grace_days", path, default=GRACE_DAYS_DEFAULT),
+            closed_period_corrections=self._switch(entries, "closed_period_corrections", path, default=False),
+            late_event_window=self._duration(entries, "late_event_window", path),
+            usage_retention_days=self._integer(entries, "usage_retention_days", path, default=0),
         )
-        features = self._features(entries, path)
+        features = self._features(entries, path, settings.default_failure_mode)
+        inherited: tuple[Meter, ...] = ()
         if product is not None and self._switch(entries, "inherit_features", path, default=False):
             own = {feature.key for feature in features}
             for feature in product.features:
@@ -356,12 +388,21 @@ class _Reader:
                         "inherited from the product already: leave it out, or leave out 'inherit_features'",
                     )
             features = (*(feature for feature in product.features if feature.key not in own), *features)
+            inherited = inherited_meters(product)
         kinds: dict[str, FeatureKind | None] = {feature.key: feature.kind for feature in features}
         # A feature whose own entry is broken is known all the same: its allowances are no further mistake.
         for key in self._declared(entries.get("features")):
             kinds.setdefault(key, None)
         plans = [
-            self._plan(key, value, (*path, "plans", key), index=index, kinds=kinds, currency=currency)
+            self._plan(
+                key,
+                value,
+                (*path, "plans", key),
+                index=index,
+                kinds=kinds,
+                currency=currency,
+                grace_days=settings.default_grace_days,
+            )
             for index, (key, value) in enumerate(self._named(entries.get("plans"), (*path, "plans")))
         ]
         if (*path, "plans") in self._refused:
@@ -371,20 +412,27 @@ class _Reader:
             self._meter(key, value, (*path, "meters", key))
             for key, value in self._named(entries.get("meters"), (*path, "meters"))
         ]
-        return Catalog(settings=settings, features=features, plans=tuple(plans), meters=tuple(meters))
+        own_meters = {meter.key for meter in meters}
+        return Catalog(
+            settings=settings,
+            features=features,
+            plans=tuple(plans),
+            meters=(*(meter for meter in inherited if meter.key not in own_meters), *meters),
+            model_prices=tuple(self._model_prices(entries.get("model_prices"), (*path, "model_prices"), currency)),
+        )
 
-    def _features(self, entries: Mapping[str, _Node], path: Path) -> tuple[Feature, ...]:
+    def _features(self, entries: Mapping[str, _Node], path: Path, failure_mode: FailureMode) -> tuple[Feature, ...]:
         found = []
         for key, value in self._named(entries.get("features"), (*path, "features")):
-            feature = self._feature(key, value, (*path, "features", key))
+            feature = self._feature(key, value, (*path, "features", key), failure_mode)
             if feature is not None:
                 found.append(feature)
         return tuple(found)
 
-    def _feature(self, key: str, node: _Node, path: Path) -> Feature | None:
+    def _feature(self, key: str, node: _Node, path: Path, failure_mode: FailureMode) -> Feature | None:
         if isinstance(node, _Scalar):
             kind = self._word(node, {each.value: each for each in FeatureKind}, path)
-            return Feature(key=FeatureKey(key), kind=kind) if kind else None
+            return Feature(key=FeatureKey(key), kind=kind, failure_mode=failure_mode) if kind else None
         entries = self._mapping(node, path, _FEATURE_KEYS)
         kind = self._choice(entries, "kind", {each.value: each for each in FeatureKind}, path)
         if kind is None:
@@ -392,14 +440,14 @@ class _Reader:
                 known = ", ".join(each.value for each in FeatureKind)
                 self.add((*path, "kind"), self._places[path], f"'kind' is missing: one of {known}")
             return None
-        modes = {"closed": FailureMode.CLOSED, "open": FailureMode.OPEN}
         return Feature(
             key=FeatureKey(key),
             kind=kind,
             name=self._text(entries, "name", path),
             description=self._text(entries, "description", path),
             unit=self._text(entries, "unit", path),
-            failure_mode=self._choice(entries, "failure_mode", modes, path) or FailureMode.CLOSED,
+            failure_mode=self._choice(entries, "failure_mode", _FAILURE_MODES, path) or failure_mode,
+            meter_key=self._text(entries, "meter", path),
         )
 
     def _plan(
@@ -411,6 +459,7 @@ class _Reader:
         index: int,
         kinds: Mapping[str, FeatureKind | None],
         currency: str | None,
+        grace_days: int,
     ) -> Plan:
         entries = self._mapping(node, path, _PLAN_KEYS)
         prices = []
@@ -449,7 +498,7 @@ class _Reader:
             rank=self._integer(entries, "rank", path, default=index),
             prices=tuple(prices),
             allowances=tuple(allowances),
-            grace_days=self._integer(entries, "grace_days", path, default=GRACE_DAYS_DEFAULT),
+            grace_days=self._integer(entries, "grace_days", path, default=grace_days),
             trial_days=self._integer(entries, "trial_days", path, default=0),
         )
 
@@ -529,6 +578,10 @@ class _Reader:
                 known = ", ".join(_PERIODS)
                 self.add((*path, "period"), node.place, f"'period' is missing: one of {known}")
             period = self._choice(entries, "period", _PERIODS, path) or PeriodKind.LIFETIME
+        trial_limit = None
+        if "trial_limit" in entries:
+            trial_limit = self._limit(entries["trial_limit"], (*path, "trial_limit"))
+        overruns = {each.value: each for each in OverrunPolicy}
         percent, absolute = self._thresholds(entries.get("thresholds"), (*path, "thresholds"))
         anchors = {each.value: each for each in PeriodAnchor}
         modes = {each.value: each for each in LimitMode}
@@ -541,6 +594,23 @@ class _Reader:
             limit_mode=self._choice(entries, "mode", modes, path) or LimitMode.HARD,
             thresholds_percent=percent,
             thresholds_absolute=absolute,
+            rollover=self._rollover(entries.get("rollover"), (*path, "rollover")),
+            overrun_policy=self._choice(entries, "overrun", overruns, path) or OverrunPolicy.REJECT,
+            trial_limit_quantity=trial_limit,
+        )
+
+    def _rollover(self, node: _Node | None, path: Path) -> Rollover | None:
+        if node is None or (isinstance(node, _Scalar) and node.plain and _SWITCHES.get(node.text) is False):
+            return None
+        if isinstance(node, _Scalar) and node.plain and node.text == _EVERYTHING:
+            return Rollover()
+        if not isinstance(node, _Mapping):
+            self.add(path, node.place, f"a rollover is all, off, or a mapping like {{min: 10, max: 500}}; not {node}")
+            return None
+        entries = self._mapping(node, path, _ROLLOVER_KEYS)
+        return Rollover(
+            min_quantity=self._integer(entries, "min", path, default=0),
+            max_quantity=self._integer(entries, "max", path, default=0),
         )
 
     def _limit(self, node: _Node, path: Path) -> int | None:
@@ -572,19 +642,134 @@ class _Reader:
 
     def _meter(self, key: str, node: _Node, path: Path) -> Meter:
         entries = self._mapping(node, path, _METER_KEYS)
-        group_by = []
-        for item in self._items(entries.get("group_by"), (*path, "group_by")):
-            if isinstance(item, _Scalar):
-                group_by.append(item.text)
-            else:
-                self.add((*path, "group_by"), item.place, f"a dimension is a word, not {item}")
+        aggregation = self._choice(entries, "aggregation", {each.value: each for each in MeterAggregation}, path)
+        if "aggregation" not in entries and path not in self._refused:
+            known = ", ".join(each.value for each in MeterAggregation)
+            self.add((*path, "aggregation"), self._places[path], f"'aggregation' is missing: one of {known}")
         return Meter(
             key=key,
             event_type=self._text(entries, "event_type", path),
-            aggregation=self._text(entries, "aggregation", path),
+            aggregation=aggregation or MeterAggregation.COUNT,
             value_property=self._text(entries, "value_property", path),
-            group_by=tuple(group_by),
+            scale=self._integer(entries, "scale", path, default=0),
+            group_by=tuple(self._dimensions(entries.get("group_by"), (*path, "group_by"))),
+            filters=tuple(self._filters(entries.get("filters"), (*path, "filters"))),
+            name=self._text(entries, "name", path),
+            description=self._text(entries, "description", path),
         )
+
+    def _dimensions(self, node: _Node | None, path: Path) -> Iterator[tuple[str, str]]:
+        """Read dimensions: a list of names that are paths as well, or a mapping of name to path."""
+        if isinstance(node, _Mapping):
+            for name, value in self._named(node, path):
+                if isinstance(value, _Scalar) and not _is_nothing(value):
+                    yield name, value.text
+                else:
+                    self.add((*path, name), value.place, f"a dotted path into the event's data, not {value}")
+            return
+        for item in self._items(node, path):
+            if isinstance(item, _Scalar):
+                yield item.text, item.text
+            else:
+                self.add(path, item.place, f"a dimension is a word, not {item}")
+
+    def _filters(self, node: _Node | None, path: Path) -> Iterator[MeterFilter]:
+        """Read filters: a mapping of dimension to the value, or the list of values, that it keeps."""
+        for dimension, value in self._named(node, path):
+            where = (*path, dimension)
+            items = value.items if isinstance(value, _Sequence) else [value]
+            values = []
+            for item in items:
+                if isinstance(item, _Scalar) and not _is_nothing(item):
+                    values.append(item.text)
+                else:
+                    self.add(where, item.place, f"a value to keep is a text, not {item}")
+            yield MeterFilter(dimension=dimension, values=tuple(values))
+
+    def _model_prices(self, node: _Node | None, path: Path, currency: str | None) -> Iterator[ModelPrice]:
+        """Read prices of models: by model one price, or the list of its prices over time."""
+        for model_key, value in self._named(node, path):
+            several = isinstance(value, _Sequence)
+            found = []
+            for index, item in enumerate(value.items if isinstance(value, _Sequence) else [value]):
+                where = (*path, model_key, str(index)) if several else (*path, model_key)
+                price = self._model_price(model_key, item, where, currency)
+                if price is not None:
+                    found.append((price, {key: self._places.get((*where, key)) for key in ("", *_MODEL_PRICE_KEYS)}))
+                    found[-1][1][""] = item.place
+            if any(refused[: len(path) + 1] == (*path, model_key) for refused in self._refused):
+                continue
+            # The rules name prices by their order in time, which need not be that of the file.
+            found.sort(key=lambda each: model_price_position(each[0]))
+            for index, (price, places) in enumerate(found):
+                for key, place in places.items():
+                    where = (*path, model_key, str(index), *([key] if key else []))
+                    if several and place is not None:
+                        self._places[where] = place
+                yield price
+
+    def _model_price(self, model_key: str, node: _Node, path: Path, currency: str | None) -> ModelPrice | None:
+        entries = self._mapping(node, path, _MODEL_PRICE_KEYS)
+        if path in self._refused:
+            return None
+        # Refused as such already where it is no currency; another price of the file may lack one too.
+        currency = self._currency(entries, path) or currency
+        if currency is None:
+            self.add(path, node.place, "in which currency? Add 'currency: USD' to the price, or to the whole file")
+        amounts = {}
+        for key in ("input", "output", "cached_input"):
+            if key in entries:
+                amounts[key] = self._micros(entries[key], (*path, key))
+            elif key != "cached_input":
+                self.add((*path, key), node.place, f"{key!r} is missing: what a million tokens cost, like 0.15")
+        start, end = self._instant(entries, "start", path), self._instant(entries, "end", path)
+        if currency is None or amounts.get("input") is None or amounts.get("output") is None:
+            return None
+        return ModelPrice(
+            model_key=model_key,
+            currency_code=currency,
+            input_micros_per_million=amounts["input"] or 0,
+            output_micros_per_million=amounts["output"] or 0,
+            cached_input_micros_per_million=amounts.get("cached_input"),
+            start_time=start,
+            end_time=end,
+        )
+
+    def _micros(self, node: _Node, path: Path) -> int | None:
+        match = _PRICE_PER_MILLION.fullmatch(node.text) if isinstance(node, _Scalar) else None
+        if match is None:
+            self.add(path, node.place, f"what a million tokens cost is an amount like 0.15, not {node}")
+            return None
+        whole, fraction = match.group(1), match.group(2) or ""
+        if len(fraction) > _MICROS_PLACES:
+            places = f"at most {_MICROS_PLACES} decimal places, nothing is rounded"
+            self.add(path, node.place, f"{node} is too precise: {places}")
+            return None
+        return int(whole + fraction.ljust(_MICROS_PLACES, "0"))
+
+    def _instant(self, entries: Mapping[str, _Node], key: str, path: Path) -> datetime | None:
+        """Read a day, which begins at midnight UTC, or an instant with its offset."""
+        node = entries.get(key)
+        if node is None or _is_nothing(node):
+            return None
+        if isinstance(node, _Scalar) and _INSTANT.fullmatch(node.text):
+            with suppress(ValueError, OverflowError):
+                read = datetime.fromisoformat(node.text.upper())
+                return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+        wanted = "a day like 2026-01-31, or an instant with offset like 2026-01-31T12:00:00Z"
+        self.add((*path, key), node.place, f"{wanted}, belongs here, not {node}")
+        return None
+
+    def _duration(self, entries: Mapping[str, _Node], key: str, path: Path) -> timedelta | None:
+        node = entries.get(key)
+        if node is None or _is_nothing(node):
+            return None
+        match = _DURATION.fullmatch(node.text) if isinstance(node, _Scalar) else None
+        if match is None:
+            wanted = "a number with its unit, like 3d, 12h, 90m or 30s"
+            self.add((*path, key), node.place, f"{wanted}, belongs here, not {node}")
+            return None
+        return timedelta(seconds=int(match.group(1)) * _DURATION_UNITS[match.group(2)])
 
     def _config_value(self, node: _Node, path: Path, *, unlimited: bool = False) -> ConfigValue:
         if isinstance(node, _Sequence):
@@ -691,6 +876,11 @@ class _Reader:
             return None
         return known[text]
 
+    def _currency_code(self, entries: Mapping[str, _Node], path: Path) -> str:
+        """Return the catalog's own currency; what is wrong with it was said by `_currency`."""
+        code = self._text(entries, "currency", path)
+        return code if code in CURRENCIES else ""
+
     def _currency(self, entries: Mapping[str, _Node], path: Path) -> str | None:
         code = self._text(entries, "currency", path)
         if code and code not in CURRENCIES:
@@ -716,16 +906,29 @@ def _is_nothing(node: _Node) -> bool:
 
 def _catalog_json(catalog: Catalog) -> dict[str, Any]:
     settings = catalog.settings
-    return _present(
+    written = _present(
         tenant=settings.tenant_id,
         name=settings.name,
         parent=settings.parent_tenant_id,
         default_plan=settings.default_plan_key,
         auto_provision=settings.auto_provision,
         upgrade_url=settings.upgrade_url,
-        features={feature.key: feature_to_json(feature) for feature in catalog.features},
-        plans={plan.key: plan_to_json(plan) for plan in catalog.plans},
+        currency=settings.default_currency_code,
+        time_zone=settings.default_time_zone,
+        failure_mode=_failure_mode_beside(settings.default_failure_mode, FailureMode.CLOSED),
+        closed_period_corrections=settings.closed_period_corrections,
+    )
+    if settings.default_grace_days != GRACE_DAYS_DEFAULT:
+        written["grace_days"] = settings.default_grace_days
+    if settings.late_event_window is not None:
+        # Zero says something: an event that is late counts nowhere.
+        written["late_event_window"] = late_event_window_text(settings.late_event_window)
+    return written | _present(
+        usage_retention_days=settings.usage_retention_days,
+        features={feature.key: feature_to_json(feature, settings.default_failure_mode) for feature in catalog.features},
+        plans={plan.key: plan_to_json(plan, settings.default_grace_days) for plan in catalog.plans},
         meters={meter.key: meter_to_json(meter) for meter in catalog.meters},
+        model_prices=model_prices_to_json(catalog.model_prices),
     )
 
 
@@ -734,29 +937,59 @@ def _store_json(store: Catalog, product: Catalog) -> dict[str, Any]:
     written.pop("parent", None)
     inherited = len(product.features)
     if inherited and store.features[:inherited] == product.features:
-        own = {feature.key: feature_to_json(feature) for feature in store.features[inherited:]}
+        own = {
+            feature.key: feature_to_json(feature, store.settings.default_failure_mode)
+            for feature in store.features[inherited:]
+        }
+        brought = set(inherited_meters(product))
+        meters = {meter.key: meter_to_json(meter) for meter in store.meters if meter not in brought}
         written.pop("features")
-        plans, meters = written.pop("plans", None), written.pop("meters", None)
-        return written | _present(inherit_features=True, features=own, plans=plans, meters=meters)
+        rest = {key: written.pop(key, None) for key in ("plans", "meters", "model_prices")} | {"meters": meters}
+        return written | _present(inherit_features=True, features=own, **rest)
     return written
 
 
-def feature_to_json(feature: Feature) -> dict[str, Any]:
-    """Return what a catalog file says of the feature."""
+def inherited_meters(product: Catalog) -> tuple[Meter, ...]:
+    """Return the meters that a store has with the product's features: those that the features hang on."""
+    needed = {feature.meter_key for feature in product.features}
+    return tuple(meter for meter in product.meters if meter.key in needed)
+
+
+def _failure_mode_beside(mode: FailureMode, default: FailureMode) -> str | None:
+    return None if mode is default else failure_mode_word(mode)
+
+
+def failure_mode_word(mode: FailureMode) -> str:
+    """Return the word for the failure mode in catalog files."""
+    return _FAILURE_WORDS[mode]
+
+
+def late_event_window_text(window: timedelta | None) -> str | None:
+    """Return the duration as in a catalog file, in the largest unit that says it exactly; None for none."""
+    if window is None:
+        return None
+    seconds = window // timedelta(seconds=1)
+    unit, length = next((unit, length) for unit, length in _DURATION_UNITS.items() if seconds % length == 0)
+    return f"{seconds // length}{unit}"
+
+
+def feature_to_json(feature: Feature, default: FailureMode = FailureMode.CLOSED) -> dict[str, Any]:
+    """Return what a catalog file with this default of failure modes says of the feature."""
     return _present(
         kind=feature.kind.value,
         name=feature.name,
         description=feature.description,
         unit=feature.unit,
-        failure_mode="open" if feature.failure_mode is FailureMode.OPEN else None,
+        failure_mode=_failure_mode_beside(feature.failure_mode, default),
+        meter=feature.meter_key,
     )
 
 
-def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """Return what a catalog file says of the plan."""
+def plan_to_json(plan: Plan, default_grace_days: int = GRACE_DAYS_DEFAULT) -> dict[str, Any]:
+    """Return what a catalog file with this default of grace says of the plan."""
     return _present(name=plan.name, description=plan.description) | {
         "rank": plan.rank,
-        **({"grace_days": plan.grace_days} if plan.grace_days != GRACE_DAYS_DEFAULT else {}),
+        **({"grace_days": plan.grace_days} if plan.grace_days != default_grace_days else {}),
         **_present(
             trial_days=plan.trial_days,
             prices={price.interval.value: _price_json(price) for price in plan.prices},
@@ -796,17 +1029,64 @@ def _allowance_json(allowance: Allowance) -> Any:
         *(f"{percent}%" for percent in allowance.thresholds_percent),
         *allowance.thresholds_absolute,
     ]
-    return written | _present(thresholds=thresholds)
+    written |= _present(thresholds=thresholds)
+    if allowance.rollover is not None:
+        rollover = _present(min=allowance.rollover.min_quantity, max=allowance.rollover.max_quantity)
+        written["rollover"] = rollover or _EVERYTHING
+    if allowance.overrun_policy is not OverrunPolicy.REJECT:
+        written["overrun"] = allowance.overrun_policy.value
+    if allowance.trial_limit_quantity == LIMIT_UNLIMITED:
+        written["trial_limit"] = _UnquotedWord(_UNLIMITED)
+    elif allowance.trial_limit_quantity is not None:
+        written["trial_limit"] = allowance.trial_limit_quantity
+    return written
 
 
 def meter_to_json(meter: Meter) -> dict[str, Any]:
     """Return what a catalog file says of the meter."""
+    plain = all(name == path for name, path in meter.group_by)
     return _present(
+        name=meter.name,
+        description=meter.description,
         event_type=meter.event_type,
-        aggregation=meter.aggregation,
+        aggregation=meter.aggregation.value,
         value_property=meter.value_property,
-        group_by=list(meter.group_by),
+        scale=meter.scale,
+        group_by=[name for name, _ in meter.group_by] if plain else dict(meter.group_by),
+        filters={each.dimension: list(each.values) for each in meter.filters},
     )
+
+
+def model_prices_to_json(prices: Iterable[ModelPrice]) -> dict[str, Any]:
+    """Return what a catalog file says of the prices of models: by model one price, or a list in order of time."""
+    written: dict[str, list[dict[str, Any]]] = {}
+    for price in prices:
+        written.setdefault(price.model_key, []).append(_model_price_json(price))
+    return {model_key: each[0] if len(each) == 1 else each for model_key, each in written.items()}
+
+
+def _model_price_json(price: ModelPrice) -> dict[str, Any]:
+    cached = price.cached_input_micros_per_million
+    amounts = {
+        "input": _micros_text(price.input_micros_per_million),
+        "output": _micros_text(price.output_micros_per_million),
+        "cached_input": None if cached is None else _micros_text(cached),
+        "start": None if price.start_time is None else _instant_text(price.start_time),
+        "end": None if price.end_time is None else _instant_text(price.end_time),
+    }
+    return _present(**amounts, currency=price.currency_code)
+
+
+def _micros_text(micros: int) -> str:
+    whole, fraction = divmod(micros, _MICROS)
+    return f"{whole}.{fraction:0{_MICROS_PLACES}}".rstrip("0").removesuffix(".")
+
+
+def _instant_text(instant: datetime) -> str:
+    instant = instant.astimezone(UTC)
+    if instant.time() == time.min:
+        return instant.date().isoformat()
+    return instant.replace(tzinfo=None).isoformat() + "Z"
 
 
 def _present(**values: Any) -> dict[str, Any]:

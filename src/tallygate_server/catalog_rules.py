@@ -11,8 +11,9 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from tallygate_server.domain import limits
@@ -24,13 +25,18 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    MeterAggregation,
+    ModelPrice,
+    OverrunPolicy,
     Plan,
     Price,
+    Rollover,
     TenantSettings,
 )
 from tallygate_server.domain.identifier import is_key, is_tenant_id
 from tallygate_server.domain.money import AMOUNT_MINOR_MAX, CURRENCIES
 from tallygate_server.domain.period import PeriodAnchor, PeriodKind
+from tallygate_server.time_zones import time_zones
 
 Path = tuple[str, ...]
 
@@ -45,15 +51,26 @@ THRESHOLD_PERCENT_MAX: Final = 1_000
 STORES_PER_CATALOG_MAX: Final = 100
 METERS_PER_CATALOG_MAX: Final = 500
 METER_DIMENSIONS_MAX: Final = 16
+METER_SCALE_MAX: Final = 9
+METER_FILTERS_MAX: Final = 16
+METER_FILTER_VALUES_MAX: Final = 100
+MODEL_PRICES_PER_CATALOG_MAX: Final = 1_000
+MODEL_PRICE_MICROS_MAX: Final = 1_000_000_000_000
+MODEL_PRICE_TIME_MIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
+MODEL_PRICE_TIME_MAX: Final = datetime(2100, 1, 1, tzinfo=UTC)
+"""First instant that is too late."""
+LATE_EVENT_WINDOW_MAX: Final = timedelta(days=35)
+USAGE_RETENTION_DAYS_MAX: Final = 36_500
 CONFIG_VALUE_BYTES_MAX: Final = 4_096
 CONFIG_VALUE_DEPTH_MAX: Final = 8
 CONFIG_NUMBER_MAX: Final = 2**53 - 1
 """Larger integers are not exact in JSON readers that use doubles, and larger floats come back as integers."""
-METER_AGGREGATIONS: Final = ("sum", "count", "max", "min", "average", "unique", "latest")
 
 _STRIPE_PRICE_ID = re.compile(r"price_[A-Za-z0-9_]{1,120}")
 _EVENT_TYPE = re.compile(r"[!-~]{1,200}")
 _VALUE_PROPERTY = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}")
+_MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
+_FILTER_VALUE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,256}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _URL = re.compile(r"(https?://[^\s/?#]+|/(?!/))[^\s]*")
 # Control characters break terminals and logs; surrogates and NUL cannot be stored.
@@ -119,7 +136,7 @@ def _catalog(catalog: Catalog, path: Path) -> Iterator[Breach]:
     yield from _unique((feature.key for feature in catalog.features), (*path, "features"), "feature")
     yield from _at_most(len(catalog.features), limits.FEATURES_PER_CATALOG_MAX, (*path, "features"), "features")
     for feature in catalog.features:
-        yield from _feature(feature, (*path, "features", feature.key))
+        yield from _feature(feature, catalog.meters_by_key, (*path, "features", feature.key))
     yield from _unique((plan.key for plan in catalog.plans), (*path, "plans"), "plan")
     yield from _at_most(len(catalog.plans), limits.PLANS_PER_CATALOG_MAX, (*path, "plans"), "plans")
     for plan in catalog.plans:
@@ -128,6 +145,10 @@ def _catalog(catalog: Catalog, path: Path) -> Iterator[Breach]:
     yield from _at_most(len(catalog.meters), METERS_PER_CATALOG_MAX, (*path, "meters"), "meters")
     for meter in catalog.meters:
         yield from _meter(meter, (*path, "meters", meter.key))
+    count = len(catalog.model_prices)
+    yield from _at_most(count, MODEL_PRICES_PER_CATALOG_MAX, (*path, "model_prices"), "prices of models")
+    for model_key, of_model in itertools.groupby(catalog.model_prices, key=lambda price: price.model_key):
+        yield from _model_prices(model_key, list(of_model), (*path, "model_prices", model_key))
 
 
 def _settings(settings: TenantSettings, catalog: Catalog, path: Path) -> Iterator[Breach]:
@@ -140,6 +161,17 @@ def _settings(settings: TenantSettings, catalog: Catalog, path: Path) -> Iterato
         yield Breach((*path, "parent"), "a tenant is not its own parent")
     yield from _text(settings.name, NAME_LENGTH_MAX, (*path, "name"))
     yield from _upgrade_url(settings.upgrade_url, (*path, "upgrade_url"))
+    currency = settings.default_currency_code
+    if currency and currency not in CURRENCIES:
+        hint = did_you_mean(currency, CURRENCIES)
+        yield Breach((*path, "currency"), f"{currency[:20]!r} is not an ISO 4217 code such as USD{hint}")
+    zone = settings.default_time_zone
+    if zone and zone not in time_zones():
+        hint = did_you_mean(zone, time_zones())
+        yield Breach((*path, "time_zone"), f"{zone[:64]!r} is no IANA time zone such as Europe/Berlin{hint}")
+    yield from _in_range(settings.default_grace_days, 0, limits.GRACE_DAYS_MAX, (*path, "grace_days"))
+    yield from _late_event_window(settings.late_event_window, (*path, "late_event_window"))
+    yield from _in_range(settings.usage_retention_days, 0, USAGE_RETENTION_DAYS_MAX, (*path, "usage_retention_days"))
     plan = None
     if settings.default_plan_key is not None:
         plan = catalog.plans_by_key.get(settings.default_plan_key)
@@ -170,7 +202,16 @@ def _upgrade_url(url: str, path: Path) -> Iterator[Breach]:
         yield Breach(path, "a brace without its partner: placeholders are written {account_id}")
 
 
-def _feature(feature: Feature, path: Path) -> Iterator[Breach]:
+def _late_event_window(window: timedelta | None, path: Path) -> Iterator[Breach]:
+    if window is None:
+        return
+    if not timedelta(0) <= window <= LATE_EVENT_WINDOW_MAX:
+        yield Breach(path, f"between 0 seconds and {LATE_EVENT_WINDOW_MAX.days} days, as long as events are remembered")
+    elif window.microseconds:
+        yield Breach(path, "a number of whole seconds")
+
+
+def _feature(feature: Feature, meters: Mapping[str, Meter], path: Path) -> Iterator[Breach]:
     if not is_key(feature.key):
         yield Breach(path, f"{feature.key[:80]!r} is not a key: {KEY_RULE}")
     yield from _text(feature.name, NAME_LENGTH_MAX, (*path, "name"))
@@ -178,6 +219,22 @@ def _feature(feature: Feature, path: Path) -> Iterator[Breach]:
     yield from _text(feature.unit, UNIT_LENGTH_MAX, (*path, "unit"))
     if feature.unit and not feature.kind.metered:
         yield Breach((*path, "unit"), f"a {feature.kind.value} feature is not counted, so it has no unit")
+    if feature.meter_key:
+        yield from _feature_meter(feature, meters, (*path, "meter"))
+
+
+def _feature_meter(feature: Feature, meters: Mapping[str, Meter], path: Path) -> Iterator[Breach]:
+    meter = meters.get(feature.meter_key)
+    if feature.kind is not FeatureKind.COUNTER:
+        yield Breach(path, f"a {feature.kind.value} feature does not count events: only counters hang on a meter")
+    elif meter is None:
+        hint = did_you_mean(feature.meter_key, meters)
+        yield Breach(path, f"there is no meter {feature.meter_key[:80]!r} here{hint}")
+    elif not meter.aggregation.additive:
+        what = f"{meter.key!r} takes the {meter.aggregation.value}, which does not add up"
+        # In a file it may only be that the aggregation could not be read.
+        needs = (*path[:-3], "meters", meter.key, "aggregation")
+        yield Breach(path, f"{what}: a feature hangs on a meter that is a sum or a count", needs=needs)
 
 
 def _plan(plan: Plan, features: dict[str, Feature], path: Path) -> Iterator[Breach]:
@@ -234,14 +291,13 @@ def _allowance(allowance: Allowance, path: Path) -> Iterator[Breach]:
     elif allowance.value is not None:
         yield Breach((*path, "value"), f"only config features have a value, this one is a {kind.value}")
     if kind.metered:
-        yield from _in_range(allowance.limit_quantity, limits.LIMIT_UNLIMITED, limits.LIMIT_MAX, (*path, "limit"))
+        lowest, highest = limits.LIMIT_UNLIMITED, limits.LIMIT_MAX
+        yield from _in_range(allowance.limit_quantity, lowest, highest, (*path, "limit"))
+        if allowance.trial_limit_quantity is not None:
+            yield from _in_range(allowance.trial_limit_quantity, lowest, highest, (*path, "trial_limit"))
         yield from _thresholds(allowance, (*path, "thresholds"))
-    elif allowance.limit_quantity != limits.LIMIT_UNLIMITED:
-        yield Breach((*path, "limit"), f"a {kind.value} feature is not counted, so it has no limit")
-    elif allowance.thresholds_percent or allowance.thresholds_absolute:
-        yield Breach((*path, "thresholds"), f"a {kind.value} feature is not counted, so it has no thresholds")
-    elif allowance.limit_mode is not LimitMode.HARD:
-        yield Breach((*path, "mode"), f"a {kind.value} feature is not counted, so nothing happens at a limit")
+    else:
+        yield from _nothing_counted(allowance, path)
     if kind is not FeatureKind.COUNTER:
         without = "a gauge never resets" if kind is FeatureKind.GAUGE else f"a {kind.value} feature is not counted"
         if allowance.period_kind is not PeriodKind.LIFETIME:
@@ -250,6 +306,38 @@ def _allowance(allowance: Allowance, path: Path) -> Iterator[Breach]:
             yield Breach((*path, "anchor"), f"{without}, so it has no anchor")
     elif allowance.period_kind is PeriodKind.LIFETIME and allowance.period_anchor is not PeriodAnchor.UTC:
         yield Breach((*path, "anchor"), "a lifetime has no anchor", needs=(*path, "period"))
+    if allowance.rollover is not None:
+        yield from _rollover(allowance, allowance.rollover, (*path, "rollover"))
+
+
+def _nothing_counted(allowance: Allowance, path: Path) -> Iterator[Breach]:
+    """Refuse what only counters and gauges have; the first is enough."""
+    why = f"a {allowance.kind.value} feature is not counted, so"
+    if allowance.limit_quantity != limits.LIMIT_UNLIMITED:
+        yield Breach((*path, "limit"), f"{why} it has no limit")
+    elif allowance.trial_limit_quantity is not None:
+        yield Breach((*path, "trial_limit"), f"{why} it has no limit")
+    elif allowance.thresholds_percent or allowance.thresholds_absolute:
+        yield Breach((*path, "thresholds"), f"{why} it has no thresholds")
+    elif allowance.limit_mode is not LimitMode.HARD:
+        yield Breach((*path, "mode"), f"{why} nothing happens at a limit")
+    elif allowance.overrun_policy is not OverrunPolicy.REJECT:
+        yield Breach((*path, "overrun"), f"{why} nothing of it is reserved")
+
+
+def _rollover(allowance: Allowance, rollover: Rollover, path: Path) -> Iterator[Breach]:
+    if allowance.kind is not FeatureKind.COUNTER:
+        what = "a gauge never resets" if allowance.kind is FeatureKind.GAUGE else "nothing is counted"
+        yield Breach(path, f"{what}, so nothing rolls over")
+        return
+    if allowance.period_kind is PeriodKind.LIFETIME:
+        yield Breach(path, "a lifetime has no next period to roll over into", needs=(*path[:-1], "period"))
+    if allowance.limit_quantity == limits.LIMIT_UNLIMITED:
+        yield Breach(path, "without a limit nothing is left to roll over", needs=(*path[:-1], "limit"))
+    yield from _in_range(rollover.min_quantity, 0, limits.LIMIT_MAX, (*path, "min"))
+    yield from _in_range(rollover.max_quantity, 0, limits.LIMIT_MAX, (*path, "max"))
+    if 0 < rollover.max_quantity < rollover.min_quantity:
+        yield Breach((*path, "max"), f"{rollover.max_quantity} is less than min: nothing could ever roll over")
 
 
 def _thresholds(allowance: Allowance, path: Path) -> Iterator[Breach]:
@@ -309,19 +397,83 @@ def _meter(meter: Meter, path: Path) -> Iterator[Breach]:
         yield Breach(path, f"{meter.key[:80]!r} is not a key: {KEY_RULE}")
     if _EVENT_TYPE.fullmatch(meter.event_type) is None:
         yield Breach((*path, "event_type"), "an event type is 1 to 200 printable ASCII characters without spaces")
-    if meter.aggregation not in METER_AGGREGATIONS:
-        hint = did_you_mean(meter.aggregation, METER_AGGREGATIONS)
-        known = ", ".join(METER_AGGREGATIONS)
-        yield Breach((*path, "aggregation"), f"{meter.aggregation[:40]!r} is none of {known}{hint}")
-    elif not meter.value_property and meter.aggregation != "count":
-        yield Breach((*path, "value_property"), f"'{meter.aggregation}' needs the property whose values it takes")
+    if not meter.value_property and meter.aggregation is not MeterAggregation.COUNT:
+        needed = f"'{meter.aggregation.value}' needs the property whose values it takes"
+        yield Breach((*path, "value_property"), needed, needs=(*path, "aggregation"))
     if meter.value_property and _VALUE_PROPERTY.fullmatch(meter.value_property) is None:
         yield Breach((*path, "value_property"), "a dotted path of up to 8 names, such as usage.total_tokens")
+    yield from _text(meter.name, NAME_LENGTH_MAX, (*path, "name"))
+    yield from _text(meter.description, DESCRIPTION_LENGTH_MAX, (*path, "description"), lines=True)
+    yield from _in_range(meter.scale, 0, METER_SCALE_MAX, (*path, "scale"))
     yield from _at_most(len(meter.group_by), METER_DIMENSIONS_MAX, (*path, "group_by"), "dimensions")
-    yield from _unique(meter.group_by, (*path, "group_by"), "dimension", at_key=False)
-    for dimension in meter.group_by:
+    yield from _unique((name for name, _ in meter.group_by), (*path, "group_by"), "dimension", at_key=False)
+    for dimension, source in meter.group_by:
+        where = (*path, "group_by", dimension)
         if not is_key(dimension):
-            yield Breach((*path, "group_by"), f"{dimension[:80]!r} is not a key: {KEY_RULE}")
+            yield Breach(where, f"{dimension[:80]!r} is not a key: {KEY_RULE}")
+        if _VALUE_PROPERTY.fullmatch(source) is None:
+            yield Breach(where, f"{source[:80]!r} is not a dotted path of up to 8 names, such as usage.model")
+    yield from _meter_filters(meter, (*path, "filters"))
+
+
+def _meter_filters(meter: Meter, path: Path) -> Iterator[Breach]:
+    yield from _at_most(len(meter.filters), METER_FILTERS_MAX, path, "filters")
+    yield from _unique((each.dimension for each in meter.filters), path, "filter of dimension")
+    dimensions = dict(meter.group_by)
+    for each in meter.filters:
+        where = (*path, each.dimension)
+        if each.dimension not in dimensions:
+            hint = did_you_mean(each.dimension, dimensions)
+            missing = f"there is no dimension {each.dimension[:80]!r} under 'group_by'{hint}"
+            yield Breach(where, missing, needs=(*path[:-1], "group_by"))
+        if not each.values:
+            yield Breach(where, "no value to keep: nothing would ever be counted", needs=where)
+        yield from _at_most(len(each.values), METER_FILTER_VALUES_MAX, where, "values to keep")
+        for value in each.values:
+            if _FILTER_VALUE.fullmatch(value) is None:
+                yield Breach(where, "a value to keep is at most 256 characters, none of them a control character")
+
+
+def _model_prices(model_key: str, prices: Sequence[ModelPrice], path: Path) -> Iterator[Breach]:
+    """Look at the prices of one model, given by start."""
+    if _MODEL_KEY.fullmatch(model_key) is None:
+        rule = "1 to 128 letters, digits and . _ : @ / -, beginning with a letter or digit"
+        yield Breach(path, f"{model_key[:80]!r} is not the key of a model: {rule}")
+    for index, price in enumerate(prices):
+        where = (*path, str(index)) if len(prices) > 1 else path
+        yield from _model_price(price, where)
+        before = prices[index - 1] if index else None
+        if before is None:
+            continue
+        # Without an end a price holds until the next one begins, so only one that says its end can overlap it.
+        overlaps = before.end_time is not None and price.start_time is not None and price.start_time < before.end_time
+        if overlaps or price.start_time == before.start_time:
+            yield Breach(where, f"two prices of {model_key[:80]!r} at once: {_validity(before)} and {_validity(price)}")
+
+
+def _model_price(price: ModelPrice, path: Path) -> Iterator[Breach]:
+    if price.currency_code not in CURRENCIES:
+        hint = did_you_mean(price.currency_code, CURRENCIES)
+        yield Breach((*path, "currency"), f"{price.currency_code[:20]!r} is not an ISO 4217 code such as USD{hint}")
+    for key, micros in (
+        ("input", price.input_micros_per_million),
+        ("output", price.output_micros_per_million),
+        ("cached_input", price.cached_input_micros_per_million),
+    ):
+        if micros is not None and not 0 <= micros <= MODEL_PRICE_MICROS_MAX:
+            highest = MODEL_PRICE_MICROS_MAX // 1_000_000
+            yield Breach((*path, key), f"a million tokens cost between 0 and {highest} {price.currency_code[:20]}")
+    for key, instant in (("start", price.start_time), ("end", price.end_time)):
+        if instant is not None and not MODEL_PRICE_TIME_MIN <= instant < MODEL_PRICE_TIME_MAX:
+            yield Breach((*path, key), f"prices begin and end between {MODEL_PRICE_TIME_MIN.year} and 2099")
+    if price.start_time is not None and price.end_time is not None and price.end_time <= price.start_time:
+        yield Breach((*path, "end"), "the end is not after the start")
+
+
+def _validity(price: ModelPrice) -> str:
+    start = "ever" if price.start_time is None else price.start_time.isoformat()
+    end = "" if price.end_time is None else f" until {price.end_time.isoformat()}"
+    return f"the one since {start}{end}"
 
 
 def _text(text: str, length_max: int, path: Path, *, lines: bool = False) -> Iterator[Breach]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 from tallygate_server.clock import Clock
-from tallygate_server.domain.catalog import Feature, TenantSettings
+from tallygate_server.domain.catalog import Feature, Meter, ModelPrice, TenantSettings
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.errors import TenantNotFound
 from tallygate_server.storage import catalogs
@@ -27,6 +28,10 @@ class Tenant:
     retired_features: dict[str, Feature]
     """By key; no longer in the catalog, but older plan versions may still give them."""
     catalog_revision: int
+    meters: dict[str, Meter] = field(default_factory=dict)
+    """By key; those in the catalog now."""
+    model_prices: dict[str, tuple[ModelPrice, ...]] = field(default_factory=dict)
+    """By model, by start."""
 
 
 class TenantDirectory:
@@ -71,6 +76,8 @@ class TenantDirectory:
         async with self._database.tenant_transaction(tenant_id) as connection:
             row = await catalogs.read_tenant(connection, tenant_id)
             features = await catalogs.read_features(connection, tenant_id) if row is not None else []
+            meters = await catalogs.read_meters(connection, tenant_id) if row is not None else []
+            prices = await catalogs.read_model_prices(connection, tenant_id) if row is not None else ()
         if row is None:
             self.forget(tenant_id)
             raise TenantNotFound(tenant_id)
@@ -79,6 +86,8 @@ class TenantDirectory:
             features={each.feature.key: each.feature for each in features if not each.retired},
             retired_features={each.feature.key: each.feature for each in features if each.retired},
             catalog_revision=row.catalog_revision,
+            meters={each.meter.key: each.meter for each in meters if not each.retired},
+            model_prices={key: tuple(each) for key, each in groupby(prices, key=lambda price: price.model_key)},
         )
         # A read that began before something was forgotten, or before a newer read, must not be kept.
         known = self._known.get(tenant_id)

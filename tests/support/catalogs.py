@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tallygate_server.catalog_rules import METER_AGGREGATIONS, CatalogSet
+from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.catalog import (
     Allowance,
     BillingInterval,
@@ -16,6 +16,7 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    MeterAggregation,
     Plan,
     Price,
     TenantSettings,
@@ -123,9 +124,9 @@ def catalogs(
         Meter(
             key=key,
             event_type="com.example.used",
-            aggregation=draw(st.sampled_from(METER_AGGREGATIONS)),
+            aggregation=draw(st.sampled_from(MeterAggregation)),
             value_property="usage.total_tokens",
-            group_by=tuple(draw(st.lists(keys, unique=True, max_size=3))),
+            group_by=tuple((name, name) for name in draw(st.lists(keys, unique=True, max_size=3))),
         )
         for key in draw(st.lists(keys, unique=True, max_size=2))
     )

@@ -323,11 +323,12 @@ def _generosity(candidate: _Candidate) -> tuple[int, int, int, int, str]:
     tie = candidate.source.subscription.subscription_id
     if allowance.kind is FeatureKind.CONFIG:
         return (*_config_generosity(allowance.value), paid, rank, tie)
-    if allowance.limit_quantity == LIMIT_UNLIMITED:
+    limit = _limit(candidate)
+    if limit == LIMIT_UNLIMITED:
         return (2, 0, paid, rank, tie)
     soft = int(allowance.limit_mode is LimitMode.SOFT)
     # Limits over unlike periods compare by what they allow per unit of time, in exact integers.
-    per_time = allowance.limit_quantity * nominal_seconds(PeriodKind.LIFETIME) // nominal_seconds(allowance.period_kind)
+    per_time = limit * nominal_seconds(PeriodKind.LIFETIME) // nominal_seconds(allowance.period_kind)
     return (soft, per_time, paid, rank, tie)
 
 
@@ -339,6 +340,14 @@ def _config_generosity(value: ConfigValue) -> tuple[int, int]:
     return (1, int(value * 1_000))
 
 
+def _limit(candidate: _Candidate) -> int:
+    """Return the limit of the allowance, which may be another one during a trial."""
+    trial = candidate.allowance.trial_limit_quantity
+    if trial is not None and candidate.source.subscription.state is SubscriptionState.TRIALING:
+        return trial
+    return candidate.allowance.limit_quantity
+
+
 def _from_candidate(candidate: _Candidate) -> Entitlement:
     allowance = candidate.allowance
     subscription = candidate.source.subscription
@@ -346,7 +355,7 @@ def _from_candidate(candidate: _Candidate) -> Entitlement:
         feature_key=allowance.feature_key,
         kind=allowance.kind,
         value=allowance.value,
-        limit_quantity=allowance.limit_quantity,
+        limit_quantity=_limit(candidate),
         limit_mode=allowance.limit_mode,
         period_kind=PeriodKind.LIFETIME if allowance.kind is FeatureKind.GAUGE else allowance.period_kind,
         period_anchor=allowance.period_anchor,

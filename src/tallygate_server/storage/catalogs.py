@@ -8,13 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
-from tallygate_server.domain.catalog import FailureMode, Feature, FeatureKind, Meter, Plan, TenantSettings
+from tallygate_server.domain.catalog import (
+    FailureMode,
+    Feature,
+    FeatureKind,
+    Meter,
+    MeterAggregation,
+    MeterFilter,
+    ModelPrice,
+    Plan,
+    TenantSettings,
+)
 from tallygate_server.domain.identifier import FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.limits import GRACE_DAYS_DEFAULT
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.mapping import (
     Json,
@@ -23,7 +36,7 @@ from tallygate_server.storage.mapping import (
     price_from_json,
     price_to_json,
 )
-from tallygate_server.storage.tables import catalog_revisions, features, meters, plans, tenants
+from tallygate_server.storage.tables import catalog_revisions, features, meters, model_prices, plans, tenants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +107,7 @@ async def write_tenant(connection: Connection, settings: TenantSettings, *, cata
             default_plan_key=settings.default_plan_key,
             auto_provision=settings.auto_provision,
             upgrade_url=settings.upgrade_url,
+            settings=settings_to_json(settings),
             catalog_revision=catalog_revision,
             update_time=func.now(),
         )
@@ -114,6 +128,7 @@ async def read_features(connection: Connection, tenant_id: TenantId) -> list[Fea
                 description=row.description,
                 unit=row.unit,
                 failure_mode=FailureMode(row.failure_mode),
+                meter_key=row.meter_key,
             ),
             position=row.position,
             retired=row.retire_time is not None,
@@ -122,19 +137,22 @@ async def read_features(connection: Connection, tenant_id: TenantId) -> list[Fea
     ]
 
 
-async def write_feature(connection: Connection, tenant_id: TenantId, feature: Feature, *, position: int) -> None:
-    """Add the feature, or change what may change of it; a retired one is in the catalog again."""
+async def write_feature(
+    connection: Connection, tenant_id: TenantId, feature: Feature, *, position: int, at: datetime
+) -> None:
+    """Add the feature at the instant, or change what may change of it; a retired one is in the catalog again."""
     described = {
         "name": feature.name,
         "description": feature.description,
         "unit": feature.unit,
         "failure_mode": feature.failure_mode.value,
+        "meter_key": feature.meter_key,
         "position": position,
         "retire_time": None,
     }
     await connection.execute(
         insert(features)
-        .values(tenant_id=tenant_id, feature_key=feature.key, kind=feature.kind.value, **described)
+        .values(tenant_id=tenant_id, feature_key=feature.key, kind=feature.kind.value, create_time=at, **described)
         .on_conflict_do_update(index_elements=["tenant_id", "feature_key"], set_=described)
     )
 
@@ -148,12 +166,12 @@ async def move_feature(connection: Connection, tenant_id: TenantId, feature_key:
     )
 
 
-async def retire_features(connection: Connection, tenant_id: TenantId, keys: Sequence[str]) -> None:
+async def retire_features(connection: Connection, tenant_id: TenantId, keys: Sequence[str], *, at: datetime) -> None:
     """Take the features out of the catalog; plan versions that mention them keep working."""
     await connection.execute(
         update(features)
         .where(features.c.tenant_id == tenant_id, features.c.feature_key.in_(keys))
-        .values(retire_time=func.now())
+        .values(retire_time=at)
     )
 
 
@@ -252,6 +270,52 @@ async def retire_meters(connection: Connection, tenant_id: TenantId, keys: Seque
     )
 
 
+async def read_model_prices(connection: Connection, tenant_id: TenantId) -> tuple[ModelPrice, ...]:
+    """Return the prices of models in the catalog, by model and start."""
+    rows = await connection.execute(
+        select(model_prices)
+        .where(model_prices.c.tenant_id == tenant_id)
+        .order_by(model_prices.c.model_key, model_prices.c.position)
+    )
+    return tuple(
+        ModelPrice(
+            model_key=row.model_key,
+            currency_code=row.currency_code,
+            input_micros_per_million=row.input_micros_per_million,
+            output_micros_per_million=row.output_micros_per_million,
+            cached_input_micros_per_million=row.cached_input_micros_per_million,
+            start_time=row.start_time,
+            end_time=row.end_time,
+        )
+        for row in rows
+    )
+
+
+async def replace_model_prices(connection: Connection, tenant_id: TenantId, prices: Sequence[ModelPrice]) -> None:
+    """Store these prices, given by model and start, in place of those that were in the catalog."""
+    await connection.execute(delete(model_prices).where(model_prices.c.tenant_id == tenant_id))
+    if not prices:
+        return
+    await connection.execute(
+        insert(model_prices),
+        [
+            {
+                "tenant_id": tenant_id,
+                "model_key": price.model_key,
+                "position": position,
+                "currency_code": price.currency_code,
+                "input_micros_per_million": price.input_micros_per_million,
+                "output_micros_per_million": price.output_micros_per_million,
+                "cached_input_micros_per_million": price.cached_input_micros_per_million,
+                "start_time": price.start_time,
+                "end_time": price.end_time,
+            }
+            for _, of_model in groupby(prices, key=lambda each: each.model_key)
+            for position, price in enumerate(of_model)
+        ],
+    )
+
+
 async def add_catalog_revision(
     connection: Connection,
     tenant_id: TenantId,
@@ -260,11 +324,17 @@ async def add_catalog_revision(
     source: str,
     actor: str,
     changes: Sequence[Json],
+    create_time: datetime,
 ) -> None:
     """Keep what was applied, by whom, and what it changed."""
     await connection.execute(
         catalog_revisions.insert().values(
-            tenant_id=tenant_id, revision=revision, source=source, actor=actor, changes=list(changes)
+            tenant_id=tenant_id,
+            revision=revision,
+            source=source,
+            actor=actor,
+            changes=list(changes),
+            create_time=create_time,
         )
     )
 
@@ -273,23 +343,54 @@ def meter_to_json(meter: Meter) -> Json:
     """Return the meter as JSON, without its key."""
     return {
         "event_type": meter.event_type,
-        "aggregation": meter.aggregation,
+        "aggregation": meter.aggregation.value,
         "value_property": meter.value_property,
-        "group_by": list(meter.group_by),
+        "scale": meter.scale,
+        "group_by": [list(pair) for pair in meter.group_by],
+        "filters": [[each.dimension, list(each.values)] for each in meter.filters],
+        "name": meter.name,
+        "description": meter.description,
     }
 
 
 def _meter(key: str, definition: Json) -> Meter:
+    # The first releases wrote the names of dimensions alone, and none of what has a default here.
     return Meter(
         key=key,
         event_type=definition["event_type"],
-        aggregation=definition["aggregation"],
+        aggregation=MeterAggregation(definition["aggregation"]),
         value_property=definition["value_property"],
-        group_by=tuple(definition["group_by"]),
+        scale=definition.get("scale", 0),
+        group_by=tuple(
+            (each, each) if isinstance(each, str) else (each[0], each[1]) for each in definition["group_by"]
+        ),
+        filters=tuple(
+            MeterFilter(dimension=dimension, values=tuple(values))
+            for dimension, values in definition.get("filters", ())
+        ),
+        name=definition.get("name", ""),
+        description=definition.get("description", ""),
     )
 
 
+def settings_to_json(settings: TenantSettings) -> Json:
+    """Return the settings that have no column of their own."""
+    window = settings.late_event_window
+    return {
+        "default_currency_code": settings.default_currency_code,
+        "default_time_zone": settings.default_time_zone,
+        "default_failure_mode": settings.default_failure_mode.value,
+        "default_grace_days": settings.default_grace_days,
+        "closed_period_corrections": settings.closed_period_corrections,
+        "late_event_window_seconds": None if window is None else window // timedelta(seconds=1),
+        "usage_retention_days": settings.usage_retention_days,
+    }
+
+
 def _tenant(row: Row[Any]) -> TenantRow:
+    # Tenants whose catalog was applied before these settings were there have none of them.
+    rest: Json = row.settings
+    window = rest.get("late_event_window_seconds")
     return TenantRow(
         settings=TenantSettings(
             tenant_id=TenantId(row.tenant_id),
@@ -298,6 +399,13 @@ def _tenant(row: Row[Any]) -> TenantRow:
             default_plan_key=PlanKey(row.default_plan_key) if row.default_plan_key is not None else None,
             auto_provision=row.auto_provision,
             upgrade_url=row.upgrade_url,
+            default_currency_code=rest.get("default_currency_code", ""),
+            default_time_zone=rest.get("default_time_zone", ""),
+            default_failure_mode=FailureMode(rest.get("default_failure_mode", FailureMode.CLOSED.value)),
+            default_grace_days=rest.get("default_grace_days", GRACE_DAYS_DEFAULT),
+            closed_period_corrections=rest.get("closed_period_corrections", False),
+            late_event_window=None if window is None else timedelta(seconds=window),
+            usage_retention_days=rest.get("usage_retention_days", 0),
         ),
         catalog_revision=row.catalog_revision,
     )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tallygate_server.domain.catalog import Allowance, BillingInterval, FeatureKind, LimitMode, Price
+from tallygate_server.domain.catalog import (
+    Allowance,
+    BillingInterval,
+    FeatureKind,
+    LimitMode,
+    OverrunPolicy,
+    Price,
+    Rollover,
+)
 from tallygate_server.domain.identifier import FeatureKey
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import PeriodAnchor, PeriodKind
@@ -22,9 +30,18 @@ def allowance_to_json(allowance: Allowance) -> Json:
         json["mode"] = allowance.limit_mode.value
         json["percent"] = list(allowance.thresholds_percent)
         json["absolute"] = list(allowance.thresholds_absolute)
+        # Left out where they say nothing, as in what the first releases wrote.
+        if allowance.overrun_policy is not OverrunPolicy.REJECT:
+            json["overrun"] = allowance.overrun_policy.value
+        if allowance.trial_limit_quantity is not None:
+            json["trial_limit"] = allowance.trial_limit_quantity
     if allowance.kind is FeatureKind.COUNTER:
         json["period"] = allowance.period_kind.value
         json["anchor"] = allowance.period_anchor.value
+        if allowance.rollover is not None:
+            json["rollover"] = rollover_to_json(allowance.rollover)
+    if allowance.grace_days:
+        json["grace_days"] = allowance.grace_days
     return json
 
 
@@ -41,7 +58,21 @@ def allowance_from_json(json: Json) -> Allowance:
         period_anchor=PeriodAnchor(json.get("anchor", "utc")),
         thresholds_percent=tuple(json.get("percent", ())),
         thresholds_absolute=tuple(json.get("absolute", ())),
+        rollover=rollover_from_json(json["rollover"]) if "rollover" in json else None,
+        overrun_policy=OverrunPolicy(json.get("overrun", "reject")),
+        trial_limit_quantity=json.get("trial_limit"),
+        grace_days=json.get("grace_days", 0),
     )
+
+
+def rollover_to_json(rollover: Rollover) -> Json:
+    """Return the rollover as JSON."""
+    return {"min": rollover.min_quantity, "max": rollover.max_quantity}
+
+
+def rollover_from_json(json: Json) -> Rollover:
+    """Return the rollover that `rollover_to_json` wrote."""
+    return Rollover(min_quantity=json["min"], max_quantity=json["max"])
 
 
 def price_to_json(price: Price) -> Json:

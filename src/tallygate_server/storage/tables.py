@@ -87,6 +87,13 @@ features = Table(
     Column("position", Integer, nullable=False, server_default=text("0")),
     _time("create_time", default_now=True),
     _time("retire_time", nullable=True),
+    Column(
+        "meter_key",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="meter whose events count here too; empty for none",
+    ),
     PrimaryKeyConstraint("tenant_id", "feature_key"),
     CheckConstraint("kind IN ('boolean', 'config', 'counter', 'gauge')", name="kind_known"),
 )
@@ -122,6 +129,21 @@ meters = Table(
     _time("create_time", default_now=True),
     _time("retire_time", nullable=True),
     PrimaryKeyConstraint("tenant_id", "meter_key"),
+)
+
+model_prices = Table(
+    "model_prices",
+    metadata,
+    _tenant_id(),
+    Column("model_key", Text, nullable=False),
+    Column("position", Integer, nullable=False, comment="order of the prices of one model in time, from 0"),
+    Column("currency_code", Text, nullable=False),
+    Column("input_micros_per_million", BigInteger, nullable=False),
+    Column("output_micros_per_million", BigInteger, nullable=False),
+    Column("cached_input_micros_per_million", BigInteger, nullable=True),
+    _time("start_time", nullable=True),
+    _time("end_time", nullable=True),
+    PrimaryKeyConstraint("tenant_id", "model_key", "position"),
 )
 
 catalog_revisions = Table(

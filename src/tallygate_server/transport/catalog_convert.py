@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -15,7 +16,8 @@ from google.protobuf.message import Message
 from tallygate.v1 import access_pb2, catalog_pb2, catalog_service_pb2, money_pb2, period_pb2
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_diff import CatalogChange, CatalogElement, ChangeKind
-from tallygate_server.catalog_rules import METER_AGGREGATIONS, CatalogSet
+from tallygate_server.catalog_files import inherited_meters
+from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.catalog import (
     Allowance,
     BillingInterval,
@@ -25,29 +27,33 @@ from tallygate_server.domain.catalog import (
     FeatureKind,
     LimitMode,
     Meter,
+    MeterAggregation,
+    MeterFilter,
+    ModelPrice,
+    OverrunPolicy,
     Plan,
     Price,
+    Rollover,
     TenantSettings,
 )
 from tallygate_server.domain.identifier import FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.limits import GRACE_DAYS_DEFAULT
 from tallygate_server.domain.period import PeriodAnchor, PeriodKind
-from tallygate_server.errors import CatalogInvalid, FieldViolation, NotBuilt
+from tallygate_server.errors import CatalogInvalid, FieldViolation, InvalidRequest, NotBuilt
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
-from tallygate_server.transport.convert import api_enum, domain_enum, from_api_value, to_api_value
-
-_UNBUILT_TENANT: Final = (
-    "default_time_zone",
-    "closed_period_corrections",
-    "late_event_window",
-    "usage_retention_days",
-    "metadata",
+from tallygate_server.transport.convert import (
+    api_enum,
+    domain_enum,
+    from_api_time,
+    from_api_value,
+    to_api_optional_instant,
+    to_api_value,
 )
-_UNBUILT_FEATURE: Final = ("meter_key", "metadata")
+
+_UNBUILT_TENANT: Final = ("metadata",)
+_UNBUILT_FEATURE: Final = ("metadata",)
 _UNBUILT_PLAN: Final = ("metadata",)
 _UNBUILT_ALLOWANCE: Final = ("grace_days", "failure_mode")
-_UNBUILT_LIMIT: Final = ("rollover", "trial_quantity", "overrun_policy")
-_UNBUILT_METER: Final = ("scale", "filters", "display_name", "description")
 
 FEATURE_KINDS: Final = domain_enum(FeatureKind, access_pb2.FeatureKind, "FEATURE_KIND")
 _FAILURE_MODES: Final = {
@@ -66,9 +72,10 @@ _API_ANCHOR: Final = api_enum(PeriodAnchor, period_pb2.PeriodAnchor, "PERIOD_ANC
 _API_ENFORCEMENT: Final = api_enum(LimitMode, catalog_pb2.Enforcement, "ENFORCEMENT")
 _API_CHANGE: Final = api_enum(ChangeKind, catalog_service_pb2.CatalogChangeKind, "CATALOG_CHANGE_KIND")
 _API_ELEMENT: Final = api_enum(CatalogElement, catalog_service_pb2.CatalogElement, "CATALOG_ELEMENT")
-_AGGREGATIONS: Final[dict[int, str]] = {
-    catalog_pb2.MeterAggregation.Value(f"METER_AGGREGATION_{name.upper()}"): name for name in METER_AGGREGATIONS
-}
+OVERRUN_POLICIES: Final = domain_enum(OverrunPolicy, catalog_pb2.OverrunPolicy, "OVERRUN_POLICY")
+API_OVERRUN_POLICY: Final = api_enum(OverrunPolicy, catalog_pb2.OverrunPolicy, "OVERRUN_POLICY")
+_AGGREGATIONS: Final = domain_enum(MeterAggregation, catalog_pb2.MeterAggregation, "METER_AGGREGATION")
+_API_AGGREGATION: Final = api_enum(MeterAggregation, catalog_pb2.MeterAggregation, "METER_AGGREGATION")
 
 
 # From the wire
@@ -96,15 +103,19 @@ class _Reader:
             path = f"catalog.children[{index}]"
             if child.children:
                 self._refuse(f"{path}.children", "a store has no stores of its own")
-            stores.append(self._catalog(child, path, parent=root.settings.tenant_id))
+            stores.append(self._catalog(child, path, product=root))
         if self._violations:
             raise CatalogInvalid(self._violations)
         return CatalogSet(root=root, stores=tuple(stores))
 
-    def _catalog(self, message: catalog_pb2.Catalog, path: str, *, parent: str = "") -> Catalog:
+    def _catalog(self, message: catalog_pb2.Catalog, path: str, *, product: Catalog | None = None) -> Catalog:
         tenant = message.tenant
         self._refuse_set(tenant, f"{path}.tenant", _UNBUILT_TENANT)
-        self._refuse_set(message, path, ("model_prices",))
+        if product is None and tenant.inherit_features:
+            self._refuse(f"{path}.tenant.inherit_features", "only a store in its product's catalog inherits")
+        parent = product.settings.tenant_id if product is not None else ""
+        failure_mode = _FAILURE_MODES.get(tenant.default_failure_mode, FailureMode.CLOSED)
+        grace_days = tenant.default_grace_days if tenant.HasField("default_grace_days") else GRACE_DAYS_DEFAULT
         settings = TenantSettings(
             tenant_id=TenantId(tenant.tenant_id),
             name=tenant.display_name,
@@ -112,23 +123,47 @@ class _Reader:
             default_plan_key=PlanKey(tenant.default_plan_key) or None,
             auto_provision=tenant.auto_provision,
             upgrade_url=tenant.upgrade_url_template,
+            default_currency_code=tenant.default_currency_code,
+            default_time_zone=tenant.default_time_zone,
+            default_failure_mode=failure_mode,
+            default_grace_days=grace_days,
+            closed_period_corrections=tenant.closed_period_corrections,
+            late_event_window=self._late_event_window(tenant, f"{path}.tenant"),
+            usage_retention_days=tenant.usage_retention_days,
         )
-        failure_mode = _FAILURE_MODES.get(tenant.default_failure_mode, FailureMode.CLOSED)
-        grace_days = tenant.default_grace_days if tenant.HasField("default_grace_days") else GRACE_DAYS_DEFAULT
+        currency = tenant.default_currency_code or (product.settings.default_currency_code if product else "")
         features = [
             self._feature(feature, f"{path}.features[{index}]", failure_mode)
             for index, feature in enumerate(message.features)
         ]
+        meters = [self._meter(meter, f"{path}.meters[{index}]") for index, meter in enumerate(message.meters)]
+        if product is not None and tenant.inherit_features:
+            # As in a catalog file; one that is declared again is refused by the rules.
+            features = [*product.features, *features]
+            own = {meter.key for meter in meters}
+            meters = [*(meter for meter in inherited_meters(product) if meter.key not in own), *meters]
         kinds = {feature.key: feature.kind for feature in features}
         return Catalog(
             settings=settings,
             features=tuple(features),
             plans=tuple(
-                self._plan(plan, f"{path}.plans[{index}]", kinds, grace_days, tenant.default_currency_code)
+                self._plan(plan, f"{path}.plans[{index}]", kinds, grace_days, currency)
                 for index, plan in enumerate(message.plans)
             ),
-            meters=tuple(self._meter(meter, f"{path}.meters[{index}]") for index, meter in enumerate(message.meters)),
+            meters=tuple(meters),
+            model_prices=tuple(
+                self._model_price(price, f"{path}.model_prices[{index}]")
+                for index, price in enumerate(message.model_prices)
+            ),
         )
+
+    def _late_event_window(self, tenant: catalog_pb2.Tenant, path: str) -> timedelta | None:
+        if not tenant.HasField("late_event_window"):
+            return None
+        window = tenant.late_event_window
+        if window.nanos:
+            self._refuse(f"{path}.late_event_window", "a number of whole seconds")
+        return timedelta(seconds=window.seconds)
 
     def _feature(self, message: catalog_pb2.Feature, path: str, failure_mode: FailureMode) -> Feature:
         self._refuse_set(message, path, _UNBUILT_FEATURE)
@@ -139,6 +174,7 @@ class _Reader:
             description=message.description,
             unit=message.unit,
             failure_mode=_FAILURE_MODES.get(message.failure_mode, failure_mode),
+            meter_key=message.meter_key,
         )
 
     def _plan(
@@ -194,12 +230,11 @@ class _Reader:
             elif gift == "config_value" and kind is FeatureKind.CONFIG:
                 yield Allowance(feature_key=key, kind=kind, value=from_api_value(message.config_value))
             elif gift == "limit" and kind.metered:
-                yield self._limit(message.limit, f"{where}.limit", key, kind)
+                yield self._limit(message.limit, key, kind)
             else:
                 self._refuse(f"{where}.{gift}", f"does not fit {key!r}, which is a {kind.value} feature")
 
-    def _limit(self, message: catalog_pb2.Limit, path: str, key: FeatureKey, kind: FeatureKind) -> Allowance:
-        self._refuse_set(message, path, _UNBUILT_LIMIT)
+    def _limit(self, message: catalog_pb2.Limit, key: FeatureKey, kind: FeatureKind) -> Allowance:
         period = PeriodKind.MONTH if kind is FeatureKind.COUNTER else PeriodKind.LIFETIME
         soft = message.enforcement == catalog_pb2.ENFORCEMENT_SOFT
         thresholds = message.thresholds
@@ -212,22 +247,46 @@ class _Reader:
             limit_mode=LimitMode.SOFT if soft else LimitMode.HARD,
             thresholds_percent=tuple(t.percent for t in thresholds if t.WhichOneof("point") == "percent"),
             thresholds_absolute=tuple(t.quantity for t in thresholds if t.WhichOneof("point") == "quantity"),
+            rollover=from_api_rollover(message.rollover) if message.HasField("rollover") else None,
+            overrun_policy=OVERRUN_POLICIES.get(message.overrun_policy, OverrunPolicy.REJECT),
+            trial_limit_quantity=message.trial_quantity if message.HasField("trial_quantity") else None,
         )
 
     def _meter(self, message: catalog_pb2.Meter, path: str) -> Meter:
-        self._refuse_set(message, path, _UNBUILT_METER)
         if message.aggregation not in _AGGREGATIONS:
-            self._refuse(f"{path}.aggregation", "is not built in this release")
-        for name, source in message.group_by.items():
-            if name != source:
-                self._refuse(f'{path}.group_by["{name}"]', "must be read from the property of the same name")
+            self._refuse(f"{path}.aggregation", "is none that this release knows")
         return Meter(
             key=message.key,
             event_type=message.event_type,
-            aggregation=_AGGREGATIONS.get(message.aggregation, "sum"),
+            aggregation=_AGGREGATIONS.get(message.aggregation, MeterAggregation.COUNT),
             value_property=message.value_property,
-            group_by=tuple(sorted(message.group_by)),
+            scale=message.scale,
+            group_by=tuple(message.group_by.items()),
+            filters=tuple(MeterFilter(dimension=each.dimension, values=tuple(each.values)) for each in message.filters),
+            name=message.display_name,
+            description=message.description,
         )
+
+    def _model_price(self, message: catalog_pb2.ModelPrice, path: str) -> ModelPrice:
+        cached = message.HasField("cached_input_micros_per_million")
+        return ModelPrice(
+            model_key=message.model_key,
+            currency_code=message.currency_code,
+            input_micros_per_million=message.input_micros_per_million,
+            output_micros_per_million=message.output_micros_per_million,
+            cached_input_micros_per_million=message.cached_input_micros_per_million if cached else None,
+            start_time=self._instant(message, "start_time", path),
+            end_time=self._instant(message, "end_time", path),
+        )
+
+    def _instant(self, message: catalog_pb2.ModelPrice, field: str, path: str) -> datetime | None:
+        if not message.HasField(field):
+            return None
+        try:
+            return from_api_time(getattr(message, field), f"{path}.{field}")
+        except InvalidRequest as error:
+            self._violations.extend(error.violations)
+            return None
 
     def _refuse(self, path: str, description: str) -> None:
         self._violations.append(FieldViolation(path, description))
@@ -280,10 +339,18 @@ def to_api_catalog(catalog: Catalog, *, revision: int) -> catalog_pb2.Catalog:
             default_plan_key=settings.default_plan_key or "",
             auto_provision=settings.auto_provision,
             upgrade_url_template=settings.upgrade_url,
+            default_currency_code=settings.default_currency_code,
+            default_time_zone=settings.default_time_zone,
+            default_failure_mode=_API_FAILURE_MODE[settings.default_failure_mode],
+            default_grace_days=settings.default_grace_days,
+            closed_period_corrections=settings.closed_period_corrections,
+            late_event_window=settings.late_event_window,
+            usage_retention_days=settings.usage_retention_days,
         ),
         features=[to_api_feature(feature) for feature in catalog.features],
         plans=[to_api_plan(plan) for plan in catalog.plans],
         meters=[to_api_meter(meter) for meter in catalog.meters],
+        model_prices=[to_api_model_price(price) for price in catalog.model_prices],
         revision=revision,
     )
 
@@ -297,6 +364,7 @@ def to_api_feature(feature: Feature, *, retired: bool = False) -> catalog_pb2.Fe
         description=feature.description,
         unit=feature.unit,
         failure_mode=_API_FAILURE_MODE[feature.failure_mode],
+        meter_key=feature.meter_key,
         retired=retired,
     )
 
@@ -337,11 +405,40 @@ def to_api_meter(meter: Meter, *, retired: bool = False) -> catalog_pb2.Meter:
     return catalog_pb2.Meter(
         key=meter.key,
         event_type=meter.event_type,
-        aggregation=f"METER_AGGREGATION_{meter.aggregation.upper()}",
+        aggregation=_API_AGGREGATION[meter.aggregation],
         value_property=meter.value_property,
-        group_by={name: name for name in meter.group_by},
+        group_by=dict(meter.group_by),
+        display_name=meter.name,
+        description=meter.description,
+        scale=meter.scale,
+        filters=[catalog_pb2.DimensionFilter(dimension=each.dimension, values=each.values) for each in meter.filters],
         retired=retired,
     )
+
+
+def to_api_model_price(price: ModelPrice) -> catalog_pb2.ModelPrice:
+    """Convert the price of an AI model."""
+    return catalog_pb2.ModelPrice(
+        model_key=price.model_key,
+        currency_code=price.currency_code,
+        input_micros_per_million=price.input_micros_per_million,
+        output_micros_per_million=price.output_micros_per_million,
+        cached_input_micros_per_million=price.cached_input_micros_per_million,
+        start_time=to_api_optional_instant(price.start_time),
+        end_time=to_api_optional_instant(price.end_time),
+    )
+
+
+def from_api_rollover(message: catalog_pb2.Rollover) -> Rollover:
+    """Convert a rollover."""
+    return Rollover(min_quantity=message.min_quantity, max_quantity=message.max_quantity)
+
+
+def to_api_rollover(rollover: Rollover | None) -> catalog_pb2.Rollover | None:
+    """Convert a rollover that may be absent."""
+    if rollover is None:
+        return None
+    return catalog_pb2.Rollover(min_quantity=rollover.min_quantity, max_quantity=rollover.max_quantity)
 
 
 def wanted_features(
@@ -388,6 +485,9 @@ def _to_api_allowance(allowance: Allowance) -> catalog_pb2.Allowance:
             anchor=_API_ANCHOR[allowance.period_anchor] if counter else period_pb2.PERIOD_ANCHOR_UNSPECIFIED,
             enforcement=_API_ENFORCEMENT[allowance.limit_mode],
             thresholds=thresholds,
+            rollover=to_api_rollover(allowance.rollover),
+            trial_quantity=allowance.trial_limit_quantity,
+            overrun_policy=API_OVERRUN_POLICY[allowance.overrun_policy],
         ),
     )
 

@@ -17,6 +17,7 @@ _FILES = (
     "0003_recording.sql",
     "0003_rollups.sql",
     "0003_events.sql",
+    "0003_catalog.sql",
 )
 _TENANT_TABLES = (
     "reservations",
@@ -25,6 +26,7 @@ _TENANT_TABLES = (
     "outbox_horizons",
     "webhook_endpoints",
     "webhook_deliveries",
+    "model_prices",
 )
 """New ones: each is closed to other tenants."""
 _ENDPOINT_COLUMNS_READ = (
@@ -106,6 +108,7 @@ def downgrade() -> None:
         ),
         "tenants": ("settings",),
         "outbox_events": ("sequence", "public_type"),
+        "features": ("meter_key",),
     }.items():
         op.execute(f"ALTER TABLE {table} " + ", ".join(f"DROP COLUMN {column}" for column in columns))
     op.execute("COMMENT ON COLUMN grants.kind IS 'bonus, override, enable or disable'")

@@ -151,7 +151,7 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now),
+        EntitlementServicer(service.checker, now, explanations=service.explainer),
         UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
         SubscriptionServicer(
             service.subscriptions,

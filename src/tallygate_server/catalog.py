@@ -315,7 +315,7 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     given, present = step.given, step.present
     tenant_id = given.settings.tenant_id
     await rows.switch_tenant(connection, tenant_id)
-    await _write_features(connection, step, now)
+    await _write_features(connection, step)
     if not step.changes:
         return
     revision = present.revision + 1
@@ -346,18 +346,18 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
     await add_event(connection, tenant_id, event_type="catalog.changed", payload=told, create_time=now)
 
 
-async def _write_features(connection: Connection, step: _Step, now: datetime) -> None:
+async def _write_features(connection: Connection, step: _Step) -> None:
     tenant_id, present = step.given.settings.tenant_id, step.present
     positions = {row.feature.key: row.position for row in step.stored_features}
     for position, feature in enumerate(step.given.features):
         if present.features.get(feature.key) != feature:
-            await rows.write_feature(connection, tenant_id, feature, position=position, at=now)
+            await rows.write_feature(connection, tenant_id, feature, position=position)
         elif positions[feature.key] != position:
             # The order of a file is presentation: stored, but no change of the catalog.
             await rows.move_feature(connection, tenant_id, feature.key, position=position)
     gone = set(present.features) - set(step.given.features_by_key)
     if gone:
-        await rows.retire_features(connection, tenant_id, sorted(gone), at=now)
+        await rows.retire_features(connection, tenant_id, sorted(gone))
 
 
 async def _write_plans(connection: Connection, given: Catalog, present: PresentCatalog) -> None:

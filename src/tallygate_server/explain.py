@@ -7,11 +7,15 @@ increment on its way is not remembered.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import structlog
+
 from tallygate_server.access import AccessChecker
+from tallygate_server.catalog_files import parse_catalog
 from tallygate_server.clock import Clock
 from tallygate_server.domain.call import Check, CheckAnswer
 from tallygate_server.domain.catalog import Feature
@@ -25,13 +29,15 @@ from tallygate_server.domain.explanation import (
     why_no_source,
 )
 from tallygate_server.domain.period import Period
-from tallygate_server.errors import InvalidRequest, StoreUnavailable
+from tallygate_server.errors import CatalogInvalid, InvalidRequest, StoreUnavailable
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature, end_of_ms, to_ms
 from tallygate_server.storage import usage_history
 from tallygate_server.storage.account_history import sources_at
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.ledger import CounterKey
 from tallygate_server.tenants import TenantDirectory
+
+log = structlog.get_logger(__name__)
 
 ATTEMPTS_MAX: Final = 5
 """Of explaining what is so now: the account may change between the check and the look at it."""
@@ -41,6 +47,7 @@ ATTEMPTS_MAX: Final = 5
 class Explanation:
     """An answer of `CheckAccess`, taken apart."""
 
+    check: Check
     answer: CheckAnswer
     steps: tuple[Step, ...]
     sources: tuple[ExplainedSource, ...]
@@ -51,6 +58,7 @@ class Explanation:
     at: datetime
     catalog_revision: int
     history_complete: bool
+    """Whether what decided then is certain."""
 
 
 class Explainer:
@@ -111,8 +119,7 @@ class Explainer:
         at_ms = to_ms(at)
         async with self._database.tenant_transaction(check.tenant_id) as connection:
             sources, complete = await sources_at(connection, check.tenant_id, check.account_id, at)
-            catalog_revision = await usage_history.catalog_revision_at(connection, check.tenant_id, at)
-            known = await usage_history.feature_known_at(connection, check.tenant_id, check.feature_key, at)
+            catalog_revision, catalog = await usage_history.catalog_at(connection, check.tenant_id, at)
             account = None if sources is None else HotAccount(sources, "")
             feature = None if account is None else account.feature(check.feature_key, at_ms)
             used = held = 0
@@ -120,7 +127,12 @@ class Explainer:
                 key = _counter_key(check, feature)
                 used = await usage_history.used_at(connection, key, at)
                 held = await usage_history.reserved_at(connection, key, at)
+        # A source that mentions the feature tells what it is, too.
+        declared = await self._declared_then(check, catalog) if feature is None else None
+        known = feature is not None or declared is not None
         answer = self._checker.judge(check, account, at_ms=at_ms, feature_known=known, used=used, held=held)
+        if feature is None:
+            answer.feature_kind = declared.kind if declared is not None else None
         return self._explanation(
             check,
             account,
@@ -130,6 +142,18 @@ class Explainer:
             catalog_revision=catalog_revision,
             history_complete=complete,
         )
+
+    async def _declared_then(self, check: Check, source: str) -> Feature | None:
+        """Return the feature as the catalog of this source declares it; of one that is not kept, as it does now."""
+        if source:
+            try:
+                # A large one takes a while, in which others shall be answered.
+                catalogs = await asyncio.to_thread(parse_catalog, source)
+                return catalogs.root.features_by_key.get(check.feature_key)
+            except CatalogInvalid:
+                # What an older release accepted, perhaps.
+                log.warning("catalog_not_understood", tenant_id=check.tenant_id)
+        return (await self._tenants.get(check.tenant_id)).features.get(check.feature_key)
 
     def _explanation(
         self,
@@ -159,6 +183,7 @@ class Explainer:
         )
         tenant = self._tenants.last_known(check.tenant_id)
         return Explanation(
+            check=check,
             answer=answer,
             steps=tuple(explain_steps(facts)),
             sources=sources,

@@ -23,6 +23,7 @@ from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
+from tallygate_server.explain import Explainer
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
 from tallygate_server.revision_marks import FencedMarks
@@ -83,6 +84,7 @@ class Service:
     due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
+    explainer: Explainer
     meter: Meter
     usage: UsageQueries
     sweeper: HoldSweeper
@@ -229,6 +231,9 @@ async def open_service(
             due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock, paid=billing.paid),
             hot_accounts=hot_accounts,
             checker=checker,
+            explainer=Explainer(
+                checker=checker, accounts=hot_accounts, database=database, tenants=tenants, clock=clock
+            ),
             meter=meter,
             usage=usage,
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),

@@ -232,7 +232,7 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
             )
     for key, candidate in best.items():
         entitlements[key] = _from_candidate(candidate)
-    for grant in sorted(sources.grants, key=_grant_order, reverse=True):
+    for grant in sorted(sources.grants, key=grant_order, reverse=True):
         boundaries.extend(t for t in (grant.start_time, grant.expire_time, grant.grace_end_time) if t is not None)
         if grant.start_time <= at and (grant.expire_time is None or at < grant.expire_time):
             before = entitlements.get(grant.feature_key)
@@ -368,7 +368,8 @@ def _from_candidate(candidate: _Candidate) -> Entitlement:
     )
 
 
-def _grant_order(grant: Grant) -> tuple[int, float, datetime, str]:
+def grant_order(grant: Grant) -> tuple[int, float, datetime, str]:
+    """Order grants as they are used: by priority, then the earlier expiry, then the earlier creation."""
     expiry = grant.expire_time.timestamp() if grant.expire_time is not None else float("inf")
     return (grant.priority, expiry, grant.create_time, grant.grant_id)
 

@@ -6,7 +6,7 @@ gives, and a source counted if the entitlement would be another one without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -21,6 +21,7 @@ from tallygate_server.domain.entitlement import (
     Reason,
     SubscriptionSource,
     decide,
+    grant_order,
     resolve,
 )
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
@@ -106,15 +107,16 @@ def explain_sources(sources: AccountSources, feature_key: str, at: datetime) -> 
     """Return the account's sources that speak of the feature at the instant, the deciding one first."""
     resolved = resolve(sources, at).entitlements.get(feature_key)
     winner = _winner(sources, feature_key, at)
-    explained = [
+    counting = _counting_grants(sources, feature_key, at)
+    subscriptions = [
         _explain_subscription(stored, feature_key, at, winner=winner, resolved=resolved)
         for stored in sources.subscriptions
     ]
-    explained += [
-        _explain_grant(grant, sources, at, resolved) for grant in sources.grants if grant.feature_key == feature_key
+    found = [source for source in subscriptions if source is not None]
+    found += [
+        _explain_grant(grant, counting, at, resolved) for grant in sources.grants if grant.feature_key == feature_key
     ]
-    found = [source for source in explained if source is not None]
-    return sorted(found, key=lambda source: (not source.effective, _deciding_last(source, resolved)))
+    return sorted(found, key=lambda source: (not source.effective, _order(source, resolved)))
 
 
 def explain_past_grant(grant: Grant, at: datetime, revoke_time: datetime | None) -> ExplainedSource:
@@ -275,21 +277,40 @@ LADDER: Final = (
 def _winner(sources: AccountSources, feature_key: str, at: datetime) -> str:
     """Return the subscription whose allowance was the most generous one; empty for none.
 
-    It is the one without which the plans would give something else; of several that give the same, the last by id.
+    It is the one that is left when every other one can be taken away without a difference.
     """
-    plans_only = replace(sources, grants=())
-    given = resolve(plans_only, at).entitlements.get(feature_key)
+    left = replace(sources, grants=())
+    given = resolve(left, at).entitlements.get(feature_key)
     if given is None or given.denied is not None:
         return ""
-    alike = []
-    for source in sorted(sources.subscriptions, key=lambda each: each.subscription.subscription_id):
-        subscription_id = source.subscription.subscription_id
-        without = tuple(each for each in sources.subscriptions if each is not source)
-        if resolve(replace(plans_only, subscriptions=without), at).entitlements.get(feature_key) != given:
-            return subscription_id
-        if resolve(replace(plans_only, subscriptions=(source,)), at).entitlements.get(feature_key) == given:
-            alike.append(subscription_id)
-    return alike[-1] if alike else ""
+    for source in sources.subscriptions:
+        others = replace(left, subscriptions=tuple(each for each in left.subscriptions if each is not source))
+        if resolve(others, at).entitlements.get(feature_key) == given:
+            left = others
+    return next((each.subscription.subscription_id for each in left.subscriptions), "")
+
+
+def _counting_grants(sources: AccountSources, feature_key: str, at: datetime) -> tuple[Grant, ...]:
+    """Return the feature's grants without which the entitlement would be another one, the first in use first.
+
+    Of those that do the same, the first counts.
+    """
+    left = replace(
+        sources, grants=tuple(sorted((g for g in sources.grants if g.feature_key == feature_key), key=grant_order))
+    )
+    given = resolve(left, at).entitlements.get(feature_key)
+    for grant in reversed(left.grants):
+        others = replace(left, grants=tuple(each for each in left.grants if each is not grant))
+        if _alike(resolve(others, at).entitlements.get(feature_key), given):
+            left = others
+    return left.grants
+
+
+def _alike(one: Entitlement | None, other: Entitlement | None) -> bool:
+    # What is denied says nothing else.
+    if one is not None and other is not None and one.denied is not None:
+        return one.denied is other.denied
+    return one == other
 
 
 def _explain_subscription(
@@ -318,7 +339,10 @@ def _end(subscription: Subscription, window: AccessWindow | None) -> datetime | 
         return window.grace_end if window.grace_end is not None else window.paid_end
     if subscription.state is SubscriptionState.PAUSED:
         return subscription.pause_start_time or subscription.period_end_time
-    return subscription.period_end_time
+    if subscription.canceled_time is None or subscription.cancel_at_period_end:
+        return subscription.period_end_time
+    # Canceled at once, and not for the end of its period.
+    return min(subscription.canceled_time, subscription.period_end_time or subscription.canceled_time)
 
 
 def _why_not(
@@ -336,7 +360,7 @@ def _why_not(
 
 def _why_closed(subscription: Subscription, window: AccessWindow | None, at: datetime) -> str:
     """Say why the subscription gives nothing at the instant; empty when it does give."""
-    state, end = subscription.state, subscription.period_end_time
+    state, end = subscription.state, _end(subscription, window)
     if window is None:
         if state is SubscriptionState.PAUSED and subscription.pause_start_time is not None:
             return f"paused since {when(subscription.pause_start_time)}"
@@ -362,13 +386,11 @@ _DATED_STATES: Final = (SubscriptionState.CANCELED, SubscriptionState.EXPIRED)
 
 
 def _explain_grant(
-    grant: Grant, sources: AccountSources, at: datetime, resolved: Entitlement | None
+    grant: Grant, counting: Sequence[Grant], at: datetime, resolved: Entitlement | None
 ) -> ExplainedSource:
     why_not = _why_grant_is_not_active(grant, at)
-    if not why_not:
-        others = replace(sources, grants=tuple(each for each in sources.grants if each is not grant))
-        if resolve(others, at).entitlements.get(grant.feature_key) == resolved:
-            why_not = _why_grant_changes_nothing(grant, others.grants, at, resolved)
+    if not why_not and grant not in counting:
+        why_not = _why_grant_changes_nothing(grant, counting, resolved)
     return ExplainedSource(
         grant=grant, start=grant.start_time, end=grant.expire_time, effective=not why_not, explanation=why_not
     )
@@ -382,18 +404,10 @@ def _why_grant_is_not_active(grant: Grant, at: datetime) -> str:
     return ""
 
 
-def _why_grant_changes_nothing(
-    grant: Grant, others: Iterable[Grant], at: datetime, resolved: Entitlement | None
-) -> str:
-    switches = [
-        other
-        for other in others
-        if other.feature_key == grant.feature_key
-        and other.kind is GrantKind.DISABLE
-        and not _why_grant_is_not_active(other, at)
-    ]
-    if switches and resolved is not None and resolved.denied is not None and grant.kind is not GrantKind.DISABLE:
-        return f"switched off by grant {switches[0].grant_id}"
+def _why_grant_changes_nothing(grant: Grant, counting: Sequence[Grant], resolved: Entitlement | None) -> str:
+    switch = next((each for each in counting if each.kind is GrantKind.DISABLE), None)
+    if switch is not None and resolved is not None and resolved.denied is not None:
+        return f"switched off by grant {switch.grant_id}"
     if resolved is not None and resolved.limit_quantity == LIMIT_UNLIMITED and grant.kind is GrantKind.BONUS:
         return "there is no limit anyway"
     if grant.kind is GrantKind.ENABLE:
@@ -401,16 +415,15 @@ def _why_grant_changes_nothing(
     return "another grant comes before it"
 
 
-def _deciding_last(source: ExplainedSource, resolved: Entitlement | None) -> tuple[int, int, float, str]:
+def _order(source: ExplainedSource, resolved: Entitlement | None) -> tuple[int | float | datetime | str, ...]:
     """Order sources of one sort: what denies first, then the plan, then grants in the order of use."""
     if source.grant is None:
         assert source.subscription is not None
-        return (1, 0, 0.0, source.subscription.subscription_id)
+        return (1, source.subscription.subscription_id)
     grant = source.grant
     denies = grant.kind is GrantKind.DISABLE and resolved is not None and resolved.denied is not None
     replaces = grant.kind is GrantKind.OVERRIDE
-    expiry = grant.expire_time.timestamp() if grant.expire_time is not None else float("inf")
-    return (0 if denies or replaces else 2, grant.priority, expiry, grant.grant_id)
+    return (0 if denies or replaces else 2, *grant_order(grant))
 
 
 def why_no_source(sources: Sequence[ExplainedSource], reason: Reason) -> str:

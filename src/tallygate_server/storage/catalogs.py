@@ -137,10 +137,8 @@ async def read_features(connection: Connection, tenant_id: TenantId) -> list[Fea
     ]
 
 
-async def write_feature(
-    connection: Connection, tenant_id: TenantId, feature: Feature, *, position: int, at: datetime
-) -> None:
-    """Add the feature at the instant, or change what may change of it; a retired one is in the catalog again."""
+async def write_feature(connection: Connection, tenant_id: TenantId, feature: Feature, *, position: int) -> None:
+    """Add the feature, or change what may change of it; a retired one is in the catalog again."""
     described = {
         "name": feature.name,
         "description": feature.description,
@@ -152,7 +150,7 @@ async def write_feature(
     }
     await connection.execute(
         insert(features)
-        .values(tenant_id=tenant_id, feature_key=feature.key, kind=feature.kind.value, create_time=at, **described)
+        .values(tenant_id=tenant_id, feature_key=feature.key, kind=feature.kind.value, **described)
         .on_conflict_do_update(index_elements=["tenant_id", "feature_key"], set_=described)
     )
 
@@ -166,12 +164,12 @@ async def move_feature(connection: Connection, tenant_id: TenantId, feature_key:
     )
 
 
-async def retire_features(connection: Connection, tenant_id: TenantId, keys: Sequence[str], *, at: datetime) -> None:
+async def retire_features(connection: Connection, tenant_id: TenantId, keys: Sequence[str]) -> None:
     """Take the features out of the catalog; plan versions that mention them keep working."""
     await connection.execute(
         update(features)
         .where(features.c.tenant_id == tenant_id, features.c.feature_key.in_(keys))
-        .values(retire_time=at)
+        .values(retire_time=func.now())
     )
 
 

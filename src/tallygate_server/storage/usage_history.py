@@ -1,4 +1,4 @@
-"""SQL of usage in the past: what the ledger and the reservations said of a counter at an instant."""
+"""SQL of the past: what the ledger and the reservations said of a counter at an instant, and the catalog of then."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Final
 
 from sqlalchemy import func, select
 
+from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.period import PeriodKind
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.ledger import CounterKey
-from tallygate_server.storage.tables import catalog_revisions, features, reservations, usage_entries
+from tallygate_server.storage.tables import catalog_revisions, reservations, usage_entries
 
 RECORDED_BEFORE_MAX: Final = timedelta(days=1)
 """An entry is recorded no earlier than this before its period: some minutes, and what clocks differ by."""
@@ -49,20 +50,14 @@ async def reserved_at(connection: Connection, key: CounterKey, at: datetime) -> 
     return int((await connection.execute(query)).scalar_one())
 
 
-async def catalog_revision_at(connection: Connection, tenant_id: str, at: datetime) -> int:
-    """Return the revision of the tenant's catalog in force at the instant; 0 for none."""
+async def catalog_at(connection: Connection, tenant_id: TenantId, at: datetime) -> tuple[int, str]:
+    """Return the revision and the source of the tenant's catalog in force at the instant; (0, "") for none."""
     columns = catalog_revisions.c
-    query = select(func.coalesce(func.max(columns.revision), 0)).where(
-        columns.tenant_id == tenant_id, columns.create_time <= at
-    )
-    return int((await connection.execute(query)).scalar_one())
-
-
-async def feature_known_at(connection: Connection, tenant_id: str, feature_key: str, at: datetime) -> bool:
-    """Tell whether the tenant's catalog had the feature at the instant; of its comings and goings the last is known."""
-    columns = features.c
-    query = select(columns.retire_time).where(
-        columns.tenant_id == tenant_id, columns.feature_key == feature_key, columns.create_time <= at
+    query = (
+        select(columns.revision, columns.source)
+        .where(columns.tenant_id == tenant_id, columns.create_time <= at)
+        .order_by(columns.revision.desc())
+        .limit(1)
     )
     row = (await connection.execute(query)).one_or_none()
-    return row is not None and (row.retire_time is None or row.retire_time > at)
+    return (row.revision, row.source) if row is not None else (0, "")

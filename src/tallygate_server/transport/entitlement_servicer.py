@@ -10,10 +10,11 @@ from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.transport import convert, paging
+from tallygate_server.errors import NotBuilt
+from tallygate_server.transport import convert, explanation_convert, paging
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, Now
+from tallygate_server.transport.use_cases import AccessChecks, AccessExplanations, Now
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
 
@@ -26,9 +27,10 @@ class EntitlementServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, checks: AccessChecks, now: Now) -> None:
+    def __init__(self, checks: AccessChecks, now: Now, *, explanations: AccessExplanations | None = None) -> None:
         self._checks = checks
         self._now = now
+        self._explanations = explanations
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -77,3 +79,14 @@ class EntitlementServicer:
             revision=revision,
             stale=any(answer.stale for _key, answer in everything),
         )
+
+    async def ExplainAccess(
+        self, request: entitlement_service_pb2.ExplainAccessRequest, _context: _Context
+    ) -> entitlement_service_pb2.ExplainAccessResponse:
+        """Explain an answer, now or in the past."""
+        if self._explanations is None:
+            raise NotBuilt("ExplainAccess")
+        explanation = await self._explanations.explain(
+            explanation_convert.from_api_explained_check(request), convert.from_api_optional_time(request, "at_time")
+        )
+        return explanation_convert.to_api_explanation(explanation)

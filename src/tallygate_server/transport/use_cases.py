@@ -18,6 +18,7 @@ from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.explain import Explanation
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
@@ -51,6 +52,13 @@ class AccessChecks(Protocol):
 
     async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Return the answer of every feature of the account, sorted by feature key."""
+
+
+class AccessExplanations(Protocol):
+    """Explains answers of checks."""
+
+    async def explain(self, check: Check, at: datetime | None = None) -> Explanation:
+        """Explain the answer now, or at an instant in the past."""
 
 
 class Metering(Protocol):

@@ -23,6 +23,7 @@ from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
+from tallygate_server.events.assembly import EventOptions, Events, open_events
 from tallygate_server.explain import Explainer
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
@@ -90,6 +91,7 @@ class Service:
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
+    events: Events
 
 
 @asynccontextmanager
@@ -101,6 +103,7 @@ async def open_service(
     limits: HotPathLimits | None = None,
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
+    event_options: EventOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -208,10 +211,19 @@ async def open_service(
                 database_url,
                 intake_database=intake_database,
                 database=database,
-                handlers=_handlers(billing, accounts, database, intake_database, webhook_options, clock),
+                handlers=_handlers(billing, accounts, database, intake_database, webhook_options, clock=clock),
                 tenants=tenants,
                 clock=clock,
                 options=webhook_options,
+            )
+        )
+        events = await stack.enter_async_context(
+            open_events(
+                database_url,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                options=event_options or EventOptions(),
             )
         )
         yield Service(
@@ -239,6 +251,7 @@ async def open_service(
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,
+            events=events,
         )
 
 
@@ -248,6 +261,7 @@ def _handlers(
     database: Database,
     intake_database: Database,
     options: WebhookOptions,
+    *,
     clock: Clock,
 ) -> dict[WebhookSource, EventHandler]:
     """Return who understands the events of each source; those of Stripe wait where Stripe is not connected."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Row, Text, column, delete, func, literal_column, select, update
+from sqlalchemy import BigInteger, Row, Text, cast, column, delete, func, literal_column, select, update
 from sqlalchemy import values as sql_values
 from sqlalchemy.dialects.postgresql import insert
 
@@ -148,8 +148,9 @@ async def publish(
         update(outbox_events)
         .where(columns.tenant_id == given.c.tenant_id, columns.event_id == given.c.event_id)
         .values(
-            sequence=given.c.sequence,
-            public_type=given.c.public_type,
+            # Where all are NULL, nothing else says of which type they are.
+            sequence=cast(given.c.sequence, BigInteger),
+            public_type=cast(given.c.public_type, Text),
             publish_time=publish_time,
         )
     )

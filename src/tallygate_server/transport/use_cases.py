@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -18,9 +18,13 @@ from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.events.endpoints import CreatedEndpoint, EndpointChange, RotatedSecret
 from tallygate_server.explain import Explanation
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
+from tallygate_server.storage.outbox import EventFilter, OutboxEvent
+from tallygate_server.storage.webhook_deliveries import DeliveryRow, DeliveryState
+from tallygate_server.storage.webhook_endpoints import EndpointRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
 from tallygate_server.subscriptions import (
     ChangeTiming,
@@ -432,3 +436,81 @@ class ReconcilerUse(Protocol):
         actor: str,
     ) -> Reconciliation:
         """Compare, and repair unless only told to look."""
+
+
+class EventLogUse(Protocol):
+    """Looks back on events."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        wanted: EventFilter,
+        *,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_sequence: int | None,
+        limit: int,
+    ) -> Sequence[OutboxEvent]:
+        """Return events, newest first."""
+
+
+class EventWatchUse(Protocol):
+    """Tells events as they happen."""
+
+    def watch(
+        self, tenant_id: TenantId, wanted: EventFilter, *, after_sequence: int | None
+    ) -> AsyncGenerator[OutboxEvent | None]:
+        """Yield events in order, and None as a sign of life."""
+
+
+class EndpointUse(Protocol):
+    """Creates, changes and shows endpoints that events are sent to."""
+
+    async def create(
+        self,
+        tenant_id: TenantId,
+        *,
+        url: str,
+        event_types: Sequence[str],
+        description: str,
+        request_id: str,
+        actor: str,
+    ) -> CreatedEndpoint:
+        """Create an endpoint."""
+
+    async def update(self, tenant_id: TenantId, endpoint_id: str, change: EndpointChange, *, actor: str) -> EndpointRow:
+        """Change what is given."""
+
+    async def list(self, tenant_id: TenantId, *, after_endpoint_id: str, limit: int) -> Sequence[EndpointRow]:
+        """Return endpoints by id."""
+
+    async def delete(self, tenant_id: TenantId, endpoint_id: str, *, actor: str) -> None:
+        """Delete an endpoint."""
+
+    async def rotate_secret(self, tenant_id: TenantId, endpoint_id: str, *, actor: str) -> RotatedSecret:
+        """Make a new secret."""
+
+    async def deliveries(
+        self,
+        tenant_id: TenantId,
+        *,
+        endpoint_id: str,
+        event_id: str,
+        state: DeliveryState | None,
+        before_delivery_id: int | None,
+        limit: int,
+    ) -> Sequence[DeliveryRow]:
+        """Return deliveries, newest first."""
+
+    async def replay(
+        self,
+        tenant_id: TenantId,
+        endpoint_id: str,
+        *,
+        event_ids: Sequence[str],
+        start_time: datetime | None,
+        end_time: datetime | None,
+        failed_only: bool,
+        actor: str,
+    ) -> int:
+        """Send events again; return how many."""

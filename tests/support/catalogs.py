@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 from typing import Any
 
 from hypothesis import strategies as st
 
-from tallygate_server.catalog_rules import CatalogSet
+from tallygate_server.catalog_files import inherited_meters
+from tallygate_server.catalog_rules import METER_SCALE_MAX, MODEL_PRICE_MICROS_MAX, CatalogSet
 from tallygate_server.domain.catalog import (
     Allowance,
     BillingInterval,
@@ -17,8 +20,12 @@ from tallygate_server.domain.catalog import (
     LimitMode,
     Meter,
     MeterAggregation,
+    MeterFilter,
+    ModelPrice,
+    OverrunPolicy,
     Plan,
     Price,
+    Rollover,
     TenantSettings,
 )
 from tallygate_server.domain.identifier import FeatureKey, PlanKey, TenantId
@@ -28,6 +35,7 @@ from tallygate_server.domain.period import PeriodAnchor, PeriodKind
 
 keys = st.sampled_from(["a", "on", "value", "null", "x.y", "long-key_1", "features", "unlimited", "y", "n1e5"])
 tenant_ids = st.sampled_from(["shop", "shop-2", "0", "1e5", "true", "null"]).map(TenantId)
+model_keys = st.sampled_from(["gpt-4o-mini", "A", "0", "true", "m:1@b/c.d_e"])
 # Everything printable, and what YAML finds special.
 texts = st.one_of(
     st.sampled_from(["", "on", "-1", "1.0", "unlimited", "a: b", "# no", "- x", "'", '"', "é", "😀", " padded ", "~"]),
@@ -48,6 +56,59 @@ config_values = st.recursive(
 
 
 @st.composite
+def rollovers(draw: st.DrawFn) -> Rollover:
+    """Draw a rollover that something can roll over by."""
+    lowest, highest = sorted((draw(st.integers(0, LIMIT_MAX)), draw(st.integers(0, LIMIT_MAX))))
+    return Rollover(min_quantity=lowest, max_quantity=draw(st.sampled_from([0, highest])))
+
+
+@st.composite
+def meters(draw: st.DrawFn, key: str) -> Meter:
+    """Draw a meter."""
+    dimensions = draw(st.dictionaries(keys, st.sampled_from(["a", "usage.Model", "on", "1.2", "-"]), max_size=3))
+    filtered = draw(st.sets(st.sampled_from(sorted(dimensions)))) if dimensions else set()
+    values = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=10) | texts
+    return Meter(
+        key=key,
+        event_type="com.example.used",
+        aggregation=draw(st.sampled_from(MeterAggregation)),
+        value_property="usage.total_tokens",
+        scale=draw(st.integers(0, METER_SCALE_MAX)),
+        group_by=tuple(dimensions.items()),
+        filters=tuple(
+            MeterFilter(dimension=dimension, values=tuple(draw(st.sets(values, min_size=1, max_size=3))))
+            for dimension in filtered
+        ),
+        name=draw(texts),
+        description=draw(texts),
+    )
+
+
+@st.composite
+def prices_of_model(draw: st.DrawFn, model_key: str) -> list[ModelPrice]:
+    """Draw the prices of one model, one after the other."""
+    instants = st.datetimes(
+        dt.datetime(2000, 1, 1),  # noqa: DTZ001 - made UTC below
+        dt.datetime(2099, 12, 31),  # noqa: DTZ001 - made UTC below
+        timezones=st.just(dt.UTC),
+    )
+    bounds = sorted(draw(st.sets(instants, min_size=2, max_size=6)))
+    since_ever = draw(st.booleans())
+    return [
+        ModelPrice(
+            model_key=model_key,
+            currency_code=draw(st.sampled_from(sorted(CURRENCIES))),
+            input_micros_per_million=draw(st.integers(0, MODEL_PRICE_MICROS_MAX)),
+            output_micros_per_million=draw(st.integers(0, MODEL_PRICE_MICROS_MAX)),
+            cached_input_micros_per_million=draw(st.none() | st.integers(0, MODEL_PRICE_MICROS_MAX)),
+            start_time=None if since_ever and start == bounds[0] else start,
+            end_time=draw(st.sampled_from([None, end])),
+        )
+        for start, end in itertools.pairwise(bounds)
+    ]
+
+
+@st.composite
 def allowances(draw: st.DrawFn, feature: Feature) -> Allowance:
     """Draw an allowance that fits the feature."""
     given: dict[str, Any] = {"feature_key": feature.key, "kind": feature.kind}
@@ -60,10 +121,14 @@ def allowances(draw: st.DrawFn, feature: Feature) -> Allowance:
         given["limit_mode"] = draw(st.sampled_from(LimitMode))
         given["thresholds_percent"] = tuple(sorted(draw(st.sets(st.integers(1, 1000), max_size=5))))
         given["thresholds_absolute"] = tuple(sorted(draw(st.sets(st.integers(1, LIMIT_MAX), max_size=5))))
+        given["overrun_policy"] = draw(st.sampled_from(OverrunPolicy))
+        given["trial_limit_quantity"] = draw(st.none() | st.just(LIMIT_UNLIMITED) | st.integers(0, LIMIT_MAX))
     if feature.kind is FeatureKind.COUNTER:
         given["period_kind"] = draw(st.sampled_from(PeriodKind))
         if given["period_kind"] is not PeriodKind.LIFETIME:
             given["period_anchor"] = draw(st.sampled_from(PeriodAnchor))
+            if given["limit_quantity"] != LIMIT_UNLIMITED:
+                given["rollover"] = draw(st.none() | rollovers())
     return Allowance(**given)
 
 
@@ -100,8 +165,16 @@ def catalogs(
     tenant_id: TenantId | None = None,
     parent: TenantId | None = None,
     inherited: tuple[Feature, ...] = (),
+    brought: tuple[Meter, ...] = (),
 ) -> Catalog:
-    """Draw a catalog that obeys every rule."""
+    """Draw a catalog that obeys every rule; a store's has the product's features and the meters they hang on."""
+    own_meters = tuple(
+        draw(meters(key))
+        for key in draw(st.lists(keys, unique=True, max_size=2))
+        if key not in {meter.key for meter in brought}
+    )
+    drawn_meters = (*brought, *own_meters)
+    additive = [meter.key for meter in drawn_meters if meter.aggregation.additive]
     inherited_keys = {feature.key for feature in inherited}
     features = list(inherited)
     for key in draw(st.lists(keys, unique=True, max_size=5)):
@@ -116,20 +189,11 @@ def catalogs(
                 description=draw(texts),
                 unit=draw(texts) if kind.metered else "",
                 failure_mode=draw(st.sampled_from(FailureMode)),
+                meter_key=draw(st.sampled_from(["", *additive])) if kind is FeatureKind.COUNTER else "",
             )
         )
     drawn = tuple(draw(plans(key, tuple(features))) for key in draw(st.lists(keys, unique=True, max_size=3)))
     default = draw(st.none() | st.sampled_from(drawn)) if drawn else None
-    meters = tuple(
-        Meter(
-            key=key,
-            event_type="com.example.used",
-            aggregation=draw(st.sampled_from(MeterAggregation)),
-            value_property="usage.total_tokens",
-            group_by=tuple((name, name) for name in draw(st.lists(keys, unique=True, max_size=3))),
-        )
-        for key in draw(st.lists(keys, unique=True, max_size=2))
-    )
     return Catalog(
         settings=TenantSettings(
             tenant_id=tenant_id or draw(tenant_ids),
@@ -138,10 +202,20 @@ def catalogs(
             default_plan_key=default.key if default is not None else None,
             auto_provision=default is not None and not default.priced and draw(st.booleans()),
             upgrade_url=draw(st.sampled_from(["", "/up?user={account_id}&f={feature_key}", "https://x.example/#up"])),
+            default_currency_code=draw(st.sampled_from(["", "USD", "ALL"])),
+            default_time_zone=draw(st.sampled_from(["", "Europe/Berlin", "Etc/GMT+1"])),
+            default_failure_mode=draw(st.sampled_from(FailureMode)),
+            default_grace_days=draw(st.integers(0, GRACE_DAYS_MAX)),
+            closed_period_corrections=draw(st.booleans()),
+            late_event_window=draw(st.none() | st.integers(0, 35 * 86_400).map(lambda s: dt.timedelta(seconds=s))),
+            usage_retention_days=draw(st.integers(0, 36_500)),
         ),
         features=tuple(features),
         plans=drawn,
-        meters=meters,
+        meters=drawn_meters,
+        model_prices=tuple(
+            price for key in draw(st.sets(model_keys, max_size=2)) for price in draw(prices_of_model(key))
+        ),
     )
 
 
@@ -153,6 +227,7 @@ def catalog_sets(draw: st.DrawFn) -> CatalogSet:
     store_ids = draw(st.lists(tenant_ids.filter(lambda tenant_id: tenant_id != root_id), unique=True, max_size=2))
     stores = []
     for store_id in store_ids:
-        inherited = root.features if draw(st.booleans()) else ()
-        stores.append(draw(catalogs(store_id, root_id, inherited)))
+        inherits = draw(st.booleans())
+        inherited = root.features if inherits else ()
+        stores.append(draw(catalogs(store_id, root_id, inherited, inherited_meters(root) if inherits else ())))
     return CatalogSet(root=root, stores=tuple(stores))

@@ -22,7 +22,7 @@ from tests.support.clock import FrozenClock
 from tests.support.revision_marks import InMemoryRevisionMarks
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "catalogs"
-EXAMPLE_NAMES = ("booktalks-buddy", "lekhak", "technically-fit", "training-analyzer")
+EXAMPLE_NAMES = ("booktalks-buddy", "lekhak", "technically-fit", "training-analyzer", "writing-studio")
 LEKHAK = TenantId("lekhak")
 
 

@@ -165,7 +165,7 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now, explanations=service.explainer),
+        EntitlementServicer(service.checker, now, explanations=service.explainer, watches=service.watches),
         UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
         SubscriptionServicer(
             service.subscriptions,
@@ -258,6 +258,7 @@ class App:
             tls=_tls(settings),
         )
         self.grpc.at_drain(service.events.hub.end)
+        self.grpc.at_drain(service.watches.end)
 
     @classmethod
     @asynccontextmanager
@@ -350,6 +351,7 @@ class App:
         )
         metrics.webhook_backlog.read_with(self.service.webhooks.processor.backlog)
         metrics.event_lag_seconds.read_with(lambda: self.service.events.publisher.lag_seconds)
+        metrics.entitlement_watchers.read_with(lambda: self.service.watches.watcher_count)
         metrics.event_watchers.read_with(lambda: self.service.events.hub.watcher_count)
         metrics.deliveries_pending.read_with(lambda: self.service.events.publisher.deliveries_pending)
         metrics.deliveries_under_way.read_with(lambda: self.service.events.deliverer.under_way)

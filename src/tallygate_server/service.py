@@ -43,6 +43,8 @@ from tallygate_server.subscriptions.due_work import DueSubscriptions
 from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.watching.assembly import open_watches
+from tallygate_server.watching.watches import EntitlementWatches
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
 from tallygate_server.webhooks.ayrshare import AyrshareEvents
 from tallygate_server.webhooks.clerk import ClerkEvents
@@ -86,6 +88,7 @@ class Service:
     hot_accounts: HotAccounts
     checker: AccessChecker
     explainer: Explainer
+    watches: EntitlementWatches
     meter: Meter
     usage: UsageQueries
     sweeper: HoldSweeper
@@ -163,12 +166,7 @@ async def open_service(
         subscriptions = Subscriptions(
             database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=billing.paid
         )
-        by_hand = ChangesByHand(database_url, counters.forget_soon)
-        try:
-            await by_hand.start()
-        except CONNECTION_ERRORS as error:
-            raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
-        stack.push_async_callback(by_hand.close)
+        by_hand = await stack.enter_async_context(ChangesByHand.listening(database_url, counters.forget_soon))
         hot_accounts = HotAccounts(
             pool=pool,
             counters=counters,
@@ -226,6 +224,19 @@ async def open_service(
                 options=event_options or EventOptions(),
             )
         )
+        watches = await stack.enter_async_context(
+            open_watches(
+                database_url,
+                checker=checker,
+                accounts=hot_accounts,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                news=events.hub,
+                by_hand=by_hand,
+                clock=clock,
+            )
+        )
         yield Service(
             server_id=server_id,
             clock=clock,
@@ -246,6 +257,7 @@ async def open_service(
             explainer=Explainer(
                 checker=checker, accounts=hot_accounts, database=database, tenants=tenants, clock=clock
             ),
+            watches=watches,
             meter=meter,
             usage=usage,
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),

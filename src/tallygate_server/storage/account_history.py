@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, select, text
 
 from tallygate_server.domain.entitlement import AccountSources
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.sources import documents_statement, sources_from_document
+from tallygate_server.storage.tables import accounts
 
 CHANNEL: Final = "tallygate_revised"
 """Where every change is announced when it is committed, as tenant/account."""
@@ -161,7 +162,7 @@ async def sources_at(
         return None, True
     if first is not None:
         return sources_from_document(tenant_id, account_id, first.document), False
-    return (await _current(connection, tenant_id, [account_id], at)).get(account_id), False
+    return (await current_sources(connection, tenant_id, [account_id], at)).get(account_id), False
 
 
 async def revisions_between(
@@ -236,7 +237,7 @@ async def _page(
     for row in rows:
         by_account.setdefault(AccountId(row.account_id), []).append(row)
     unrecorded = [account_id for account_id, found in by_account.items() if found[0].revision is None]
-    current = await _current(connection, tenant_id, unrecorded, start)
+    current = await current_sources(connection, tenant_id, unrecorded, start)
     return [_history(tenant_id, found, start, end, current) for found in by_account.values()]
 
 
@@ -287,9 +288,22 @@ def _in_force(revisions: Iterable[AccountRevision]) -> tuple[AccountRevision, ..
     return tuple(kept)
 
 
-async def _current(
+async def read_revisions(
+    connection: Connection, tenant_id: TenantId, account_ids: Sequence[AccountId]
+) -> dict[AccountId, int]:
+    """Return the present revision of each account that exists."""
+    rows = await connection.execute(
+        select(accounts.c.account_id, accounts.c.revision).where(
+            accounts.c.tenant_id == tenant_id, accounts.c.account_id.in_(account_ids)
+        )
+    )
+    return {AccountId(row.account_id): row.revision for row in rows}
+
+
+async def current_sources(
     connection: Connection, tenant_id: TenantId, account_ids: Sequence[AccountId], at: datetime
 ) -> dict[AccountId, AccountSources]:
+    """Return what decides the entitlements of each account that exists, to be looked at from the instant on."""
     if not account_ids:
         return {}
     rows = await connection.execute(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -11,10 +12,11 @@ from grpc import aio
 from tallygate.v1 import entitlement_service_pb2
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.errors import NotBuilt
-from tallygate_server.transport import convert, explanation_convert, paging
+from tallygate_server.transport import convert, explanation_convert, paging, watch_convert
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, AccessExplanations, Now
+from tallygate_server.transport.use_cases import AccessChecks, AccessExplanations, EntitlementWatchUse, Now
+from tallygate_server.watching.watches import WatchUpdate
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
 
@@ -27,10 +29,20 @@ class EntitlementServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, checks: AccessChecks, now: Now, *, explanations: AccessExplanations | None = None) -> None:
+    def __init__(
+        self,
+        checks: AccessChecks,
+        now: Now,
+        *,
+        explanations: AccessExplanations | None = None,
+        watches: EntitlementWatchUse | None = None,
+    ) -> None:
         self._checks = checks
         self._now = now
         self._explanations = explanations
+        self._watches = watches
+        self._last: tuple[WatchUpdate, entitlement_service_pb2.WatchEntitlementsResponse] | None = None
+        """The change that was converted last: watchers of one account are told the same ones."""
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -80,6 +92,22 @@ class EntitlementServicer:
             stale=any(answer.stale for _key, answer in everything),
         )
 
+    async def WatchEntitlements(
+        self, request: entitlement_service_pb2.WatchEntitlementsRequest, _context: _Context
+    ) -> AsyncIterator[entitlement_service_pb2.WatchEntitlementsResponse]:
+        """Send everything, then each change in order, and signs of life while there is none."""
+        if self._watches is None:
+            raise NotBuilt("WatchEntitlements")
+        updates = self._watches.watch(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            feature_keys=request.feature_keys,
+            resume_revision=request.resume_revision,
+        )
+        async with aclosing(updates):
+            async for update in updates:
+                yield self._told(update)
+
     async def ExplainAccess(
         self, request: entitlement_service_pb2.ExplainAccessRequest, _context: _Context
     ) -> entitlement_service_pb2.ExplainAccessResponse:
@@ -90,3 +118,8 @@ class EntitlementServicer:
             explanation_convert.from_api_explained_check(request), convert.from_api_optional_time(request, "at_time")
         )
         return explanation_convert.to_api_explanation(explanation)
+
+    def _told(self, update: WatchUpdate) -> entitlement_service_pb2.WatchEntitlementsResponse:
+        if self._last is None or self._last[0] is not update:
+            self._last = (update, watch_convert.to_api_update(update, now=self._now))
+        return self._last[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ from tallygate_server.subscriptions import (
 from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.watching.watches import WatchUpdate
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 from tallygate_server.webhooks.intake import Taken
 
@@ -63,6 +64,15 @@ class AccessExplanations(Protocol):
 
     async def explain(self, check: Check, at: datetime | None = None) -> Explanation:
         """Explain the answer now, or at an instant in the past."""
+
+
+class EntitlementWatchUse(Protocol):
+    """Watches what accounts are entitled to."""
+
+    def watch(
+        self, tenant_id: TenantId, account_id: AccountId, *, feature_keys: Iterable[str], resume_revision: int
+    ) -> AsyncGenerator[WatchUpdate]:
+        """Yield a snapshot, then every change, and signs of life; ends with an error only."""
 
 
 class Metering(Protocol):

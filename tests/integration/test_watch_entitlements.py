@@ -24,7 +24,7 @@ from tallygate_server.errors import (
 )
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import DatabaseRole, connect
-from tallygate_server.subscriptions import NewSubscription
+from tallygate_server.subscriptions import ChangeTiming, NewSubscription
 from tallygate_server.watching.changes import AccountSnapshot
 from tallygate_server.watching.watches import WATCHERS_MAX, EntitlementWatches, Heartbeat
 from tests.support.acme import ACME, ANN, a_check, an_increment, change_plan, outcome_of, services
@@ -308,7 +308,7 @@ async def test_what_was_canceled_for_later_ends_by_itself(club: Service, clock: 
         CLUB,
         ANN,
         subscription_id=bought.subscription.subscription_id,
-        timing=None,
+        timing=ChangeTiming.AT_TIME,
         effective_time=ends,
     )
     async with following(club.watches, CLUB, ANN) as followed:

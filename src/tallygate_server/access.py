@@ -31,9 +31,10 @@ from tallygate_server.hot_accounts import (
     Loaded,
     counter_ttl_ms,
 )
+from tallygate_server.metering.credit_book import CountedFeature, read_accounts
 from tallygate_server.metering.settling import settlement
 from tallygate_server.storage.cache_epochs import CacheEpochs
-from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown
+from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, CounterState, Ledger, LedgerDown, read_counters
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -275,9 +276,7 @@ class AccessChecker:
     async def _read_unknown(self, unknown: list[_Pending]) -> None:
         """Ask Postgres for counters that Redis does not know, and tell Redis."""
         try:
-            states = await self._ledger.read_counters(
-                list({_ledger_key(pending) for pending in unknown}), self._clock.now()
-            )
+            states = await self._read_counters(unknown)
         except LedgerDown:
             for pending in unknown:
                 self._answer_blind(pending)
@@ -294,6 +293,23 @@ class AccessChecker:
             )
             self._answer(pending, state.used, state.held)
         self._counters.settle_soon(list(settlements.values()))
+
+    async def _read_counters(self, asked: list[_Pending]) -> dict[CounterKey, CounterState]:
+        """Ask Postgres for counters, and for all that a limit depends on beside its counter; raise LedgerDown."""
+        now = self._clock.now()
+        keys = list({_ledger_key(pending) for pending in asked})
+        counted = {_ledger_key(pending): _counted(pending) for pending in asked if _exact_only(pending)}
+        if not counted:
+            return await self._ledger.read_counters(keys, now)
+        async with self._ledger.reading() as connection:
+            states = await read_counters(connection, keys, now)
+            accounts = await read_accounts(connection, list(counted.values()), states, now)
+        for pending in asked:
+            account = accounts.get(_ledger_key(pending))
+            if account is not None:
+                assert pending.feature is not None
+                pending.feature = pending.feature.with_limit(account.limit_quantity)
+        return states
 
     # ------------------------------------------------------------------ degraded
 
@@ -331,9 +347,7 @@ class AccessChecker:
         if not metered:
             return
         try:
-            states = await self._ledger.read_counters(
-                list({_ledger_key(pending) for pending in metered}), self._clock.now()
-            )
+            states = await self._read_counters(metered)
         except LedgerDown:
             for pending in metered:
                 self._answer_blind(pending)
@@ -355,7 +369,7 @@ class AccessChecker:
         pending.feature = account.feature(check.feature_key, self._clock.now_ms())
         if pending.feature is None or not pending.feature.metered:
             self._answer(pending, 0, 0)
-        elif self._counters.ready:
+        elif self._counters.ready and not pending.feature.exact_only:
             self._counters.read_soon([], [pending.feature.counter_key], lambda reply: self._on_counter(pending, reply))
         else:
             self._answer_blind(pending)
@@ -516,6 +530,18 @@ class AccessChecker:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _exact_only(pending: _Pending) -> bool:
+    return pending.feature is not None and pending.feature.exact_only
+
+
+def _counted(pending: _Pending) -> CountedFeature:
+    account, feature = pending.account, pending.feature
+    assert account is not None
+    assert feature is not None
+    assert feature.period is not None
+    return CountedFeature.of(account.sources, feature, feature.period)
 
 
 def _ledger_key(pending: _Pending) -> CounterKey:

@@ -51,6 +51,7 @@ FORGET_INTERVAL_SECONDS: Final = 3600.0
 FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
+GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -116,6 +117,7 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         webhook_options=webhook_options(settings),
         stripe=stripe_options(settings),
         event_options=event_options(settings),
+        grant_notice_days=settings.grant_notice_days,
     ) as service:
         yield service
 
@@ -165,7 +167,13 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now, explanations=service.explainer, watches=service.watches),
+        EntitlementServicer(
+            service.checker,
+            now,
+            explanations=service.explainer,
+            watches=service.watches,
+            grants=service.grants,
+        ),
         UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
         SubscriptionServicer(
             service.subscriptions,
@@ -225,6 +233,11 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="subscription_notices",
             interval_seconds=SUBSCRIPTION_NOTICES_INTERVAL_SECONDS,
             run=service.due_subscriptions.tell,
+        ),
+        Job(
+            name="grant_notices",
+            interval_seconds=GRANT_NOTICES_INTERVAL_SECONDS,
+            run=service.expiring_grants.tell,
         ),
         Job(
             name="reconcile_subscriptions",

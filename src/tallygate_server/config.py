@@ -281,6 +281,11 @@ class Settings(BaseSettings):
         default=32, description="Events that one process sends to endpoints at a time."
     )
 
+    # ---- grants
+    grant_notice_days: Annotated[int, Field(ge=1, le=90)] = Field(
+        default=7, description="Days before a grant expires at which `grant.expiring` announces it."
+    )
+
     # ---- trying it out
     development_clock_url: str | None = Field(
         default=None,

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -22,9 +22,10 @@ from tallygate_server.clock import Clock
 from tallygate_server.counters import keys
 from tallygate_server.counters.connection import RedisCommandError, RedisUnavailable
 from tallygate_server.counters.counters import COUNTER_KEEP_MS, COUNTER_TTL_MS_MAX, Counters
-from tallygate_server.domain.catalog import LimitMode
+from tallygate_server.domain.catalog import FeatureKind, LimitMode
 from tallygate_server.domain.entitlement import AccountSources, Entitlement, Resolution, resolve
 from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import Period
 from tallygate_server.domain.usage import usage_marks
 from tallygate_server.errors import StoreUnavailable, TallygateError
@@ -67,6 +68,7 @@ class HotFeature:
     """One entitlement with its current period and counter key."""
 
     __slots__ = (
+        "_plain",
         "counter_key",
         "entitlement",
         "exact_only",
@@ -81,10 +83,16 @@ class HotFeature:
 
     def __init__(self, entitlement: Entitlement) -> None:
         self.entitlement = entitlement
+        self._plain: HotFeature | None = None
         self.limit = entitlement.limit_quantity
         self.hard = entitlement.limit_mode is LimitMode.HARD
         self.metered = entitlement.kind.metered and entitlement.denied is None
-        self.exact_only = False
+        self.exact_only = (
+            entitlement.kind is FeatureKind.COUNTER
+            and self.metered
+            and self.limit != LIMIT_UNLIMITED
+            and (bool(entitlement.credits) or entitlement.rollover is not None)
+        )
         """Whether the limit depends on more than the counter: then Postgres decides alone, and Redis is not asked."""
         self.marks = (
             usage_marks(
@@ -100,6 +108,22 @@ class HotFeature:
         self.period_start_ms = NEVER_MS
         self.period_end_ms = 0
         self.counter_key = ""
+
+    @property
+    def plain(self) -> HotFeature:
+        """The feature with its plan's own limit, where this one speaks of what credits make of it."""
+        return self._plain or self
+
+    def with_limit(self, limit: int) -> HotFeature:
+        """Return the feature with the limit that its credits, and what rolled over, make of it now."""
+        feature = HotFeature(replace(self.entitlement, limit_quantity=limit))
+        feature._plain = self.plain
+        feature.exact_only = self.exact_only
+        feature.period = self.period
+        feature.period_start_ms = self.period_start_ms
+        feature.period_end_ms = self.period_end_ms
+        feature.counter_key = self.counter_key
+        return feature
 
     @property
     def effective_limit(self) -> int:

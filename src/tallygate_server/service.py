@@ -25,6 +25,8 @@ from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.events.assembly import EventOptions, Events, open_events
 from tallygate_server.explain import Explainer
+from tallygate_server.grants import Grants
+from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
 from tallygate_server.revision_marks import FencedMarks
@@ -89,6 +91,8 @@ class Service:
     checker: AccessChecker
     explainer: Explainer
     watches: EntitlementWatches
+    grants: Grants
+    expiring_grants: ExpiringGrants
     meter: Meter
     usage: UsageQueries
     sweeper: HoldSweeper
@@ -107,6 +111,7 @@ async def open_service(
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
     event_options: EventOptions | None = None,
+    grant_notice_days: int = 7,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -258,6 +263,8 @@ async def open_service(
                 checker=checker, accounts=hot_accounts, database=database, tenants=tenants, clock=clock
             ),
             watches=watches,
+            grants=Grants(database, changes, tenants=tenants, accounts=accounts, checker=checker, clock=clock),
+            expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,
             usage=usage,
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),

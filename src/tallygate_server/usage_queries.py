@@ -26,8 +26,9 @@ from tallygate_server.errors import (
     TallygateError,
 )
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature
+from tallygate_server.metering.credit_book import CountedFeature, read_accounts
 from tallygate_server.storage.engine import CONNECTION_ERRORS, Database
-from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown
+from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown, read_counters
 from tallygate_server.storage.tables import usage_counters, usage_entries
 from tallygate_server.tenants import TenantDirectory
 
@@ -141,8 +142,17 @@ class UsageQueries:
             return (await self._now(account, [feature]))[0]
         period = account.period_at(feature, at)
         key = CounterKey(tenant_id, account_id, feature_key, period.kind.value, period.start)
+        now = self._clock.now()
         try:
-            state = (await self._ledger.read_counters([key], self._clock.now())).get(key, NO_COUNTER)
+            if feature.exact_only:
+                async with self._ledger.reading() as connection:
+                    states = await read_counters(connection, [key], now)
+                    counted = CountedFeature.of(account.sources, feature, period)
+                    standing = (await read_accounts(connection, [counted], states, now))[key]
+                feature = feature.with_limit(standing.limit_quantity)
+            else:
+                states = await self._ledger.read_counters([key], now)
+            state = states.get(key, NO_COUNTER)
         except LedgerDown as error:
             raise StoreUnavailable("past usage cannot be read just now") from error
         return _usage(
@@ -248,7 +258,8 @@ class UsageQueries:
             usages.append(
                 _usage(
                     account,
-                    feature,
+                    # As the answer says, which knows what credits make of it.
+                    feature.with_limit(outcome.limit_quantity) if feature.exact_only else feature,
                     used=outcome.used_quantity,
                     held=outcome.held_quantity,
                     start=period.start,

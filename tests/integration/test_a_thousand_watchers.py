@@ -71,8 +71,8 @@ class Watch:
     async def read(self) -> wire.WatchEntitlementsResponse:
         """Return the next message that is no sign of life."""
         while True:
-            update: wire.WatchEntitlementsResponse = await self.call.read()
-            assert update is not aio.EOF, await self.call.details()
+            update = await self.call.read()
+            assert isinstance(update, wire.WatchEntitlementsResponse), await self.call.details()
             if update.WhichOneof("update") != "heartbeat":
                 return update
 

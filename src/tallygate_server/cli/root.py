@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from tallygate_server.cli import (
     bench_command,
     client_commands,
+    grant_commands,
     replay_command,
     server_commands,
     stripe_commands,
@@ -83,6 +84,7 @@ def _root(
 server_commands.add_to(app)
 client_commands.add_to(app)
 subscription_commands.add_to(app)
+grant_commands.add_to(app)
 webhook_commands.add_to(app)
 stripe_commands.add_to(app)
 replay_command.add_to(app)

@@ -20,8 +20,8 @@ from tallygate_server.domain.entitlement import (
     GrantKind,
     Reason,
     SubscriptionSource,
+    burn_order,
     decide,
-    grant_order,
     resolve,
 )
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
@@ -296,7 +296,7 @@ def _counting_grants(sources: AccountSources, feature_key: str, at: datetime) ->
     Of those that do the same, the first counts.
     """
     left = replace(
-        sources, grants=tuple(sorted((g for g in sources.grants if g.feature_key == feature_key), key=grant_order))
+        sources, grants=tuple(sorted((g for g in sources.grants if g.feature_key == feature_key), key=burn_order))
     )
     given = resolve(left, at).entitlements.get(feature_key)
     for grant in reversed(left.grants):
@@ -423,7 +423,7 @@ def _order(source: ExplainedSource, resolved: Entitlement | None) -> tuple[int |
     grant = source.grant
     denies = grant.kind is GrantKind.DISABLE and resolved is not None and resolved.denied is not None
     replaces = grant.kind is GrantKind.OVERRIDE
-    return (0 if denies or replaces else 2, *grant_order(grant))
+    return (0 if denies or replaces else 2, *burn_order(grant))
 
 
 def why_no_source(sources: Sequence[ExplainedSource], reason: Reason) -> str:

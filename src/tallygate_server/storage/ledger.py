@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 import structlog
@@ -22,6 +22,9 @@ from tallygate_server.domain.usage import EntryKind, UsageMark
 from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, connect, connection_settings
 
 log = structlog.get_logger(__name__)
+
+LedgerConnection: TypeAlias = asyncpg.Connection
+"""A connection of the meter role, in a transaction of `Ledger.exact` or `Ledger.reading`."""
 
 RECONNECT_DELAY_SECONDS_MIN: Final = 0.05
 RECONNECT_DELAY_SECONDS_MAX: Final = 0.5
@@ -650,8 +653,20 @@ class Ledger:
 
     async def read_counters(self, keys: Sequence[CounterKey], at: datetime) -> dict[CounterKey, CounterState]:
         """Return the counters that have a row, and what is held of them at the instant; raises LedgerDown."""
-        rows = await self._fetch(_READ_COUNTERS, *_columns(keys), at)
-        return {CounterKey(*row[:5]): CounterState(*row[5:]) for row in rows}
+        return _states(await self._fetch(_READ_COUNTERS, *_columns(keys), at))
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[LedgerConnection]:
+        """Open a transaction that sees one state of all tables and changes nothing; raises LedgerDown."""
+        try:
+            async with (
+                self._acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                yield connection
+        except CONNECTION_ERRORS as error:
+            self._note_broken(error)
+            raise LedgerDown(str(error)) from error
 
     async def write_denials(self, denials: Sequence[DenialRow]) -> None:
         """Record denied increments, those that are recorded already excepted; raises LedgerDown."""
@@ -727,12 +742,28 @@ class Ledger:
                 delay = RECONNECT_DELAY_SECONDS_MIN
 
 
+async def read_counters(
+    connection: asyncpg.Connection, keys: Sequence[CounterKey], at: datetime
+) -> dict[CounterKey, CounterState]:
+    """Return what `Ledger.read_counters` does, on a connection of `Ledger.reading`."""
+    return _states(await connection.fetch(_READ_COUNTERS, *_columns(keys), at))
+
+
+def _states(rows: Sequence[asyncpg.Record]) -> dict[CounterKey, CounterState]:
+    return {CounterKey(*row[:5]): CounterState(*row[5:]) for row in rows}
+
+
 class ExactTransaction:
     """Statements of one exact commit, in the order in which they must come: lock, look, write."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         """Work inside an open transaction."""
         self._connection = connection
+
+    @property
+    def connection(self) -> LedgerConnection:
+        """The connection, for statements of other modules that belong to the same decision."""
+        return self._connection
 
     async def lock_counters(
         self, counters: Sequence[tuple[CounterKey, datetime | None]]

@@ -22,6 +22,7 @@ from tallygate_server.domain.entitlement import (
     SubscriptionSource,
 )
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.period import PeriodKind
 from tallygate_server.domain.subscription import (
     BillingProvider,
     ScheduledChange,
@@ -29,19 +30,19 @@ from tallygate_server.domain.subscription import (
     Subscription,
     SubscriptionState,
 )
-from tallygate_server.storage.mapping import allowance_from_json
+from tallygate_server.storage.mapping import allowance_from_json, limit_override_from_json, rollover_from_json
 
 PAST_SUBSCRIPTIONS_MAX: Final = 20
 """How many ended subscriptions are carried along, to tell a lapsed account from one that never had any."""
 
-GRANTS_KEPT_FOR: Final = "1 day"
-"""How long an expired grant is carried along: clocks of servers differ, and step back."""
+PAST_GRANTS_MAX: Final = 200
+"""How many expired grants are carried along: clocks of servers differ, and step back."""
 
 
 def documents_statement(tenant_id: str, account_ids: str, at: str) -> str:
     """Return the SELECT of (account_id, revision, document as JSON), for these placeholders.
 
-    `at` is the instant from which on the documents are looked at: what has ended well before it is left out.
+    `at` is the instant from which on the documents are looked at: of what has ended before it only some is told.
     """
     return _DOCUMENTS.replace("@tenant_id", tenant_id).replace("@account_ids", account_ids).replace("@at", at)
 
@@ -88,12 +89,21 @@ SELECT a.account_id, a.revision, json_build_object(
         SELECT json_agg(json_build_object(
             'id', g.grant_id, 'feature', g.feature_key, 'feature_kind', f.kind, 'kind', g.kind,
             'quantity', g.quantity, 'value', g.value, 'priority', g.priority, 'start', g.start_time,
-            'expire', g.expire_time, 'created', g.create_time, 'grace_end', g.grace_end_time
+            'expire', g.expire_time, 'created', g.create_time, 'grace_end', g.grace_end_time,
+            'limit', g."limit", 'recurrence', g.recurrence, 'rollover', g.rollover
         ))
-        FROM grants AS g
+        FROM (
+            SELECT * FROM (
+                SELECT *, row_number() OVER (
+                    -- Only to keep documents short: what is over by the caller's clock counts for nothing anyway.
+                    PARTITION BY expire_time <= @at ORDER BY expire_time DESC, grant_id
+                ) AS newest
+                FROM grants
+                WHERE tenant_id = a.tenant_id AND account_id = a.account_id AND revoke_time IS NULL
+            ) AS ranked
+            WHERE newest <= {PAST_GRANTS_MAX} OR expire_time > @at OR expire_time IS NULL
+        ) AS g
         JOIN features AS f ON f.tenant_id = g.tenant_id AND f.feature_key = g.feature_key
-        WHERE g.tenant_id = a.tenant_id AND g.account_id = a.account_id AND g.revoke_time IS NULL
-          AND (g.expire_time IS NULL OR g.expire_time > @at - interval '{GRANTS_KEPT_FOR}')
     ), '[]'::json)
 ) AS document
 FROM accounts AS a
@@ -197,6 +207,10 @@ def _grant(item: dict[str, Any]) -> Grant:
         kind=GrantKind(item["kind"]),
         quantity=item["quantity"],
         value=item["value"],
+        # A document that another release has stored knows of none of these.
+        limit=limit_override_from_json(item["limit"]) if item.get("limit") is not None else None,
+        recurrence=PeriodKind(item["recurrence"]) if item.get("recurrence") is not None else None,
+        rollover=rollover_from_json(item["rollover"]) if item.get("rollover") is not None else None,
         priority=item["priority"],
         start_time=datetime.fromisoformat(item["start"]),
         expire_time=_time(item["expire"]),

@@ -22,6 +22,7 @@ _FILES = (
 _TENANT_TABLES = (
     "reservations",
     "grant_balances",
+    "grant_requests",
     "account_revisions",
     "outbox_horizons",
     "webhook_endpoints",
@@ -74,8 +75,13 @@ def downgrade() -> None:
     op.execute("DROP POLICY every_tenant ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_meter")
     op.execute("DROP INDEX ix_usage_entries_commit_xid")
-    op.execute("DROP INDEX uq_grants_request")
+    op.execute("DROP INDEX ix_grants_newest")
     op.execute("DROP INDEX ix_grants_expiring")
+    op.execute("DROP POLICY every_tenant_read ON grants")
+    op.execute(
+        "REVOKE SELECT (tenant_id, account_id, grant_id, start_time, expire_time, revoke_time)"
+        " ON grants FROM tallygate_intake"
+    )
     for table, columns in {
         "usage_counters": (
             "reserved_quantity",
@@ -101,8 +107,6 @@ def downgrade() -> None:
             "recurrence",
             "rollover",
             "metadata",
-            "request_id",
-            "fingerprint",
             "revoke_reason",
             "notice_time",
         ),

@@ -170,7 +170,14 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now, grants=service.grants, simulations=service.simulations),
+        EntitlementServicer(
+            service.checker,
+            now,
+            explanations=service.explainer,
+            watches=service.watches,
+            grants=service.grants,
+            simulations=service.simulations,
+        ),
         UsageServicer(
             service.meter,
             service.usage,
@@ -297,6 +304,7 @@ class App:
             tls=_tls(settings),
         )
         self.grpc.at_drain(service.events.hub.end)
+        self.grpc.at_drain(service.watches.end)
 
     @classmethod
     @asynccontextmanager
@@ -389,6 +397,7 @@ class App:
         )
         metrics.webhook_backlog.read_with(self.service.webhooks.processor.backlog)
         metrics.event_lag_seconds.read_with(lambda: self.service.events.publisher.lag_seconds)
+        metrics.entitlement_watchers.read_with(lambda: self.service.watches.watcher_count)
         metrics.event_watchers.read_with(lambda: self.service.events.hub.watcher_count)
         metrics.deliveries_pending.read_with(lambda: self.service.events.publisher.deliveries_pending)
         metrics.deliveries_under_way.read_with(lambda: self.service.events.deliverer.under_way)

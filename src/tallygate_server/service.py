@@ -25,6 +25,7 @@ from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.events.assembly import EventOptions, Events, open_events
+from tallygate_server.explain import Explainer
 from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
@@ -50,6 +51,8 @@ from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
 from tallygate_server.validation import Validations
+from tallygate_server.watching.assembly import open_watches
+from tallygate_server.watching.watches import EntitlementWatches
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
 from tallygate_server.webhooks.ayrshare import AyrshareEvents
 from tallygate_server.webhooks.clerk import ClerkEvents
@@ -93,6 +96,8 @@ class Service:
     due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
+    explainer: Explainer
+    watches: EntitlementWatches
     grants: Grants
     expiring_grants: ExpiringGrants
     meter: Meter
@@ -159,7 +164,7 @@ async def open_service(
         stack.push_async_callback(database.close)
         tenants = TenantDirectory(database, clock)
         stack.push_async_callback(tenants.close)
-        changes = EntitlementChanges(database, FencedMarks(counters, epochs))
+        changes = EntitlementChanges(database, FencedMarks(counters, epochs), clock=clock)
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
         webhook_options = webhook_options or WebhookOptions()
         # One connection for each event that is worked on, and some for those that come in.
@@ -181,12 +186,7 @@ async def open_service(
         subscriptions = Subscriptions(
             database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=billing.paid
         )
-        by_hand = ChangesByHand(database_url, counters.forget_soon)
-        try:
-            await by_hand.start()
-        except CONNECTION_ERRORS as error:
-            raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
-        stack.push_async_callback(by_hand.close)
+        by_hand = await stack.enter_async_context(ChangesByHand.listening(database_url, counters.forget_soon))
         hot_accounts = HotAccounts(
             pool=pool,
             counters=counters,
@@ -269,6 +269,19 @@ async def open_service(
                 options=event_options or EventOptions(),
             )
         )
+        watches = await stack.enter_async_context(
+            open_watches(
+                database_url,
+                checker=checker,
+                accounts=hot_accounts,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                news=events.hub,
+                by_hand=by_hand,
+                clock=clock,
+            )
+        )
         yield Service(
             server_id=server_id,
             clock=clock,
@@ -286,6 +299,10 @@ async def open_service(
             due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock, paid=billing.paid),
             hot_accounts=hot_accounts,
             checker=checker,
+            explainer=Explainer(
+                checker=checker, accounts=hot_accounts, database=database, tenants=tenants, clock=clock
+            ),
+            watches=watches,
             grants=Grants(database, changes, tenants=tenants, accounts=accounts, checker=checker, clock=clock),
             expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,

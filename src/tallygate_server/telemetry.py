@@ -349,6 +349,9 @@ class Metrics(Collector):
         self.event_lag_seconds = Level(
             "tallygate_event_lag_seconds", "Age of the oldest event that waits to be published, as last looked at."
         )
+        self.entitlement_watchers = Level(
+            "tallygate_entitlement_watchers", "Watches of accounts' entitlements that are open."
+        )
         self.event_watchers = Level("tallygate_event_watchers", "Watches of events that are open.")
         self.deliveries = Counts(
             "tallygate_event_delivery",

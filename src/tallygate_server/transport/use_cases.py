@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from tallygate_server.domain.subscription import BillingProvider, SubscriptionSt
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
 from tallygate_server.events.endpoints import CreatedEndpoint, EndpointChange, RotatedSecret
+from tallygate_server.explain import Explanation
 from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
 from tallygate_server.recording import RecordResult
 from tallygate_server.reservations import (
@@ -52,6 +53,7 @@ from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 from tallygate_server.validation import ValidationUpdate
+from tallygate_server.watching.watches import WatchUpdate
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 from tallygate_server.webhooks.intake import Taken
 
@@ -89,6 +91,22 @@ class ValidationUse(Protocol):
         self, *, tenant_id: str, account_id: str, repair: bool, actor: str
     ) -> AsyncGenerator[ValidationUpdate]:
         """Yield what differs and how far it is, and the totals last."""
+
+
+class AccessExplanations(Protocol):
+    """Explains answers of checks."""
+
+    async def explain(self, check: Check, at: datetime | None = None) -> Explanation:
+        """Explain the answer now, or at an instant in the past."""
+
+
+class EntitlementWatchUse(Protocol):
+    """Watches what accounts are entitled to."""
+
+    def watch(
+        self, tenant_id: TenantId, account_id: AccountId, *, feature_keys: Iterable[str], resume_revision: int
+    ) -> AsyncGenerator[WatchUpdate]:
+        """Yield a snapshot, then every change, and signs of life; ends with an error only."""
 
 
 class Metering(Protocol):
@@ -647,3 +665,45 @@ class EndpointUse(Protocol):
         actor: str,
     ) -> int:
         """Send events again; return how many."""
+
+
+class GrantsUse(Protocol):
+    """Gives accounts extras, and takes them back."""
+
+    async def create(
+        self, tenant_id: TenantId, account_id: AccountId, wanted: NewGrant, *, request_id: str = "", actor: str = ""
+    ) -> GrantView:
+        """Give the account an extra."""
+
+    async def revoke(
+        self, tenant_id: TenantId, account_id: AccountId, grant_id: str, *, reason: str, actor: str = ""
+    ) -> GrantView:
+        """Take a grant back."""
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str = "",
+        feature_key: str = "",
+        kinds: Sequence[GrantKind] = (),
+        state: GrantState | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int,
+    ) -> GrantPage:
+        """Return grants, newest first."""
+
+    async def override(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        feature_key: FeatureKey,
+        override: FeatureOverride,
+        *,
+        grace_days: int = 0,
+        expire_time: datetime | None = None,
+        reason: str = "",
+        request_id: str = "",
+        actor: str = "",
+    ) -> OverrideView:
+        """Switch a feature on or off, or take such a switch back."""

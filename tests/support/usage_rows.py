@@ -75,7 +75,7 @@ async def apply_catalog(database_url: str, tenant_id: str = STUDIO) -> None:
     """Make the tenant, its features and a meter of every sort known."""
     database = Database(database_url, pool_size=1)
     try:
-        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()))
+        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()), clock=SystemClock())
         await catalogs.apply(CatalogSource(_CATALOG.format(tenant=tenant_id)))
     finally:
         await database.close()

@@ -20,6 +20,8 @@ from tallygate_server.config import Settings, several_secrets
 from tallygate_server.development_clock import followed_clock
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
+from tallygate_server.events.addresses import AddressRules
+from tallygate_server.events.assembly import EventOptions
 from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.ports import check_port_free
 from tallygate_server.release import release_version
@@ -46,6 +48,7 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -113,6 +116,7 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         limits=limits,
         webhook_options=webhook_options(settings),
         stripe=stripe_options(settings),
+        event_options=event_options(settings),
         grant_notice_days=settings.grant_notice_days,
     ) as service:
         yield service
@@ -130,6 +134,16 @@ def stripe_options(settings: Settings) -> StripeOptions | None:
         retries_max=settings.stripe_retries_max,
         breaker_failures_max=settings.stripe_breaker_failures_max,
         breaker_open_ms=settings.stripe_breaker_open_ms,
+    )
+
+
+def event_options(settings: Settings) -> EventOptions:
+    """Return what the settings say about telling tenants of events."""
+    return EventOptions(
+        addresses=AddressRules(
+            private_networks=settings.delivery_private_networks, plain_http=settings.delivery_plain_http
+        ),
+        concurrency=settings.delivery_concurrency,
     )
 
 
@@ -153,7 +167,14 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now, grants=service.grants, simulations=service.simulations),
+        EntitlementServicer(
+            service.checker,
+            now,
+            explanations=service.explainer,
+            watches=service.watches,
+            grants=service.grants,
+            simulations=service.simulations,
+        ),
         UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
         SubscriptionServicer(
             service.subscriptions,
@@ -174,7 +195,7 @@ def servicers(service: Service) -> list[Servicer]:
             checks=service.checker,
             subscriptions=service.subscriptions,
         ),
-        EventServicer(),
+        EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
         DataLifecycleServicer(),
         AdminServicer(service.webhooks.administration, now, validations=service.validations),
     ]
@@ -198,6 +219,11 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="forget_requests",
             interval_seconds=FORGET_INTERVAL_SECONDS,
             run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="forget_events",
+            interval_seconds=FORGET_EVENTS_INTERVAL_SECONDS,
+            run=service.events.publisher.forget,
         ),
         Job(
             name="due_subscriptions",
@@ -245,6 +271,8 @@ class App:
             reuse_port=settings.reuse_port,
             tls=_tls(settings),
         )
+        self.grpc.at_drain(service.events.hub.end)
+        self.grpc.at_drain(service.watches.end)
 
     @classmethod
     @asynccontextmanager
@@ -281,6 +309,10 @@ class App:
                 stack.push_async_callback(runner.close)
                 await service.webhooks.processor.start()
                 stack.push_async_callback(service.webhooks.processor.close)
+                await service.events.publisher.start()
+                stack.push_async_callback(service.events.publisher.close)
+                await service.events.deliverer.start()
+                stack.push_async_callback(service.events.deliverer.close)
             ops = await stack.enter_async_context(
                 OpsServer.start(
                     host=settings.ops_host,
@@ -332,6 +364,11 @@ class App:
             lambda: {(component.name,): int(component.up) for component in self.components()}
         )
         metrics.webhook_backlog.read_with(self.service.webhooks.processor.backlog)
+        metrics.event_lag_seconds.read_with(lambda: self.service.events.publisher.lag_seconds)
+        metrics.entitlement_watchers.read_with(lambda: self.service.watches.watcher_count)
+        metrics.event_watchers.read_with(lambda: self.service.events.hub.watcher_count)
+        metrics.deliveries_pending.read_with(lambda: self.service.events.publisher.deliveries_pending)
+        metrics.deliveries_under_way.read_with(lambda: self.service.events.deliverer.under_way)
         metrics.build_info.read_with(lambda: {(release_version(), self.settings.transport): 1})
 
 

@@ -267,6 +267,20 @@ class Settings(BaseSettings):
         default=4, description="Webhooks that one process works on at a time."
     )
 
+    # ---- events for tenants
+    delivery_private_networks: bool = Field(
+        default=False,
+        description="Let events be sent to endpoints inside private networks and on this machine. Whoever may create an"
+        " endpoint can then reach what this server can.",
+    )
+    delivery_plain_http: bool = Field(
+        default=False,
+        description="Let events be sent to `http://` endpoints, where everybody on the way can read them.",
+    )
+    delivery_concurrency: Annotated[int, Field(ge=2, le=1_000)] = Field(
+        default=32, description="Events that one process sends to endpoints at a time."
+    )
+
     # ---- grants
     grant_notice_days: Annotated[int, Field(ge=1, le=90)] = Field(
         default=7, description="Days before a grant expires at which `grant.expiring` announces it."

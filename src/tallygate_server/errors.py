@@ -360,6 +360,30 @@ class Overloaded(TallygateError):
     retry_delay_ms: ClassVar[int] = 100
 
 
+class WatcherTooSlow(TallygateError):
+    """A watcher let more come together than is held for it; it has to watch anew."""
+
+    reason = "WATCHER_TOO_SLOW"
+
+    def __init__(self, **last_sent: int) -> None:
+        """Name the last `revision` or `sequence` that was sent."""
+        super().__init__("the watcher reads too slowly: more has happened than is held for it", **last_sent)
+
+
+class ResumePointLost(TallygateError):
+    """What a watcher wants to resume from is no longer kept."""
+
+    reason = "RESUME_POINT_LOST"
+
+    def __init__(self, field: str, *, wanted: int, oldest: int) -> None:
+        """Name the field of the request, the point, and the oldest one that is kept."""
+        super().__init__(
+            f"{field}: {wanted} is no longer kept, the oldest is {oldest}; watch again from the beginning",
+            oldest=oldest,
+            field=field,
+        )
+
+
 class NotBuilt(TallygateError):
     """The method is part of the contract, but not of this release."""
 

@@ -420,7 +420,7 @@ class HotAccounts:
             raise StoreUnavailable("entitlements cannot be read just now")
         try:
             async with asyncio.timeout(_LOAD_TIMEOUT_SECONDS), self._pool.acquire() as connection:
-                return await read_documents(connection, tenant_id, account_ids)
+                return await read_documents(connection, tenant_id, account_ids, self._clock.now())
         except CONNECTION_ERRORS as error:
             raise StoreUnavailable("entitlements cannot be read just now") from error
 

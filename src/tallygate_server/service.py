@@ -23,6 +23,8 @@ from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
+from tallygate_server.events.assembly import EventOptions, Events, open_events
+from tallygate_server.explain import Explainer
 from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
@@ -45,6 +47,8 @@ from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
 from tallygate_server.validation import Validations
+from tallygate_server.watching.assembly import open_watches
+from tallygate_server.watching.watches import EntitlementWatches
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
 from tallygate_server.webhooks.ayrshare import AyrshareEvents
 from tallygate_server.webhooks.clerk import ClerkEvents
@@ -87,6 +91,8 @@ class Service:
     due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
+    explainer: Explainer
+    watches: EntitlementWatches
     grants: Grants
     expiring_grants: ExpiringGrants
     meter: Meter
@@ -96,6 +102,7 @@ class Service:
     billing: Billing
     simulations: LimitSimulations
     validations: Validations
+    events: Events
 
 
 @asynccontextmanager
@@ -107,6 +114,7 @@ async def open_service(
     limits: HotPathLimits | None = None,
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
+    event_options: EventOptions | None = None,
     grant_notice_days: int = 7,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
@@ -145,7 +153,7 @@ async def open_service(
         stack.push_async_callback(database.close)
         tenants = TenantDirectory(database, clock)
         stack.push_async_callback(tenants.close)
-        changes = EntitlementChanges(database, FencedMarks(counters, epochs))
+        changes = EntitlementChanges(database, FencedMarks(counters, epochs), clock=clock)
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
         webhook_options = webhook_options or WebhookOptions()
         # One connection for each event that is worked on, and some for those that come in.
@@ -167,12 +175,7 @@ async def open_service(
         subscriptions = Subscriptions(
             database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=billing.paid
         )
-        by_hand = ChangesByHand(database_url, counters.forget_soon)
-        try:
-            await by_hand.start()
-        except CONNECTION_ERRORS as error:
-            raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
-        stack.push_async_callback(by_hand.close)
+        by_hand = await stack.enter_async_context(ChangesByHand.listening(database_url, counters.forget_soon))
         hot_accounts = HotAccounts(
             pool=pool,
             counters=counters,
@@ -215,10 +218,32 @@ async def open_service(
                 database_url,
                 intake_database=intake_database,
                 database=database,
-                handlers=_handlers(billing, accounts, database, intake_database, webhook_options),
+                handlers=_handlers(billing, accounts, database, intake_database, webhook_options, clock=clock),
                 tenants=tenants,
                 clock=clock,
                 options=webhook_options,
+            )
+        )
+        events = await stack.enter_async_context(
+            open_events(
+                database_url,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                options=event_options or EventOptions(),
+            )
+        )
+        watches = await stack.enter_async_context(
+            open_watches(
+                database_url,
+                checker=checker,
+                accounts=hot_accounts,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                news=events.hub,
+                by_hand=by_hand,
+                clock=clock,
             )
         )
         yield Service(
@@ -229,7 +254,7 @@ async def open_service(
             counters=counters,
             ledger=ledger,
             tenants=tenants,
-            catalogs=Catalogs(database, tenants),
+            catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,
             subscriptions=subscriptions,
             previews=PlanChangePreviews(
@@ -238,6 +263,10 @@ async def open_service(
             due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock, paid=billing.paid),
             hot_accounts=hot_accounts,
             checker=checker,
+            explainer=Explainer(
+                checker=checker, accounts=hot_accounts, database=database, tenants=tenants, clock=clock
+            ),
+            watches=watches,
             grants=Grants(database, changes, tenants=tenants, accounts=accounts, checker=checker, clock=clock),
             expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,
@@ -257,16 +286,23 @@ async def open_service(
                 tenants=tenants,
                 clock=clock,
             ),
+            events=events,
         )
 
 
 def _handlers(
-    billing: Billing, accounts: Accounts, database: Database, intake_database: Database, options: WebhookOptions
+    billing: Billing,
+    accounts: Accounts,
+    database: Database,
+    intake_database: Database,
+    options: WebhookOptions,
+    *,
+    clock: Clock,
 ) -> dict[WebhookSource, EventHandler]:
     """Return who understands the events of each source; those of Stripe wait where Stripe is not connected."""
     handlers: dict[WebhookSource, EventHandler] = {
         WebhookSource.CLERK: ClerkEvents(accounts, intake_database, default_tenant_id=options.clerk_tenant_id),
-        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
+        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database, clock=clock),
     }
     if billing.events is not None:
         handlers[WebhookSource.STRIPE] = billing.events

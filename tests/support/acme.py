@@ -91,7 +91,7 @@ async def apply_catalog(database_url: str, tenant_id: TenantId = ACME) -> None:
     """Make the tenant known."""
     database = Database(database_url, pool_size=1)
     try:
-        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()))
+        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()), clock=SystemClock())
         await catalogs.apply(CatalogSource(_CATALOG.format(tenant=tenant_id)))
     finally:
         await database.close()

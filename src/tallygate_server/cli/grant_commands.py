@@ -67,7 +67,7 @@ Gift = Annotated[
     str,
     typer.Argument(
         metavar="GIFT",
-        help="Units of a credit; limit of an override (or 'unlimited'), or its value as ='JSON'; 'on' or 'off' of a switch.",
+        help="Units of a credit; a limit (or 'unlimited') or value (='JSON') of an override; 'on' or 'off'.",
     ),
 ]
 GrantId = Annotated[str, typer.Argument(metavar="GRANT", help="Id of the grant.")]

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 import structlog
@@ -23,7 +23,7 @@ from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, con
 
 log = structlog.get_logger(__name__)
 
-LedgerConnection = asyncpg.Connection
+LedgerConnection: TypeAlias = asyncpg.Connection
 """A connection of the meter role, in a transaction of `Ledger.exact` or `Ledger.reading`."""
 
 RECONNECT_DELAY_SECONDS_MIN: Final = 0.05

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
@@ -12,10 +12,25 @@ from grpc import aio
 from tallygate.v1 import entitlement_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.errors import NotBuilt
-from tallygate_server.transport import convert, grant_convert, paging, simulation_convert
+from tallygate_server.transport import (
+    convert,
+    explanation_convert,
+    grant_convert,
+    paging,
+    simulation_convert,
+    watch_convert,
+)
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, GrantsUse, LimitSimulationUse, Now
+from tallygate_server.transport.use_cases import (
+    AccessChecks,
+    AccessExplanations,
+    EntitlementWatchUse,
+    GrantsUse,
+    LimitSimulationUse,
+    Now,
+)
+from tallygate_server.watching.watches import WatchUpdate
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
 
@@ -33,13 +48,19 @@ class EntitlementServicer:
         checks: AccessChecks,
         now: Now,
         *,
-        grants: GrantsUse | None = None,
         simulations: LimitSimulationUse | None = None,
+        explanations: AccessExplanations | None = None,
+        watches: EntitlementWatchUse | None = None,
+        grants: GrantsUse | None = None,
     ) -> None:
         self._checks = checks
         self._now = now
+        self._explanations = explanations
+        self._watches = watches
         self._grants = grants
         self._simulations = simulations
+        self._last: tuple[WatchUpdate, entitlement_service_pb2.WatchEntitlementsResponse] | None = None
+        """The change that was converted last: watchers of one account are told the same ones."""
 
     def _granting(self) -> GrantsUse:
         if self._grants is None:
@@ -104,6 +125,33 @@ class EntitlementServicer:
         async with aclosing(self._simulations.simulate(wanted)) as updates:
             async for update in updates:
                 yield simulation_convert.to_api_update(update)
+
+    async def WatchEntitlements(
+        self, request: entitlement_service_pb2.WatchEntitlementsRequest, _context: _Context
+    ) -> AsyncIterator[entitlement_service_pb2.WatchEntitlementsResponse]:
+        """Send everything, then each change in order, and signs of life while there is none."""
+        if self._watches is None:
+            raise NotBuilt("WatchEntitlements")
+        updates = self._watches.watch(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            feature_keys=request.feature_keys,
+            resume_revision=request.resume_revision,
+        )
+        async with aclosing(updates):
+            async for update in updates:
+                yield self._told(update)
+
+    async def ExplainAccess(
+        self, request: entitlement_service_pb2.ExplainAccessRequest, _context: _Context
+    ) -> entitlement_service_pb2.ExplainAccessResponse:
+        """Explain an answer, now or in the past."""
+        if self._explanations is None:
+            raise NotBuilt("ExplainAccess")
+        explanation = await self._explanations.explain(
+            explanation_convert.from_api_explained_check(request), convert.from_api_optional_time(request, "at_time")
+        )
+        return explanation_convert.to_api_explanation(explanation)
 
     async def CreateGrant(
         self, request: entitlement_service_pb2.CreateGrantRequest, _context: _Context
@@ -172,3 +220,8 @@ class EntitlementServicer:
                 actor=convert.actor_of(request),
             )
         )
+
+    def _told(self, update: WatchUpdate) -> entitlement_service_pb2.WatchEntitlementsResponse:
+        if self._last is None or self._last[0] is not update:
+            self._last = (update, watch_convert.to_api_update(update, now=self._now))
+        return self._last[1]

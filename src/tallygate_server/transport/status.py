@@ -112,6 +112,8 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.CountersUnavailable: _Code.UNAVAILABLE,
     ShuttingDown: _Code.UNAVAILABLE,
     errors.Overloaded: _Code.RESOURCE_EXHAUSTED,
+    errors.WatcherTooSlow: _Code.RESOURCE_EXHAUSTED,
+    errors.ResumePointLost: _Code.OUT_OF_RANGE,
     ServerDeadlineExceeded: _Code.DEADLINE_EXCEEDED,
     errors.NotBuilt: _Code.UNIMPLEMENTED,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -18,10 +18,15 @@ from tallygate_server.domain.entitlement import AccountState, GrantKind
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.errors import TallygateError
+from tallygate_server.events.endpoints import CreatedEndpoint, EndpointChange, RotatedSecret
+from tallygate_server.explain import Explanation
 from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
 from tallygate_server.simulation import SimulationUpdate, WantedSimulation
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
+from tallygate_server.storage.outbox import EventFilter, OutboxEvent
+from tallygate_server.storage.webhook_deliveries import DeliveryRow, DeliveryState
+from tallygate_server.storage.webhook_endpoints import EndpointRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
 from tallygate_server.subscriptions import (
     ChangeTiming,
@@ -33,6 +38,7 @@ from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 from tallygate_server.validation import ValidationUpdate
+from tallygate_server.watching.watches import WatchUpdate
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 from tallygate_server.webhooks.intake import Taken
 
@@ -70,6 +76,22 @@ class ValidationUse(Protocol):
         self, *, tenant_id: str, account_id: str, repair: bool, actor: str
     ) -> AsyncGenerator[ValidationUpdate]:
         """Yield what differs and how far it is, and the totals last."""
+
+
+class AccessExplanations(Protocol):
+    """Explains answers of checks."""
+
+    async def explain(self, check: Check, at: datetime | None = None) -> Explanation:
+        """Explain the answer now, or at an instant in the past."""
+
+
+class EntitlementWatchUse(Protocol):
+    """Watches what accounts are entitled to."""
+
+    def watch(
+        self, tenant_id: TenantId, account_id: AccountId, *, feature_keys: Iterable[str], resume_revision: int
+    ) -> AsyncGenerator[WatchUpdate]:
+        """Yield a snapshot, then every change, and signs of life; ends with an error only."""
 
 
 class Metering(Protocol):
@@ -443,6 +465,84 @@ class ReconcilerUse(Protocol):
         actor: str,
     ) -> Reconciliation:
         """Compare, and repair unless only told to look."""
+
+
+class EventLogUse(Protocol):
+    """Looks back on events."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        wanted: EventFilter,
+        *,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_sequence: int | None,
+        limit: int,
+    ) -> Sequence[OutboxEvent]:
+        """Return events, newest first."""
+
+
+class EventWatchUse(Protocol):
+    """Tells events as they happen."""
+
+    def watch(
+        self, tenant_id: TenantId, wanted: EventFilter, *, after_sequence: int | None
+    ) -> AsyncGenerator[OutboxEvent | None]:
+        """Yield events in order, and None as a sign of life."""
+
+
+class EndpointUse(Protocol):
+    """Creates, changes and shows endpoints that events are sent to."""
+
+    async def create(
+        self,
+        tenant_id: TenantId,
+        *,
+        url: str,
+        event_types: Sequence[str],
+        description: str,
+        request_id: str,
+        actor: str,
+    ) -> CreatedEndpoint:
+        """Create an endpoint."""
+
+    async def update(self, tenant_id: TenantId, endpoint_id: str, change: EndpointChange, *, actor: str) -> EndpointRow:
+        """Change what is given."""
+
+    async def list(self, tenant_id: TenantId, *, after_endpoint_id: str, limit: int) -> Sequence[EndpointRow]:
+        """Return endpoints by id."""
+
+    async def delete(self, tenant_id: TenantId, endpoint_id: str, *, actor: str) -> None:
+        """Delete an endpoint."""
+
+    async def rotate_secret(self, tenant_id: TenantId, endpoint_id: str, *, actor: str) -> RotatedSecret:
+        """Make a new secret."""
+
+    async def deliveries(
+        self,
+        tenant_id: TenantId,
+        *,
+        endpoint_id: str,
+        event_id: str,
+        state: DeliveryState | None,
+        before_delivery_id: int | None,
+        limit: int,
+    ) -> Sequence[DeliveryRow]:
+        """Return deliveries, newest first."""
+
+    async def replay(
+        self,
+        tenant_id: TenantId,
+        endpoint_id: str,
+        *,
+        event_ids: Sequence[str],
+        start_time: datetime | None,
+        end_time: datetime | None,
+        failed_only: bool,
+        actor: str,
+    ) -> int:
+        """Send events again; return how many."""
 
 
 class GrantsUse(Protocol):

@@ -19,8 +19,30 @@ _FILES = (
     "0003_events.sql",
     "0003_catalog.sql",
 )
-_TENANT_TABLES = ("reservations", "grant_balances", "grant_requests", "account_revisions", "model_prices")
+_TENANT_TABLES = (
+    "reservations",
+    "grant_balances",
+    "grant_requests",
+    "account_revisions",
+    "outbox_horizons",
+    "webhook_endpoints",
+    "webhook_deliveries",
+    "model_prices",
+)
 """New ones: each is closed to other tenants."""
+_ENDPOINT_COLUMNS_READ = (
+    "tenant_id, endpoint_id, url, event_types, description, disabled, disable_reason, failure_count,"
+    " failing_since_time, retry_time, success_time, old_secret_expire_time, request_id, create_time, update_time"
+)
+_OUTBOX_INDEXES = {
+    "ix_outbox_events_waiting": "INDEX {} ON outbox_events (event_id) WHERE publish_time IS NULL",
+    "uq_outbox_events_sequence": "UNIQUE INDEX {} ON outbox_events (sequence) WHERE sequence IS NOT NULL",
+    "ix_outbox_events_tenant_sequence": ("INDEX {} ON outbox_events (tenant_id, sequence) WHERE sequence IS NOT NULL"),
+    "ix_outbox_events_account_sequence": (
+        "INDEX {} ON outbox_events (tenant_id, account_id, sequence) WHERE sequence IS NOT NULL"
+    ),
+    "ix_outbox_events_publish_time": "INDEX {} ON outbox_events (publish_time) WHERE publish_time IS NOT NULL",
+}
 
 
 def upgrade() -> None:
@@ -30,13 +52,26 @@ def upgrade() -> None:
             op.execute(statement)
     for table in _TENANT_TABLES:
         _close(table)
+    # Secrets are for those who sign with them.
+    op.execute("REVOKE SELECT ON webhook_endpoints FROM tallygate_reader")
+    op.execute(f"GRANT SELECT ({_ENDPOINT_COLUMNS_READ}) ON webhook_endpoints TO tallygate_reader")
     _index_entries_concurrently()
+    _index_outbox_concurrently()
 
 
 def downgrade() -> None:
     """Drop what was added. What was recorded in it is lost."""
     for table in reversed(_TENANT_TABLES):
         op.execute(f"DROP TABLE {table}")
+    op.execute("DROP TABLE outbox_position")
+    op.execute("DROP POLICY every_tenant_of_outbox ON outbox_events")
+    op.execute("REVOKE ALL ON outbox_events FROM tallygate_outbox")
+    op.execute("REVOKE ALL ON SCHEMA public FROM tallygate_outbox")
+    for name in _OUTBOX_INDEXES:
+        op.execute(f"DROP INDEX {name}")
+    op.execute(
+        "CREATE INDEX ix_outbox_events_unpublished ON outbox_events (tenant_id, event_id) WHERE publish_time IS NULL"
+    )
     op.execute("DROP POLICY every_tenant ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_meter")
     op.execute("DROP INDEX ix_usage_entries_commit_xid")
@@ -76,6 +111,7 @@ def downgrade() -> None:
             "notice_time",
         ),
         "tenants": ("settings",),
+        "outbox_events": ("sequence", "public_type"),
         "features": ("meter_key",),
     }.items():
         op.execute(f"ALTER TABLE {table} " + ", ".join(f"DROP COLUMN {column}" for column in columns))
@@ -111,3 +147,12 @@ def _index_entries_concurrently() -> None:
             op.execute(f"CREATE INDEX CONCURRENTLY {partition}_commit_xid_idx ON {partition} (commit_xid)")
     for partition in partitions:
         op.execute(f"ALTER INDEX ix_usage_entries_commit_xid ATTACH PARTITION {partition}_commit_xid_idx")
+
+
+def _index_outbox_concurrently() -> None:
+    """Index the outbox by what a publisher and watchers ask for, without keeping anybody from writing to it."""
+    with op.get_context().autocommit_block():
+        for name, definition in _OUTBOX_INDEXES.items():
+            op.execute(f"DROP INDEX IF EXISTS {name}")
+            op.execute("CREATE " + definition.format(f"CONCURRENTLY {name}"))
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_outbox_events_unpublished")

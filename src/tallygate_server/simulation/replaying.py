@@ -220,7 +220,9 @@ class _Simulation:
         """Read the first revisions of the accounts that come next."""
         self._ahead = await self._rows.revisions(dict.fromkeys(account_ids, 0), self._known_from)
         without = [account_id for account_id, found in self._ahead.items() if not found]
-        for account_id, (revision, document) in (await self._rows.current_documents(without)).items():
+        for account_id, (revision, document) in (
+            await self._rows.current_documents(without, self._wanted.start)
+        ).items():
             # The oldest that is known is what is: it has held since ever, as far as anybody can tell.
             self._ahead[account_id] = [RevisionDocument(account_id, revision, _SINCE_EVER, document)]
 

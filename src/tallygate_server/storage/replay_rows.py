@@ -159,9 +159,11 @@ class ReplayRows:
             found[row[0]].append(RevisionDocument(*row))
         return found
 
-    async def current_documents(self, account_ids: Sequence[AccountId]) -> dict[AccountId, tuple[int, str]]:
-        """Return what decides the accounts' entitlements now: for those without any history."""
-        return await read_documents(self._connection, self._tenant_id, account_ids)
+    async def current_documents(
+        self, account_ids: Sequence[AccountId], at: datetime
+    ) -> dict[AccountId, tuple[int, str]]:
+        """Return what decides the accounts' entitlements, with the grants of the instant: for those without history."""
+        return await read_documents(self._connection, self._tenant_id, account_ids, at)
 
 
 @asynccontextmanager

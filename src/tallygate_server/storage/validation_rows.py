@@ -175,10 +175,10 @@ class ValidationRows:
         return [AccountId(row[0]) for row in rows]
 
     async def documents(
-        self, tenant_id: TenantId, account_ids: Sequence[AccountId]
+        self, tenant_id: TenantId, account_ids: Sequence[AccountId], at: datetime
     ) -> dict[AccountId, tuple[int, str]]:
-        """Return each account's revision and its sources as they are."""
-        return await read_documents(self._connection, tenant_id, account_ids)
+        """Return each account's revision and its sources, with the grants of the instant."""
+        return await read_documents(self._connection, tenant_id, account_ids, at)
 
     async def counter_keys(
         self, tenant_id: TenantId, account_ids: Sequence[AccountId], since: datetime
@@ -188,13 +188,13 @@ class ValidationRows:
             rows = await self._connection.fetch(_COUNTER_KEYS, tenant_id, list(account_ids), since)
         return [CounterKey(tenant_id, *row) for row in rows]
 
-    async def examine(self, tenant_id: TenantId, account_ids: Sequence[AccountId]) -> ExaminedAccounts:
-        """Return what Postgres says of the accounts, in one snapshot."""
+    async def examine(self, tenant_id: TenantId, account_ids: Sequence[AccountId], at: datetime) -> ExaminedAccounts:
+        """Return what Postgres says of the accounts, in one snapshot; the instant is the present one."""
         connection, ids = self._connection, list(account_ids)
         async with self._snapshot(tenant_id):
             counters = await connection.fetch(_COUNTERS, tenant_id, ids)
             balances = await connection.fetch(_BALANCES, tenant_id, ids)
-            documents = await read_documents(connection, tenant_id, ids)
+            documents = await read_documents(connection, tenant_id, ids, at)
             newest = await connection.fetch(_NEWEST, tenant_id, ids)
         return ExaminedAccounts(
             counters=[_counter(tenant_id, row) for row in counters],

@@ -174,7 +174,7 @@ class Validations:
         except (RedisUnavailable, RedisCommandError):
             hashes = None
         cached = {account_id: self._hot_accounts.cached(tenant_id, account_id) for account_id in account_ids}
-        examined = await rows.examine(tenant_id, account_ids)
+        examined = await rows.examine(tenant_id, account_ids, self._clock.now())
         found = [one for counter in examined.counters for one in self._counter_differences(counter)]
         found += [self._balance_difference(tenant_id, balance) for balance in examined.balances if _off(balance)]
         now = self._clock.now()
@@ -208,7 +208,7 @@ class Validations:
         wanted = {
             _redis_key(self._counters, key) for key in await rows.counter_keys(tenant_id, account_ids, now - _RECENT)
         }
-        for account_id, (_revision, document) in (await rows.documents(tenant_id, account_ids)).items():
+        for account_id, (_revision, document) in (await rows.documents(tenant_id, account_ids, now)).items():
             account_key = self._counters.account_key(tenant_id, account_id)
             wanted.add(account_key)
             sources = sources_from_document(tenant_id, account_id, document)

@@ -300,7 +300,12 @@ async def open_service(
             hot_accounts=hot_accounts,
             checker=checker,
             explainer=Explainer(
-                checker=checker, accounts=hot_accounts, database=database, tenants=tenants, clock=clock
+                checker=checker,
+                accounts=hot_accounts,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                clock=clock,
             ),
             watches=watches,
             grants=Grants(database, changes, tenants=tenants, accounts=accounts, checker=checker, clock=clock),

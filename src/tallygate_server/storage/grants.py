@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, and_, func, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from tallygate_server.domain.catalog import FeatureKind
 from tallygate_server.domain.credits import StoredBalance
@@ -178,7 +179,7 @@ async def read_balances(
     b = grant_balances.c
     newest = (
         select(b.account_id, b.grant_id, b.window_start, b.given_quantity, b.used_quantity)
-        .distinct(b.account_id, b.grant_id)
+        .ext(distinct_on(b.account_id, b.grant_id))
         .where(
             b.tenant_id == tenant_id,
             or_(

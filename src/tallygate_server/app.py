@@ -48,6 +48,7 @@ PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
+GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -112,6 +113,7 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         limits=limits,
         webhook_options=webhook_options(settings),
         stripe=stripe_options(settings),
+        grant_notice_days=settings.grant_notice_days,
     ) as service:
         yield service
 
@@ -151,7 +153,7 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now),
+        EntitlementServicer(service.checker, now, grants=service.grants),
         UsageServicer(
             service.meter,
             service.usage,
@@ -220,6 +222,11 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="subscription_notices",
             interval_seconds=SUBSCRIPTION_NOTICES_INTERVAL_SECONDS,
             run=service.due_subscriptions.tell,
+        ),
+        Job(
+            name="grant_notices",
+            interval_seconds=GRANT_NOTICES_INTERVAL_SECONDS,
+            run=service.expiring_grants.tell,
         ),
         Job(
             name="reconcile_subscriptions",

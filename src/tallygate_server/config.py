@@ -270,6 +270,11 @@ class Settings(BaseSettings):
         default=4, description="Webhooks that one process works on at a time."
     )
 
+    # ---- grants
+    grant_notice_days: Annotated[int, Field(ge=1, le=90)] = Field(
+        default=7, description="Days before a grant expires at which `grant.expiring` announces it."
+    )
+
     # ---- trying it out
     development_clock_url: str | None = Field(
         default=None,

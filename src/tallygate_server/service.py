@@ -23,6 +23,8 @@ from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
+from tallygate_server.grants import Grants
+from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
 from tallygate_server.recording import UsageEvents, UsageRecorder
@@ -85,6 +87,8 @@ class Service:
     due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
+    grants: Grants
+    expiring_grants: ExpiringGrants
     meter: Meter
     usage: UsageQueries
     usage_sums: UsageSums
@@ -105,6 +109,7 @@ async def open_service(
     limits: HotPathLimits | None = None,
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
+    grant_notice_days: int = 7,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -246,6 +251,8 @@ async def open_service(
             due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock, paid=billing.paid),
             hot_accounts=hot_accounts,
             checker=checker,
+            grants=Grants(database, changes, tenants=tenants, accounts=accounts, checker=checker, clock=clock),
+            expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,
             usage=usage,
             usage_sums=UsageSums(database, tenants=tenants, clock=clock),

@@ -144,7 +144,7 @@ class UsageQueries:
         key = CounterKey(tenant_id, account_id, feature_key, period.kind.value, period.start)
         now = self._clock.now()
         try:
-            if feature.exact_only:
+            if feature.exact_in(period):
                 async with self._ledger.reading() as connection:
                     states = await read_counters(connection, [key], now)
                     counted = CountedFeature.of(account.sources, feature, period)

@@ -14,6 +14,7 @@ from tallygate_server.cli import (
     bench_command,
     bench_query_command,
     client_commands,
+    grant_commands,
     replay_command,
     server_commands,
     stripe_commands,
@@ -86,6 +87,7 @@ server_commands.add_to(app)
 client_commands.add_to(app)
 usage_commands.add_to(app)
 subscription_commands.add_to(app)
+grant_commands.add_to(app)
 webhook_commands.add_to(app)
 stripe_commands.add_to(app)
 replay_command.add_to(app)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 import structlog
@@ -22,6 +22,9 @@ from tallygate_server.domain.usage import EntryKind, UsageMark
 from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, connect, connection_settings
 
 log = structlog.get_logger(__name__)
+
+LedgerConnection: TypeAlias = asyncpg.Connection
+"""A connection of the meter role, in a transaction of `Ledger.exact` or `Ledger.reading`."""
 
 RECONNECT_DELAY_SECONDS_MIN: Final = 0.05
 RECONNECT_DELAY_SECONDS_MAX: Final = 0.5
@@ -653,7 +656,7 @@ class Ledger:
         return _states(await self._fetch(_READ_COUNTERS, *_columns(keys), at))
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[asyncpg.Connection]:
+    async def reading(self) -> AsyncIterator[LedgerConnection]:
         """Open a transaction that sees one state of all tables and changes nothing; raises LedgerDown."""
         try:
             async with (
@@ -758,7 +761,7 @@ class ExactTransaction:
         self._connection = connection
 
     @property
-    def connection(self) -> asyncpg.Connection:
+    def connection(self) -> LedgerConnection:
         """The connection, for statements of other modules that belong to the same decision."""
         return self._connection
 

@@ -316,22 +316,26 @@ grants = Table(
     Column("recurrence", Text, nullable=True, comment="PeriodKind value of a credit that is given anew; null: once"),
     Column("rollover", JSONB, nullable=True, comment='{"min": ..., "max": ...}; null: nothing rolls over'),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
-    Column("request_id", Text, nullable=True),
-    Column("fingerprint", Text, nullable=True),
     _text("revoke_reason"),
     Column("notice_time", DateTime(timezone=True), nullable=True, comment="when it was announced that it expires"),
     PrimaryKeyConstraint("tenant_id", "account_id", "grant_id"),
     ForeignKeyConstraint(["tenant_id", "account_id"], ["accounts.tenant_id", "accounts.account_id"]),
     ForeignKeyConstraint(["tenant_id", "feature_key"], ["features.tenant_id", "features.feature_key"]),
-    Index(
-        "uq_grants_request",
-        "tenant_id",
-        "account_id",
-        "request_id",
-        unique=True,
-        postgresql_where=text("request_id IS NOT NULL"),
-    ),
     Index("ix_grants_expiring", "expire_time", postgresql_where=text("revoke_time IS NULL AND notice_time IS NULL")),
+    Index("ix_grants_newest", "tenant_id", text("create_time DESC"), text("grant_id DESC")),
+)
+
+grant_requests = Table(
+    "grant_requests",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("grant_id", Text, nullable=True, comment="null when a switch was taken back"),
+    Column("revision", BigInteger, nullable=False, comment="of the account after the first call"),
+    _time("create_time"),
+    PrimaryKeyConstraint("tenant_id", "account_id", "request_id"),
 )
 
 grant_balances = Table(

@@ -9,11 +9,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2
-from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.transport import convert, paging
+from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
+from tallygate_server.errors import NotBuilt
+from tallygate_server.transport import convert, grant_convert, paging
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, Now
+from tallygate_server.transport.use_cases import AccessChecks, GrantsUse, Now
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
 
@@ -26,9 +27,15 @@ class EntitlementServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, checks: AccessChecks, now: Now) -> None:
+    def __init__(self, checks: AccessChecks, now: Now, *, grants: GrantsUse | None = None) -> None:
         self._checks = checks
         self._now = now
+        self._grants = grants
+
+    def _granting(self) -> GrantsUse:
+        if self._grants is None:
+            raise NotBuilt("EntitlementService without grants")
+        return self._grants
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -76,4 +83,72 @@ class EntitlementServicer:
             next_page_token=next_page_token,
             revision=revision,
             stale=any(answer.stale for _key, answer in everything),
+        )
+
+    async def CreateGrant(
+        self, request: entitlement_service_pb2.CreateGrantRequest, _context: _Context
+    ) -> entitlement_service_pb2.CreateGrantResponse:
+        """Give an account an extra."""
+        view = await self._granting().create(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            grant_convert.from_api_grant(request),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+        )
+        return entitlement_service_pb2.CreateGrantResponse(
+            grant=grant_convert.to_api_grant(view), revision=view.revision, replayed=view.replayed
+        )
+
+    async def RevokeGrant(
+        self, request: entitlement_service_pb2.RevokeGrantRequest, _context: _Context
+    ) -> entitlement_service_pb2.RevokeGrantResponse:
+        """Take a grant back."""
+        view = await self._granting().revoke(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            request.grant_id,
+            reason=request.reason_text,
+            actor=convert.actor_of(request),
+        )
+        return entitlement_service_pb2.RevokeGrantResponse(
+            grant=grant_convert.to_api_grant(view), revision=view.revision
+        )
+
+    async def ListGrants(
+        self, request: entitlement_service_pb2.ListGrantsRequest, _context: _Context
+    ) -> entitlement_service_pb2.ListGrantsResponse:
+        """List grants, newest first."""
+        now = self._now()
+        page = await self._granting().page(
+            TenantId(request.tenant_id),
+            account_id=request.account_id,
+            feature_key=request.feature_key,
+            kinds=grant_convert.from_api_kinds(request),
+            state=grant_convert.from_api_state(request),
+            before=grant_convert.position_of(paging.page_position(request, now=now)),
+            limit=paging.page_size_of(request.page_size),
+        )
+        position = grant_convert.position_text(page.position) if page.position is not None else ""
+        return entitlement_service_pb2.ListGrantsResponse(
+            grants=[grant_convert.to_api_grant(view) for view in page.grants],
+            next_page_token=paging.page_token(request, position, now=now) if position else "",
+        )
+
+    async def SetFeatureOverride(
+        self, request: entitlement_service_pb2.SetFeatureOverrideRequest, _context: _Context
+    ) -> entitlement_service_pb2.SetFeatureOverrideResponse:
+        """Switch a feature on or off for one account, or take such a switch back."""
+        return grant_convert.to_api_override(
+            await self._granting().override(
+                TenantId(request.tenant_id),
+                AccountId(request.account_id),
+                FeatureKey(request.feature_key),
+                grant_convert.from_api_override(request),
+                grace_days=request.grace_days,
+                expire_time=convert.from_api_optional_time(request, "expire_time"),
+                reason=request.reason_text,
+                request_id=request.request_id,
+                actor=convert.actor_of(request),
+            )
         )

@@ -14,11 +14,12 @@ from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import BillingInterval, Catalog
-from tallygate_server.domain.entitlement import AccountState
+from tallygate_server.domain.entitlement import AccountState, GrantKind
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
+from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
 from tallygate_server.recording import RecordResult
 from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
@@ -465,3 +466,45 @@ class ReconcilerUse(Protocol):
         actor: str,
     ) -> Reconciliation:
         """Compare, and repair unless only told to look."""
+
+
+class GrantsUse(Protocol):
+    """Gives accounts extras, and takes them back."""
+
+    async def create(
+        self, tenant_id: TenantId, account_id: AccountId, wanted: NewGrant, *, request_id: str = "", actor: str = ""
+    ) -> GrantView:
+        """Give the account an extra."""
+
+    async def revoke(
+        self, tenant_id: TenantId, account_id: AccountId, grant_id: str, *, reason: str, actor: str = ""
+    ) -> GrantView:
+        """Take a grant back."""
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str = "",
+        feature_key: str = "",
+        kinds: Sequence[GrantKind] = (),
+        state: GrantState | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int,
+    ) -> GrantPage:
+        """Return grants, newest first."""
+
+    async def override(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        feature_key: FeatureKey,
+        override: FeatureOverride,
+        *,
+        grace_days: int = 0,
+        expire_time: datetime | None = None,
+        reason: str = "",
+        request_id: str = "",
+        actor: str = "",
+    ) -> OverrideView:
+        """Switch a feature on or off, or take such a switch back."""

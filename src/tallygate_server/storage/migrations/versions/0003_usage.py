@@ -22,6 +22,7 @@ _FILES = (
 _TENANT_TABLES = (
     "reservations",
     "grant_balances",
+    "grant_requests",
     "account_revisions",
     "usage_series",
     "usage_rollups",
@@ -52,8 +53,13 @@ def downgrade() -> None:
     op.execute("DROP TABLE usage_rollup_progress")
     op.execute("DROP INDEX ix_usage_entries_event_time")
     op.execute("DROP INDEX ix_usage_entries_commit_xid")
-    op.execute("DROP INDEX uq_grants_request")
+    op.execute("DROP INDEX ix_grants_newest")
     op.execute("DROP INDEX ix_grants_expiring")
+    op.execute("DROP POLICY every_tenant_read ON grants")
+    op.execute(
+        "REVOKE SELECT (tenant_id, account_id, grant_id, start_time, expire_time, revoke_time)"
+        " ON grants FROM tallygate_intake"
+    )
     for table, columns in {
         "usage_counters": (
             "reserved_quantity",
@@ -79,8 +85,6 @@ def downgrade() -> None:
             "recurrence",
             "rollover",
             "metadata",
-            "request_id",
-            "fingerprint",
             "revoke_reason",
             "notice_time",
         ),

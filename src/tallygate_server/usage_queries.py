@@ -223,7 +223,7 @@ class UsageQueries:
         try:
             async with self._database.tenant_transaction(tenant_id) as connection:
                 if request_id:
-                query = query.where(await _of_request(connection, tenant_id, account_id, request_id))
+                    query = query.where(await _of_request(connection, tenant_id, account_id, request_id))
                 rows = (await connection.execute(query)).all()
         except CONNECTION_ERRORS as error:
             raise StoreUnavailable("the ledger cannot be read just now") from error
@@ -303,9 +303,7 @@ async def _of_request(
     """Return what chooses the entry of a request: its key, while the request is remembered; the ledger has no index."""
     r = usage_requests.c
     entry_id = await connection.scalar(
-        select(r.entry_id).where(
-            r.tenant_id == tenant_id, r.account_id == account_id, r.request_id == request_id
-        )
+        select(r.entry_id).where(r.tenant_id == tenant_id, r.account_id == account_id, r.request_id == request_id)
     )
     return usage_entries.c.request_id == request_id if entry_id is None else usage_entries.c.entry_id == entry_id
 

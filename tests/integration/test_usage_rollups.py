@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from tallygate_server.domain.usage_windows import WindowSize
+from tallygate_server.errors import StoreUnavailable
 from tallygate_server.rollups import RollUp, UsageQuery, UsageSums
 from tallygate_server.storage.engine import DatabaseRole, connect
 from tallygate_server.storage.rollups import Rollups, RollupSource
@@ -325,3 +326,17 @@ async def test_tenants_do_not_see_each_other(books: Books) -> None:
 
     assert (before.total_quantity, after.total_quantity) == (5, 5)
     assert (await books.sums.query(a_query(tenant_id="other"))).total_quantity == 7
+
+
+async def test_rollups_of_another_cluster_are_noticed(books: Books) -> None:
+    await books.write([an_entry()])
+    owner = await connect(books.url)
+    try:
+        # As after a dump of a cluster that has seen more transactions than this one.
+        await owner.execute("UPDATE usage_rollup_progress SET next_xid = 1000000000000, next_recorded_time = NULL")
+    finally:
+        await owner.close()
+
+    with pytest.raises(StoreUnavailable):
+        await books.sums.query(a_query())
+    assert await books.roll_up() == {}

@@ -15,6 +15,8 @@ from tallygate_server.cli import (
     bench_query_command,
     client_commands,
     grant_commands,
+    endpoint_commands,
+    event_commands,
     replay_command,
     reservation_commands,
     server_commands,
@@ -93,6 +95,8 @@ subscription_commands.add_to(app)
 reservation_commands.add_to(app)
 grant_commands.add_to(app)
 webhook_commands.add_to(app)
+event_commands.add_to(app)
+endpoint_commands.add_to(app)
 stripe_commands.add_to(app)
 simulation_commands.add_to(app)
 validation_commands.add_to(app)

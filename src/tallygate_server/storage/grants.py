@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, and_, func, or_, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import distinct_on
 
 from tallygate_server.domain.catalog import FeatureKind
 from tallygate_server.domain.credits import StoredBalance

@@ -34,7 +34,7 @@ from tests.support.use_case_fakes import MIDNIGHT, NOW, a_reservation
 DAYS_35 = timedelta(days=35)
 MINUTES_5 = timedelta(minutes=5)
 MICROSECOND = timedelta(microseconds=1)
-ANN = {"tenant_id": "acme", "account_id": "ann"}
+ANN: dict[str, Any] = {"tenant_id": "acme", "account_id": "ann"}
 WHO: dict[str, Any] = {"tenant_id": TenantId("acme"), "account_id": AccountId("ann")}
 
 

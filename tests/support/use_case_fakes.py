@@ -438,6 +438,7 @@ def a_usage_servicer(
     metering: FakeMetering | None = None,
     queries: FakeUsageQueries | None = None,
     recording: FakeRecording | None = None,
+    reservations: FakeReservations | None = None,
 ) -> UsageServicer:
     """Build the servicer of usage on fakes."""
     recording = recording or FakeRecording()
@@ -449,5 +450,5 @@ def a_usage_servicer(
         recording=recording,
         events=recording,
         sums=FakeUsageSums(),
-        reservations=FakeReservations(),
+        reservations=reservations or FakeReservations(),
     )

@@ -433,7 +433,8 @@ class Verdict:
                     used_after=counter.used,
                     limit=feature.limit if feature is not None else 0,
                     event_time=reservation.usage_time,
-                    request_id=None,
+                    # So that whoever looks for the line of a request finds what became of its reservation.
+                    request_id=reservation.request_id or None,
                     dimensions=json.dumps(dimensions) if dimensions else None,
                     kind=EntryKind.RESERVATION,
                     plan_key=entitlement.plan_key if entitlement is not None else "",

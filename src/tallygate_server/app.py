@@ -187,6 +187,7 @@ def servicers(service: Service) -> list[Servicer]:
             events=service.usage_events,
             sums=service.usage_sums,
             reservations=service.reservations,
+            corrections=service.corrections,
         ),
         SubscriptionServicer(
             service.subscriptions,
@@ -209,7 +210,12 @@ def servicers(service: Service) -> list[Servicer]:
         ),
         EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
         DataLifecycleServicer(),
-        AdminServicer(service.webhooks.administration, now, validations=service.validations),
+        AdminServicer(
+            service.webhooks.administration,
+            now,
+            corrections=service.corrections,
+            validations=service.validations,
+        ),
     ]
 
 

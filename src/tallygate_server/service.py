@@ -20,6 +20,7 @@ from tallygate_server.accounts import Accounts
 from tallygate_server.billing.assembly import Billing, StripeOptions, open_billing
 from tallygate_server.catalog import Catalogs
 from tallygate_server.clock import Clock
+from tallygate_server.corrections import Corrections
 from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
@@ -105,6 +106,7 @@ class Service:
     usage_sums: UsageSums
     roll_up: RollUp
     recorder: UsageRecorder
+    corrections: Corrections
     usage_events: UsageEvents
     reservations: Reservations
     reservation_expiry: ReservationExpiry
@@ -315,6 +317,17 @@ async def open_service(
             usage_sums=UsageSums(database, tenants=tenants, clock=clock),
             roll_up=await stack.enter_async_context(open_roll_up(database_url)),
             recorder=recorder,
+            corrections=await stack.enter_async_context(
+                Corrections(
+                    accounts=hot_accounts,
+                    counters=counters,
+                    ledger=ledger,
+                    tenants=tenants,
+                    clock=clock,
+                    next_entry_id=meter.next_entry_id,
+                    timeout_ms=limits.commit_timeout_ms,
+                ).closing()
+            ),
             usage_events=UsageEvents(database, tenants),
             reservations=reservations,
             reservation_expiry=ReservationExpiry(ledger=ledger, counters=counters, clock=clock),

@@ -299,8 +299,6 @@ class UsageMachine(RuleBasedStateMachine):
     @rule(number=numbers, entry=entries, quantity=st.sampled_from((None, 1, 4, 30)))
     def reverse(self, number: int, entry: tuple[str, str], quantity: int | None) -> None:
         """Take back usage, in part or all that is left."""
-        if not hasattr(self.world.usage[number], "ReverseUsage"):
-            return  # XXX
         name, entry_id = entry
         model = self.model[name]
         line = model.lines[entry_id]

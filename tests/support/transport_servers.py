@@ -18,15 +18,15 @@ from tallygate.v1.entitlement_service_pb2_grpc import EntitlementServiceStub
 from tallygate.v1.usage_service_pb2 import IncrementRequest
 from tallygate.v1.usage_service_pb2_grpc import UsageServiceStub
 from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServicer
-from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.server import GrpcServer, ServerLimits, TransportKind, build_server
 from tests.support.use_case_fakes import (
-    NOW,
     FakeChecks,
     FakeMetering,
     FakeRecording,
+    FakeReservations,
     FakeUsageQueries,
     a_usage_servicer,
+    an_entitlement_servicer,
 )
 
 Flavour = Literal["native", "native_without_lanes", "grpcio"]
@@ -86,7 +86,7 @@ async def serving(
     server = build_server(
         kind,
         [
-            EntitlementServicer(checks, lambda: NOW),
+            an_entitlement_servicer(checks),
             a_usage_servicer(metering=metering, queries=queries, recording=recording, reservations=reservations),
             DataLifecycleServicer(),
         ],

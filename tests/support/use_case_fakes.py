@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
 from tallygate_server.domain.ai_cost import AiCost
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind, TenantSettings
@@ -16,7 +17,7 @@ from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import Period, PeriodKind
 from tallygate_server.domain.reservation import Reservation, ReservationState, Settlement
 from tallygate_server.domain.usage_event import UsageEvent
-from tallygate_server.errors import TallygateError
+from tallygate_server.errors import EntryNotFound, FeatureNotFound, TallygateError
 from tallygate_server.recording import RecordOutcome, RecordResult
 from tallygate_server.reservations import (
     Commit,
@@ -31,7 +32,9 @@ from tallygate_server.reservations import (
 from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.tenants import Tenant
+from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.usage_servicer import UsageServicer
+from tallygate_server.transport.use_cases import AccessChecks
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -369,6 +372,18 @@ class FakeReservations(Scripted):
         ][:limit]
 
 
+class FakeCorrections:
+    """UsageCorrections without a ledger: no line is ever found, and nothing is counted."""
+
+    async def reverse(self, reversal: Reversal) -> ReversalAnswer:
+        """Find no such line."""
+        raise EntryNotFound(reversal.entry_id)
+
+    async def correct(self, correction: Correction) -> CorrectionAnswer:
+        """Know no such feature."""
+        raise FeatureNotFound(correction.feature_key)
+
+
 class FakeUsageSums:
     """UsageSumsUse in memory: answers every query with what it was given."""
 
@@ -433,6 +448,12 @@ class Unused:
         raise AssertionError(message)
 
 
+def an_entitlement_servicer(checks: AccessChecks | None = None, **others: Any) -> EntitlementServicer:
+    """Build the servicer of entitlements on fakes; of what is not given nothing may be asked."""
+    unused: dict[str, Any] = dict.fromkeys(("explanations", "watches", "grants", "simulations"), Unused())
+    return EntitlementServicer(checks or FakeChecks(), lambda: NOW, **(unused | others))
+
+
 def a_usage_servicer(
     *,
     metering: FakeMetering | None = None,
@@ -450,5 +471,6 @@ def a_usage_servicer(
         recording=recording,
         events=recording,
         sums=FakeUsageSums(),
+        corrections=FakeCorrections(),
         reservations=reservations or FakeReservations(),
     )

@@ -490,15 +490,18 @@ def _print_quotas(quotas: list[usage_pb2.Quota]) -> None:
 
 
 def _print_entries(entries: list[usage_pb2.UsageEntry], *, more: bool) -> None:
+    from tallygate.v1 import usage_pb2
+
     if not entries:
         typer.echo("The ledger has no such lines.")
         return
     print_table(
-        ("entry", "happened", "feature", "quantity", "total after", "request"),
+        ("entry", "happened", "kind", "feature", "quantity", "total after", "request"),
         (
             (
                 item.entry_id,
                 time_text(item.event_time),
+                usage_pb2.UsageEntryKind.Name(item.kind).removeprefix("USAGE_ENTRY_KIND_").lower(),
                 item.feature_key,
                 f"{item.quantity:,}",
                 f"{item.used_quantity:,}",

@@ -71,6 +71,8 @@ class Attempt(ABC):
         """What else is told, as it is kept for those who ask again."""
         self.revision = account.revision
         self.replayed = False
+        self._counted = 0
+        """Units of the line."""
         self.state: CounterState
         """The counter afterwards."""
 
@@ -121,7 +123,7 @@ class Attempt(ABC):
         return True
 
     @abstractmethod
-    async def _tell(self, transaction: ExactTransaction, counter: LockedCounter) -> dict[str, Any]:
+    async def _tell(self, transaction: ExactTransaction, counter: LockedCounter, /) -> dict[str, Any]:
         """Return what is told beside the line, as JSON, once it is written."""
 
     async def _find_first(self, transaction: ExactTransaction) -> bool:
@@ -156,7 +158,7 @@ class Attempt(ABC):
             fingerprint=wish.fingerprint(),
             reason=int(Reason.OK),
             entry_id=self._entry_id,
-            quantity=wish.quantity or 0,
+            quantity=self._counted,
             used_quantity=counter.used,
             limit_quantity=counter.limit,
             thresholds="",
@@ -243,6 +245,7 @@ class ReversalAttempt(Attempt):
             period_end=self.period.end,
             at=self._now,
         )
+        self._counted = -quantity
         entry = ExactEntry(
             key=self.key,
             period_end=self.period.end,
@@ -281,7 +284,7 @@ class ReversalAttempt(Attempt):
             return "the entry takes usage back itself: only one with a positive quantity can be reversed"
         return f"of the entry's {line.quantity} units {left} are left to reverse"
 
-    async def _tell(self, transaction: ExactTransaction, counter: LockedCounter) -> dict[str, Any]:
+    async def _tell(self, transaction: ExactTransaction, counter: LockedCounter, /) -> dict[str, Any]:
         taken_back = await find_taken_back(transaction.connection, self._reversed)
         return {
             "reversible": reversible(quantity=self._reversed.quantity, taken_back=taken_back, used=counter.used),
@@ -343,6 +346,7 @@ class CorrectionAttempt(Attempt):
             raise InvalidRequest.of("quantity", f"takes more away than the {counter.used} units that are used")
         if counter.used + quantity > COUNTER_MAX:
             raise InvalidRequest.of("quantity", "does not fit the counter any more")
+        self._counted = quantity
         paid_by = None
         book = self._book.account(self.key)
         if book is not None and quantity > 0:
@@ -396,5 +400,5 @@ class CorrectionAttempt(Attempt):
             at=self._now,
         )
 
-    async def _tell(self, transaction: ExactTransaction, counter: LockedCounter) -> dict[str, Any]:
+    async def _tell(self, _transaction: ExactTransaction, counter: LockedCounter, /) -> dict[str, Any]:
         return {"standing": standing(self._account, self._told(), self._period, counter, now=self._now)}

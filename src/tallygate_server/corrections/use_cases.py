@@ -49,7 +49,7 @@ CORRECTIONS_AT_ONCE_MAX: Final = 1
 """The ledger has few connections, and increments that need one are never kept waiting by corrections."""
 CORRECTIONS_WAITING_MAX: Final = 256
 REFUSALS_MAX: Final = 10
-"""How often a correction starts anew because Postgres chose it to end a deadlock, or its request id came up meanwhile."""
+"""How often a correction starts anew because of a deadlock, or because its request id came up meanwhile."""
 REDEEMABLE_DENIALS_MAX: Final = 1_000
 """Denials that an answer lists; all are counted."""
 _ENTRY_ID_MAX: Final = 2**63 - 1

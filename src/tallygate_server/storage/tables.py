@@ -1154,5 +1154,5 @@ METER_TABLES = (
     usage_events,
     usage_event_keys,
 )
-"""What the group commit's role reaches, across tenants; of all else it may only add events to the outbox."""
+"""What the group commit's role reaches, across tenants; of all else it may only add to the outbox and the audit log."""
 PARTITIONED_TABLES = (usage_entries, usage_denials, usage_events)

@@ -12,7 +12,14 @@ from grpc import aio
 from tallygate.v1 import usage_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.recording import RecordOutcome
-from tallygate_server.transport import convert, paging, recording_convert, reservation_convert, usage_query_convert
+from tallygate_server.transport import (
+    convert,
+    correction_convert,
+    paging,
+    recording_convert,
+    reservation_convert,
+    usage_query_convert,
+)
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
 from tallygate_server.transport.use_cases import (
@@ -20,6 +27,7 @@ from tallygate_server.transport.use_cases import (
     Now,
     ReservationUse,
     TenantUse,
+    UsageCorrections,
     UsageEventQueries,
     UsageQueries,
     UsageRecording,
@@ -50,6 +58,7 @@ class UsageServicer:
         events: UsageEventQueries,
         sums: UsageSumsUse,
         reservations: ReservationUse,
+        corrections: UsageCorrections,
     ) -> None:
         self._metering = metering
         self._queries = queries
@@ -60,6 +69,7 @@ class UsageServicer:
         self._event_rules = recording_convert.event_rules()
         self._sums = sums
         self._reservations = reservations
+        self._corrections = corrections
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -147,6 +157,13 @@ class UsageServicer:
             reservations=[reservation_convert.to_api_reservation(each) for each in page],
             next_page_token=paging.page_token(request, page[-1].reservation_id, now=now) if more else "",
         )
+
+    async def ReverseUsage(
+        self, request: usage_service_pb2.ReverseUsageRequest, _context: _Context
+    ) -> usage_service_pb2.ReverseUsageResponse:
+        """Take back what a line of the ledger counted."""
+        answer = await self._corrections.reverse(correction_convert.from_api_reversal(request))
+        return correction_convert.to_api_reversal(request, answer)
 
     async def GetUsage(
         self, request: usage_service_pb2.GetUsageRequest, _context: _Context

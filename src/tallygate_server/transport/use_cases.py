@@ -12,6 +12,7 @@ from tallygate_server.billing.provider import CustomerDetails
 from tallygate_server.billing.reconcile import Reconciliation
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import BillingInterval, Catalog
 from tallygate_server.domain.entitlement import AccountState, GrantKind
@@ -212,6 +213,16 @@ class ReservationUse(Protocol):
         limit: int,
     ) -> Sequence[Reservation]:
         """Return reservations, newest first, those before one."""
+
+
+class UsageCorrections(Protocol):
+    """Takes usage back and puts it right."""
+
+    async def reverse(self, reversal: Reversal) -> ReversalAnswer:
+        """Take back what a line of the ledger counted."""
+
+    async def correct(self, correction: Correction) -> CorrectionAnswer:
+        """Add to a counter or a gauge, or take away from it."""
 
 
 class TenantUse(Protocol):

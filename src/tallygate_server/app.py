@@ -257,9 +257,16 @@ class App:
         self.service = service
         self.grpc_port = 0
         self.ops_port = 0
+        served = servicers(service)
+        metrics.declare_streaming(
+            f"/{method.containing_service.full_name}/{method.name}"
+            for servicer in served
+            for method in servicer.SERVICE.methods
+            if method.server_streaming
+        )
         self.grpc: GrpcServer = build_server(
             settings.transport,
-            servicers(service),
+            served,
             limits=ServerLimits(
                 in_flight_max=settings.calls_in_flight_max,
                 timeout_ms=settings.request_timeout_ms,
@@ -308,10 +315,8 @@ class App:
                 stack.push_async_callback(runner.close)
                 await service.webhooks.processor.start()
                 stack.push_async_callback(service.webhooks.processor.close)
-                await service.events.publisher.start()
-                stack.push_async_callback(service.events.publisher.close)
-                await service.events.deliverer.start()
-                stack.push_async_callback(service.events.deliverer.close)
+                await service.events.start()
+                stack.push_async_callback(service.events.stop)
             ops = await stack.enter_async_context(
                 OpsServer.start(
                     host=settings.ops_host,

@@ -13,6 +13,9 @@ from typer.core import TyperGroup
 from tallygate_server.cli import (
     bench_command,
     client_commands,
+    endpoint_commands,
+    entitlement_commands,
+    event_commands,
     grant_commands,
     replay_command,
     server_commands,
@@ -83,9 +86,12 @@ def _root(
 
 server_commands.add_to(app)
 client_commands.add_to(app)
+entitlement_commands.add_to(app)
 subscription_commands.add_to(app)
 grant_commands.add_to(app)
 webhook_commands.add_to(app)
+event_commands.add_to(app)
+endpoint_commands.add_to(app)
 stripe_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)

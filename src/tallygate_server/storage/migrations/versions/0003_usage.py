@@ -111,8 +111,8 @@ def downgrade() -> None:
             "notice_time",
         ),
         "tenants": ("settings",),
-        "outbox_events": ("sequence", "public_type"),
         "features": ("meter_key",),
+        "outbox_events": ("sequence", "public_type"),
     }.items():
         op.execute(f"ALTER TABLE {table} " + ", ".join(f"DROP COLUMN {column}" for column in columns))
     op.execute("COMMENT ON COLUMN grants.kind IS 'bonus, override, enable or disable'")

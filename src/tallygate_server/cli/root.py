@@ -15,6 +15,7 @@ from tallygate_server.cli import (
     bench_query_command,
     client_commands,
     endpoint_commands,
+    entitlement_commands,
     event_commands,
     grant_commands,
     replay_command,
@@ -91,6 +92,7 @@ def _root(
 server_commands.add_to(app)
 client_commands.add_to(app)
 usage_commands.add_to(app)
+entitlement_commands.add_to(app)
 subscription_commands.add_to(app)
 reservation_commands.add_to(app)
 grant_commands.add_to(app)

@@ -71,12 +71,12 @@ class UsageRow:
     tenant_id: str = STUDIO
 
 
-async def apply_catalog(database_url: str, tenant_id: str = STUDIO) -> None:
-    """Make the tenant, its features and a meter of every sort known."""
+async def apply_catalog(database_url: str, tenant_id: str = STUDIO, more: str = "") -> None:
+    """Make the tenant, its features and a meter of every sort known, and what else the text says."""
     database = Database(database_url, pool_size=1)
     try:
-        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()))
-        await catalogs.apply(CatalogSource(_CATALOG.format(tenant=tenant_id)))
+        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()), clock=SystemClock())
+        await catalogs.apply(CatalogSource(_CATALOG.format(tenant=tenant_id) + more))
     finally:
         await database.close()
 

@@ -6,6 +6,7 @@ the job rolls it up. Some entries stay raw, as they do while a server is busy; t
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ ENTRIES_DEFAULT: Final = 5_000_000
 ACCOUNTS: Final = 1_000
 TAIL_ENTRIES: Final = 2_000
 """Entries that are not rolled up when the queries run."""
+ROLL_UP_TIMEOUT_S: Final = 3_600.0
 QUERIES: Final = 30
 SCANS: Final = 3
 RATIO_FLOOR: Final = 200.0
@@ -124,16 +126,20 @@ async def measure_queries(
     database = Database(database_url, pool_size=1)
     tenants = TenantDirectory(database, clock)
     try:
-        await Catalogs(database, tenants).apply(CatalogSource(_CATALOG))
+        await Catalogs(database, tenants, clock=SystemClock()).apply(CatalogSource(_CATALOG))
         note(f"writing {entries:,} entries")
         write_s = await ledger.write(entries, start, end)
         note("rolling up")
         began_s = time.perf_counter()
-        async with open_roll_up(database_url) as roll_up:
-            rolled_up = (await roll_up.run()).get("entries", 0)
+        async with open_roll_up(database_url) as roll_up, asyncio.timeout(ROLL_UP_TIMEOUT_S):
+            rolled_up = 0
+            while True:
+                rolled_up += (await roll_up.run()).get("entries", 0)
+                if rolled_up == entries:
+                    break
+                # A transaction of somebody else, such as autovacuum's, is older than the last entries.
+                await asyncio.sleep(0.01)
         roll_up_s = time.perf_counter() - began_s
-        if rolled_up != entries:
-            raise QueriesDiffer(f"{rolled_up:,} of {entries:,} entries went into rollups: another transaction is open")
         await ledger.write(TAIL_ENTRIES, start, end)
         await ledger.analyze()
         note("querying")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -38,6 +38,16 @@ class AiUsage:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
 
+    def as_json(self) -> dict[str, str | int]:
+        """Return the fields under the names of the contract."""
+        return {
+            "model_key": self.model_key,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "operation": self.operation,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientContext:
@@ -48,6 +58,15 @@ class ClientContext:
     input_text_length: int = 0
     """In characters."""
     output_text_length: int = 0
+
+    def as_json(self) -> dict[str, str | int]:
+        """Return the fields under the names of the contract."""
+        return {
+            "user_agent": self.user_agent,
+            "ip_address": self.ip_address,
+            "input_text_length": self.input_text_length,
+            "output_text_length": self.output_text_length,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +94,8 @@ class UsageEvent:
             "subject": self.account_id,
             "time": self.time.isoformat() if self.time is not None else None,
             "data": self.data,
-            "ai": asdict(self.ai) if self.ai is not None else None,
-            "client": asdict(self.client) if self.client is not None else None,
+            "ai": self.ai.as_json() if self.ai is not None else None,
+            "client": self.client.as_json() if self.client is not None else None,
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], signed=True)

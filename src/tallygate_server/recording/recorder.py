@@ -33,7 +33,7 @@ from tallygate_server.hot_accounts import HotAccount, HotAccounts, counter_ttl_m
 from tallygate_server.metering.settling import settlement
 from tallygate_server.recording.judging import Judge, Recordable
 from tallygate_server.recording.results import RecordOutcome, RecordResult, refused
-from tallygate_server.recording.writing import Writing, recorded_before
+from tallygate_server.recording.writing import EVENTS_AT_A_STRETCH, Writing, recorded_before
 from tallygate_server.storage.ledger import (
     CounterKey,
     CounterState,
@@ -135,6 +135,8 @@ class UsageRecorder:
         )
         batch = _Batch(judge, known, accounts)
         for index, event in enumerate(events):
+            if index % EVENTS_AT_A_STRETCH == 0:
+                await asyncio.sleep(0)
             batch.add(f"events[{index}]", event)
         await self._write(tenant_id, judge.now, list(batch.recordables.values()))
         results = batch.results()

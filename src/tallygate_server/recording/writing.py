@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,7 +13,9 @@ from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.meters import READING_MAX
 from tallygate_server.domain.usage import EntryKind
 from tallygate_server.errors import EventIdReused
+from tallygate_server.hot_accounts import HotFeature
 from tallygate_server.metering.announcing import step
+from tallygate_server.metering.credit_book import CountedFeature, CreditBook, credits_json
 from tallygate_server.recording.judging import Count, Recordable, overflows
 from tallygate_server.recording.results import RecordOutcome, RecordResult, refused
 from tallygate_server.storage.ledger import (
@@ -35,6 +37,8 @@ from tallygate_server.storage.usage_events import (
 )
 
 COUNTER_MAX: Final = READING_MAX
+EVENTS_AT_A_STRETCH: Final = 50
+"""How many events are worked on before other calls of this server have a turn: a few milliseconds' worth."""
 
 
 class Writing:
@@ -51,8 +55,14 @@ class Writing:
 
     async def reach(self, transaction: ExactTransaction) -> None:
         """Lock, claim, count, write."""
-        ends = {count.key: count.period.end for each in self._batch for count in each.counts}
-        locked = await transaction.lock_counters(sorted(ends.items(), key=lambda item: item[0])) if ends else {}
+        ends: dict[CounterKey, datetime | None] = {}
+        counted: dict[CounterKey, CountedFeature] = {}
+        for each in self._batch:
+            for count in each.counts:
+                ends[count.key] = count.period.end
+                if count.feature.exact_only:
+                    counted[count.key] = CountedFeature.of(each.account.sources, count.feature, count.period)
+        locked, book = await CreditBook.lock(transaction, ends, counted.values(), self._recorded_time)
         results = self._refuse_overflows(locked)
         asked = [each for each in self._batch if each.name not in results]
         new = await add_keys(
@@ -64,15 +74,25 @@ class Writing:
         known = await find_recorded(transaction, self._tenant_id, [each.name for each in asked if each.name not in new])
         entries: list[ExactEntry] = []
         announcements: list[UsageAnnouncement] = []
-        for each in asked:
+        for index, each in enumerate(asked):
+            if index % EVENTS_AT_A_STRETCH == 0:
+                await asyncio.sleep(0)
             if each.name in new:
                 for count in each.counts:
-                    announcements += self._step(each, count, locked[count.key])
-                    entries.append(self._entry(each, count, locked[count.key].used))
+                    feature, paid_by = count.feature, None
+                    if (account := book.account(count.key)) is not None:
+                        # Credits pay as far as they go; the rest counts all the same.
+                        feature = feature.with_limit(account.limit_quantity)
+                        payment = account.pay(count.quantity)
+                        account.burn(payment)
+                        paid_by = credits_json(payment)
+                    announcements += self._step(each, count, feature, locked[count.key])
+                    entries.append(self._entry(each, count, feature, locked[count.key].used, paid_by))
                 results[each.name] = each.recorded()
             else:
                 results[each.name] = _known(each, known[each.name])
         await transaction.write(counters=locked, entries=entries, announcements=announcements)
+        await book.write()
         written = [_new_event(each) for each in asked if each.name in new]
         if written:
             await add_events(transaction, self._tenant_id, self._recorded_time, written)
@@ -92,15 +112,16 @@ class Writing:
                 totals[count.key] += count.quantity
         return results
 
-    def _step(self, each: Recordable, count: Count, counter: LockedCounter) -> list[UsageAnnouncement]:
-        feature = count.feature
+    def _step(
+        self, each: Recordable, count: Count, feature: HotFeature, counter: LockedCounter
+    ) -> list[UsageAnnouncement]:
         # What happened is never denied: it may take the counter beyond a hard limit.
         return step(
             count.key,
             counter,
             count.quantity,
             kind=feature.entitlement.kind,
-            limit=feature.effective_limit,
+            limit=feature.plain.effective_limit,
             told_limit=feature.limit,
             marks=feature.marks,
             plan_key=feature.entitlement.plan_key,
@@ -110,7 +131,9 @@ class Writing:
             at=self._recorded_time,
         )
 
-    def _entry(self, each: Recordable, count: Count, used_after: int) -> ExactEntry:
+    def _entry(
+        self, each: Recordable, count: Count, feature: HotFeature, used_after: int, paid_by: str | None
+    ) -> ExactEntry:
         return ExactEntry(
             key=count.key,
             period_end=count.period.end,
@@ -118,12 +141,13 @@ class Writing:
             recorded_time=self._recorded_time,
             quantity=count.quantity,
             used_after=used_after,
-            limit=count.feature.limit,
+            limit=feature.limit,
             event_time=each.happened,
             request_id=None,
             dimensions=_json(count.dimensions) if count.dimensions else None,
             kind=EntryKind.EVENT,
-            plan_key=count.feature.entitlement.plan_key,
+            plan_key=feature.entitlement.plan_key,
+            credits=paid_by,
         )
 
 
@@ -155,8 +179,8 @@ def _new_event(each: Recordable) -> NewEvent:
         type=event.type,
         event_time=each.happened,
         data=_json(event.data) if event.data is not None else None,
-        ai=_json(asdict(event.ai)) if event.ai is not None else None,
-        client=_json(asdict(event.client)) if event.client is not None else None,
+        ai=_json(event.ai.as_json()) if event.ai is not None else None,
+        client=_json(event.client.as_json()) if event.client is not None else None,
         readings=_json(
             [
                 {"meter": reading.meter_key, "value": reading.value, "dimensions": reading.dimensions}

@@ -31,6 +31,7 @@ from tallygate_server.errors import (
     MeterNotFound,
     PageTokenInvalid,
     QueryTooLarge,
+    StoreUnavailable,
 )
 from tallygate_server.storage import catalogs
 from tallygate_server.storage.connection import Connection
@@ -209,6 +210,9 @@ class UsageSums:
             top_count=wanted.top_count if wanted.group_by else 0,
         )
         progress = await read_progress(connection, wanted.subject)
+        if progress.next_xid > progress.end_xid:
+            # A dump of another cluster: what is written here has smaller numbers, and would be in neither part.
+            raise StoreUnavailable("rollups are those of another Postgres cluster; docs/queries.md says what to do")
         if size is WindowSize.HOUR and end - start > QUERY_ROWS_MAX * _HOUR:
             # So many hours cannot all have usage: those before the first and after the last are not laid out.
             extent = await read_extent(connection, question, progress)

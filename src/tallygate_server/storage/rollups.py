@@ -15,16 +15,19 @@ from enum import Enum
 from typing import Final
 
 import asyncpg
+import structlog
 
 from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, connect
 
-BATCH_ROWS: Final = 500_000
+log = structlog.get_logger(__name__)
+
+BATCH_ROWS: Final = 250_000
 """Rows after which a batch ends, at the end of a transaction: one that wrote more is taken in one piece."""
 
 STATEMENT_TIMEOUT_MS: Final = 1_800_000
 """Many million rows of one transaction, such as an import, take minutes."""
 
-_WORK_MEM: Final = "64MB"
+_WORK_MEM: Final = "32MB"
 """Memory of Postgres for each step of grouping; what needs more goes to disk."""
 
 
@@ -315,10 +318,15 @@ class Rollups:
         return self._connection
 
     async def _any(self, connection: asyncpg.Connection, source: RollupSource, next_xid: int) -> bool:
+        """Tell whether there is anything to do: most looks find nothing, and should write nothing."""
+        horizon: int = await connection.fetchval(_HORIZON)
+        if horizon < next_xid:
+            # A dump of another cluster: numbers of transactions begin anew here. Queries are refused.
+            log.error("rollups_of_another_cluster")
         found: bool = await connection.fetchval(
             f"SELECT EXISTS (SELECT FROM {_TABLE[source]} AS e WHERE {_BY_TRANSACTION})",  # noqa: S608
             next_xid,
-            await connection.fetchval(_HORIZON),
+            horizon,
         )
         return found
 

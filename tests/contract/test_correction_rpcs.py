@@ -79,7 +79,6 @@ def a_reversal(entry_id: str, **more: Any) -> usage_service_pb2.ReverseUsageRequ
 async def test_usage_is_taken_back_once_and_the_ledger_says_who_and_why(client: Client) -> None:
     wrong = await counted(client, 8)
     await counted(client, 5, "denied")
-    await client.service.meter.close()
 
     answer = await client.usage.ReverseUsage(a_reversal(wrong.entry_id, quantity=6, request_id="r", actor="eve"))
     again = await client.usage.ReverseUsage(a_reversal(wrong.entry_id, quantity=6, request_id="r", actor="eve"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tallygate_server.catalog import CatalogSource
-from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer, use_cases
 from tallygate_server.corrections.attempts import Attempt
 from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
@@ -331,6 +331,29 @@ async def test_the_answer_names_who_was_denied_because_of_it(
     assert answer.redeemable_denials[0].position.recorded_time == NOON + timedelta(minutes=1)
     assert again.redeemable_denials == answer.redeemable_denials
     assert again.replayed
+
+
+async def test_who_was_denied_a_moment_ago_is_named_as_well(pair: list[Service]) -> None:
+    wrong = await count(pair[0], "ten", 10)
+    await be_denied(pair[0], 4, request_id="just now")
+
+    answer = await pair[0].corrections.reverse(a_reversal(wrong.entry_id))
+
+    assert [each.request_id for each in answer.redeemable_denials] == ["just now"]
+
+
+async def test_an_answer_lists_a_thousand_denials_and_counts_them_all(
+    pair: list[Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_cases, "REDEEMABLE_DENIALS_MAX", 2)
+    wrong = await count(pair[0], "words", 1_000)
+    for _ in range(3):
+        await be_denied(pair[0], 1, "words")
+
+    answer = await pair[0].corrections.reverse(a_reversal(wrong.entry_id))
+
+    assert len(answer.redeemable_denials) == 2
+    assert answer.redeemable_denial_count == 3
 
 
 # --- Thresholds -------------------------------------------------------------------------------------------

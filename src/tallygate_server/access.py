@@ -31,9 +31,10 @@ from tallygate_server.hot_accounts import (
     Loaded,
     counter_ttl_ms,
 )
+from tallygate_server.metering.credit_book import CountedFeature, read_accounts
 from tallygate_server.metering.settling import settlement
 from tallygate_server.storage.cache_epochs import CacheEpochs
-from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown
+from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, CounterState, Ledger, LedgerDown, read_counters
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -55,7 +56,7 @@ CACHE_TTL_DENIED_MS: Final = 5_000
 class _Pending:
     """One check on its way."""
 
-    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh", "stale", "twins")
+    __slots__ = ("account", "at_ms", "check", "counter_index", "done", "feature", "fresh", "stale", "twins")
 
     def __init__(self, check: Check, done: OnAnswer) -> None:
         self.check = check
@@ -66,6 +67,8 @@ class _Pending:
         self.counter_index = -1
         self.stale = False
         """Answered from the cache, without asking anybody whether the account has changed."""
+        self.at_ms: int | None = None
+        """When it is decided, if not now."""
         self.twins: list[OnAnswer] | None = None
         """Who asked the same in the same moment, and hears the same answer."""
 
@@ -141,6 +144,27 @@ class AccessChecker:
                 raise outcome
             answers.append((feature_key, outcome))
         return answers
+
+    def judge(
+        self,
+        check: Check,
+        account: HotAccount | None,
+        *,
+        feature: HotFeature | None,
+        at_ms: int,
+        feature_known: bool,
+        used: int = 0,
+        held: int = 0,
+    ) -> CheckAnswer:
+        """Return what a check is answered at that moment, with these numbers; asks nobody, and tells no metric.
+
+        The feature is the account's at that moment, with the limit that its credits make of it.
+        """
+        pending = _Pending(check, lambda _outcome: None)
+        pending.at_ms = at_ms
+        pending.account = account
+        pending.feature = feature
+        return self._decided(pending, used, held, feature_known=feature_known, stale=False)
 
     async def close(self) -> None:
         """Wait for what is on its way."""
@@ -256,9 +280,7 @@ class AccessChecker:
     async def _read_unknown(self, unknown: list[_Pending]) -> None:
         """Ask Postgres for counters that Redis does not know, and tell Redis."""
         try:
-            states = await self._ledger.read_counters(
-                list({_ledger_key(pending) for pending in unknown}), self._clock.now()
-            )
+            states = await self._read_counters(unknown)
         except LedgerDown:
             for pending in unknown:
                 self._answer_blind(pending)
@@ -275,6 +297,23 @@ class AccessChecker:
             )
             self._answer(pending, state.used, state.held)
         self._counters.settle_soon(list(settlements.values()))
+
+    async def _read_counters(self, asked: list[_Pending]) -> dict[CounterKey, CounterState]:
+        """Ask Postgres for counters, and for all that a limit depends on beside its counter; raise LedgerDown."""
+        now = self._clock.now()
+        keys = list({_ledger_key(pending) for pending in asked})
+        counted = {_ledger_key(pending): _counted(pending) for pending in asked if _exact_only(pending)}
+        if not counted:
+            return await self._ledger.read_counters(keys, now)
+        async with self._ledger.reading() as connection:
+            states = await read_counters(connection, keys, now)
+            accounts = await read_accounts(connection, list(counted.values()), states, now)
+        for pending in asked:
+            account = accounts.get(_ledger_key(pending))
+            if account is not None:
+                assert pending.feature is not None
+                pending.feature = pending.feature.with_limit(account.limit_quantity)
+        return states
 
     # ------------------------------------------------------------------ degraded
 
@@ -312,9 +351,7 @@ class AccessChecker:
         if not metered:
             return
         try:
-            states = await self._ledger.read_counters(
-                list({_ledger_key(pending) for pending in metered}), self._clock.now()
-            )
+            states = await self._read_counters(metered)
         except LedgerDown:
             for pending in metered:
                 self._answer_blind(pending)
@@ -336,7 +373,7 @@ class AccessChecker:
         pending.feature = account.feature(check.feature_key, self._clock.now_ms())
         if pending.feature is None or not pending.feature.metered:
             self._answer(pending, 0, 0)
-        elif self._counters.ready:
+        elif self._counters.ready and not pending.feature.exact_only:
             self._counters.read_soon([], [pending.feature.counter_key], lambda reply: self._on_counter(pending, reply))
         else:
             self._answer_blind(pending)
@@ -452,14 +489,16 @@ class AccessChecker:
                 )
         if not reason.allows:
             answer.upgrade_url = self._upgrade_link(check)
-            answer.cache_ttl_ms = self._cache_ttl(account, feature, CACHE_TTL_DENIED_MS)
+            answer.cache_ttl_ms = self._cache_ttl(pending, CACHE_TTL_DENIED_MS)
         elif not feature.metered and not stale:
-            answer.cache_ttl_ms = self._cache_ttl(account, feature, CACHE_TTL_MS_MAX)
+            answer.cache_ttl_ms = self._cache_ttl(pending, CACHE_TTL_MS_MAX)
         return answer
 
-    def _cache_ttl(self, account: HotAccount, feature: HotFeature, longest_ms: int) -> int:
+    def _cache_ttl(self, pending: _Pending, longest_ms: int) -> int:
         """Return for how long the answer may be kept: never beyond a reset, or an end or start of any source."""
-        now_ms = self._clock.now_ms()
+        account, feature, now_ms = pending.account, pending.feature, self._moment(pending)
+        assert account is not None
+        assert feature is not None
         ends_ms = account.expire_ms
         if feature.metered:
             ends_ms = min(ends_ms, feature.period_end_ms)
@@ -472,10 +511,13 @@ class AccessChecker:
             reason=reason,
             revision=account.revision if account is not None else 0,
             feature_kind=kind or (declared.kind if declared is not None else None),
-            plan_key=account.plan_key(self._clock.now_ms()) if account is not None else "",
+            plan_key=account.plan_key(self._moment(pending)) if account is not None else "",
             upgrade_url=self._upgrade_link(pending.check),
             cache_ttl_ms=CACHE_TTL_DENIED_MS,
         )
+
+    def _moment(self, pending: _Pending) -> int:
+        return self._clock.now_ms() if pending.at_ms is None else pending.at_ms
 
     def _upgrade_link(self, check: Check) -> str:
         tenant = self._tenants.last_known(check.tenant_id)
@@ -492,6 +534,18 @@ class AccessChecker:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _exact_only(pending: _Pending) -> bool:
+    return pending.feature is not None and pending.feature.exact_only
+
+
+def _counted(pending: _Pending) -> CountedFeature:
+    account, feature = pending.account, pending.feature
+    assert account is not None
+    assert feature is not None
+    assert feature.period is not None
+    return CountedFeature.of(account.sources, feature, feature.period)
 
 
 def _ledger_key(pending: _Pending) -> CounterKey:

@@ -331,7 +331,7 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
         await rows.replace_model_prices(connection, tenant_id, given.model_prices)
     changes: list[dict[str, Any]] = [change.to_json() for change in step.changes]
     await rows.add_catalog_revision(
-        connection, tenant_id, revision=revision, source=source, actor=actor, changes=changes
+        connection, tenant_id, revision=revision, source=source, actor=actor, changes=changes, create_time=now
     )
     detail = {"revision": revision, "changes": [change.description for change in step.changes]}
     await add_audit_entry(

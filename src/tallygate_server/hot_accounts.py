@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -22,9 +22,10 @@ from tallygate_server.clock import Clock
 from tallygate_server.counters import keys
 from tallygate_server.counters.connection import RedisCommandError, RedisUnavailable
 from tallygate_server.counters.counters import COUNTER_KEEP_MS, COUNTER_TTL_MS_MAX, Counters
-from tallygate_server.domain.catalog import LimitMode
+from tallygate_server.domain.catalog import FeatureKind, LimitMode
 from tallygate_server.domain.entitlement import AccountSources, Entitlement, Resolution, resolve
 from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import Period
 from tallygate_server.domain.usage import usage_marks
 from tallygate_server.errors import StoreUnavailable, TallygateError
@@ -67,6 +68,8 @@ class HotFeature:
     """One entitlement with its current period and counter key."""
 
     __slots__ = (
+        "_depends",
+        "_plain",
         "counter_key",
         "entitlement",
         "exact_only",
@@ -81,10 +84,16 @@ class HotFeature:
 
     def __init__(self, entitlement: Entitlement) -> None:
         self.entitlement = entitlement
+        self._plain: HotFeature | None = None
         self.limit = entitlement.limit_quantity
         self.hard = entitlement.limit_mode is LimitMode.HARD
         self.metered = entitlement.kind.metered and entitlement.denied is None
-        self.exact_only = False
+        self.exact_only = self._depends = (
+            entitlement.kind is FeatureKind.COUNTER
+            and self.metered
+            and self.limit != LIMIT_UNLIMITED
+            and (bool(entitlement.credits) or entitlement.rollover is not None)
+        )
         """Whether the limit depends on more than the counter: then Postgres decides alone, and Redis is not asked."""
         self.marks = (
             usage_marks(
@@ -100,6 +109,29 @@ class HotFeature:
         self.period_start_ms = NEVER_MS
         self.period_end_ms = 0
         self.counter_key = ""
+
+    def exact_in(self, period: Period) -> bool:
+        """Tell whether the limit depends on more than the counter in a period: also on credits that are over."""
+        if self._depends:
+            return True
+        until = self.entitlement.credited_until
+        return until is not None and until > period.start and self.metered and self.limit != LIMIT_UNLIMITED
+
+    @property
+    def plain(self) -> HotFeature:
+        """The feature with its plan's own limit, where this one speaks of what credits make of it."""
+        return self._plain or self
+
+    def with_limit(self, limit: int) -> HotFeature:
+        """Return the feature with the limit that its credits, and what rolled over, make of it now."""
+        feature = HotFeature(replace(self.entitlement, limit_quantity=limit))
+        feature._plain = self.plain
+        feature.exact_only, feature._depends = self.exact_only, self._depends
+        feature.period = self.period
+        feature.period_start_ms = self.period_start_ms
+        feature.period_end_ms = self.period_end_ms
+        feature.counter_key = self.counter_key
+        return feature
 
     @property
     def effective_limit(self) -> int:
@@ -184,6 +216,7 @@ class HotAccount:
         feature.period_start_ms = to_ms(period.start)
         feature.period_end_ms = to_ms(period.end)
         feature.counter_key = self.counter_key(feature, period)
+        feature.exact_only = feature.exact_in(period)
 
 
 def counter_ttl_ms(period: Period, now_ms: int) -> int:
@@ -265,6 +298,10 @@ class HotAccounts:
     def cached(self, tenant_id: TenantId, account_id: AccountId) -> HotAccount | None:
         """Return the account if this process has it, at whatever revision."""
         return self._cache.get((tenant_id, account_id))
+
+    def forget(self, tenant_id: TenantId, account_id: AccountId) -> None:
+        """Drop the account from the process' cache."""
+        self._cache.pop((tenant_id, account_id), None)
 
     def load_soon(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, ask_redis: bool) -> None:
         """Load the account, as it is now or later; many loads of one tenant become one query.
@@ -392,7 +429,7 @@ class HotAccounts:
             raise StoreUnavailable("entitlements cannot be read just now")
         try:
             async with asyncio.timeout(_LOAD_TIMEOUT_SECONDS), self._pool.acquire() as connection:
-                return await read_documents(connection, tenant_id, account_ids)
+                return await read_documents(connection, tenant_id, account_ids, self._clock.now())
         except CONNECTION_ERRORS as error:
             raise StoreUnavailable("entitlements cannot be read just now") from error
 

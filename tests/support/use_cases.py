@@ -79,7 +79,7 @@ async def use_cases(
     database = Database(database_url, pool_size=5)
     lookups = Database(database_url, role=DatabaseRole.INTAKE, pool_size=2)
     marks = InMemoryRevisionMarks()
-    changes = EntitlementChanges(database, marks)
+    changes = EntitlementChanges(database, marks, clock=clock)
     tenants = TenantDirectory(database, clock)
     accounts = Accounts(database, changes, tenants=tenants, clock=clock)
     try:

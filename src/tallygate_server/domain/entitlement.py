@@ -12,7 +12,7 @@ from enum import Enum, IntEnum
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from tallygate_server.domain.catalog import Allowance, ConfigValue, FeatureKind, LimitMode
+from tallygate_server.domain.catalog import Allowance, ConfigValue, FeatureKind, LimitMode, OverrunPolicy, Rollover
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import LIFETIME, Period, PeriodAnchor, PeriodKind, nominal_seconds, period_at
@@ -62,9 +62,35 @@ class GrantKind(Enum):
     """What a grant changes for its account and feature."""
 
     BONUS = "bonus"
+    PURCHASE = "purchase"
     OVERRIDE = "override"
     ENABLE = "enable"
     DISABLE = "disable"
+
+    @property
+    def credit(self) -> bool:
+        """Whether it gives units on top of the plan's."""
+        return self in (GrantKind.BONUS, GrantKind.PURCHASE)
+
+    @property
+    def switch(self) -> bool:
+        """Whether it switches the feature on or off."""
+        return self in (GrantKind.ENABLE, GrantKind.DISABLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitOverride:
+    """A limit in place of the plan's; what is None stays as the plan has it."""
+
+    quantity: int
+    mode: LimitMode | None = None
+    period_kind: PeriodKind | None = None
+    """None: that of the plan, and without a plan the month. Gauges have no period."""
+    period_anchor: PeriodAnchor | None = None
+    thresholds_percent: tuple[int, ...] | None = None
+    thresholds_absolute: tuple[int, ...] | None = None
+    rollover: Rollover | None = None
+    overrun_policy: OverrunPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +102,13 @@ class Grant:
     feature_kind: FeatureKind
     kind: GrantKind
     quantity: int = 0
+    """Units of a credit, in each window of its recurrence."""
     value: ConfigValue = None
+    limit: LimitOverride | None = None
+    recurrence: PeriodKind | None = None
+    """How often a credit is given anew, counted from its start; None: once."""
+    rollover: Rollover | None = None
+    """What of an unused credit goes into its next window."""
     priority: int = 100
     """Lower numbers win; then the earlier expiry, then the earlier creation."""
     start_time: datetime
@@ -84,6 +116,17 @@ class Grant:
     create_time: datetime
     grace_end_time: datetime | None = None
     """For a disabling grant: until then the feature still works, in grace."""
+    revoke_time: datetime | None = None
+
+    @property
+    def end_time(self) -> datetime | None:
+        """When it ends or ended, by itself or taken back; None for never."""
+        return min((t for t in (self.expire_time, self.revoke_time) if t is not None), default=None)
+
+    def active(self, at: datetime) -> bool:
+        """Tell whether it counts at the instant."""
+        end_time = self.end_time
+        return self.start_time <= at and (end_time is None or at < end_time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +206,16 @@ class Entitlement:
     plan_version: int = 0
     grace_end_time: datetime | None = None
     """Set while the entitlement rests on grace; access ends then."""
+    credits: tuple[Grant, ...] = ()
+    """Counters: credits that are active, in the order in which they are used, after the allowance."""
+    credited_until: datetime | None = None
+    """Counters: when the last of its credits that are over ended; None: there was none."""
+    rollover: Rollover | None = None
+    """What of an unused rest goes into the next period; None: nothing."""
+    overrun_policy: OverrunPolicy = OverrunPolicy.REJECT
+    """What the commit of a reservation does when more was consumed than is left."""
+    rollover_since: datetime | None = None
+    """When that allowance began; nothing rolls over from before. None: with the billing anchor."""
 
     def period_at(self, at: datetime, time_zone: tzinfo) -> Period:
         """Return the period in which usage at the instant counts."""
@@ -232,11 +285,7 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
             )
     for key, candidate in best.items():
         entitlements[key] = _from_candidate(candidate)
-    for grant in sorted(sources.grants, key=_grant_order, reverse=True):
-        boundaries.extend(t for t in (grant.start_time, grant.expire_time, grant.grace_end_time) if t is not None)
-        if grant.start_time <= at and (grant.expire_time is None or at < grant.expire_time):
-            before = entitlements.get(grant.feature_key)
-            entitlements[grant.feature_key] = _apply_grant(grant, before, sources, at)
+    boundaries.extend(_lay_grants(sources, at, entitlements, inactive))
     return Resolution(
         entitlements=entitlements,
         expire_time=min((boundary for boundary in boundaries if boundary > at), default=None),
@@ -365,36 +414,131 @@ def _from_candidate(candidate: _Candidate) -> Entitlement:
         plan_key=subscription.plan_key,
         plan_version=subscription.plan_version,
         grace_end_time=candidate.grace_end_time,
+        rollover=allowance.rollover if allowance.kind is FeatureKind.COUNTER else None,
+        overrun_policy=allowance.overrun_policy,
     )
 
 
-def _grant_order(grant: Grant) -> tuple[int, float, datetime, str]:
+def burn_order(grant: Grant) -> tuple[int, float, datetime, str]:
+    """Return what grants are sorted by: priority, then the earlier expiry, the earlier creation, the id."""
     expiry = grant.expire_time.timestamp() if grant.expire_time is not None else float("inf")
     return (grant.priority, expiry, grant.create_time, grant.grant_id)
 
 
-def _apply_grant(grant: Grant, before: Entitlement | None, sources: AccountSources, at: datetime) -> Entitlement:
-    """Lay one active grant over what holds so far; called from the weakest grant to the strongest."""
+def _lay_grants(
+    sources: AccountSources, at: datetime, entitlements: dict[str, Entitlement], inactive: dict[str, Allowance]
+) -> list[datetime]:
+    """Lay the grants over what plans give; return when any of them begins, ends or takes effect."""
+    boundaries: list[datetime] = []
+    by_feature: dict[FeatureKey, list[Grant]] = {}
+    credited_until: dict[str, datetime] = {}
+    for grant in sorted(sources.grants, key=burn_order):
+        boundaries.extend(t for t in (grant.start_time, grant.end_time, grant.grace_end_time) if t is not None)
+        if grant.active(at):
+            by_feature.setdefault(grant.feature_key, []).append(grant)
+        elif grant.kind.credit and grant.end_time is not None and grant.end_time <= at:
+            until = credited_until.get(grant.feature_key)
+            credited_until[grant.feature_key] = grant.end_time if until is None else max(until, grant.end_time)
+    for feature_key, grants in by_feature.items():
+        entitlements[feature_key] = _with_grants(
+            grants, entitlements.get(feature_key), inactive.get(feature_key), sources, at
+        )
+    for key, until in credited_until.items():
+        if key in entitlements and entitlements[key].kind is FeatureKind.COUNTER:
+            entitlements[key] = replace(entitlements[key], credited_until=until)
+    return boundaries
+
+
+def _with_grants(
+    grants: list[Grant],
+    before: Entitlement | None,
+    inactive: Allowance | None,
+    sources: AccountSources,
+    at: datetime,
+) -> Entitlement:
+    """Lay the active grants of one feature, strongest first, over what its plans give.
+
+    The strongest override replaces the limit or value, credits come on top, and the strongest switch has the last word.
+    """
     given = before is not None and before.denied is None
-    current = (
-        before
-        if before is not None and given
-        else Entitlement(
-            feature_key=grant.feature_key,
-            kind=grant.feature_kind,
+    current = before
+    if current is None or not given:
+        current = Entitlement(
+            feature_key=grants[0].feature_key,
+            kind=grants[0].feature_kind,
             limit_quantity=0,
             billing_anchor=sources.create_time,
         )
+    planned = given
+    override = next((grant for grant in grants if grant.kind is GrantKind.OVERRIDE), None)
+    if override is not None:
+        current = _overridden(current, override, planned=planned)
+        given = True
+    extras = tuple(grant for grant in grants if grant.kind.credit)
+    if extras and current.kind is FeatureKind.GAUGE:
+        # A gauge is never used up: what is on top of its limit is there as long as the grant.
+        if current.limit_quantity != LIMIT_UNLIMITED:
+            more = sum(grant.quantity for grant in extras)
+            current = replace(current, limit_quantity=current.limit_quantity + more)
+    elif extras:
+        current = replace(current, credits=extras)
+    switch = next((grant for grant in grants if grant.kind.switch), None)
+    if switch is None:
+        return current
+    if switch.kind is GrantKind.DISABLE:
+        return _switched_off(current, switch, at, given=given or bool(extras))
+    if not given:
+        # An allowance that is out of force still says how much; without any there is no limit.
+        current = _switched_on(current, inactive, sources)
+    return replace(current, grace_end_time=None)
+
+
+def _overridden(current: Entitlement, grant: Grant, *, planned: bool) -> Entitlement:
+    if not current.kind.metered:
+        return replace(current, value=grant.value)
+    limit = grant.limit or LimitOverride(quantity=grant.quantity)
+    kind, anchor = current.period_kind, current.period_anchor
+    if current.kind is FeatureKind.COUNTER:
+        if limit.period_kind is not None:
+            kind, anchor = limit.period_kind, limit.period_anchor or PeriodAnchor.UTC
+        elif not planned:
+            kind, anchor = PeriodKind.MONTH, limit.period_anchor or PeriodAnchor.UTC
+        elif limit.period_anchor is not None:
+            anchor = limit.period_anchor
+    percent, absolute = limit.thresholds_percent, limit.thresholds_absolute
+    return replace(
+        current,
+        limit_quantity=limit.quantity,
+        limit_mode=limit.mode or current.limit_mode,
+        period_kind=kind,
+        period_anchor=anchor,
+        thresholds_percent=current.thresholds_percent if percent is None else percent,
+        thresholds_absolute=current.thresholds_absolute if absolute is None else absolute,
+        rollover=limit.rollover or current.rollover,
+        overrun_policy=limit.overrun_policy or current.overrun_policy,
+        rollover_since=grant.start_time,
     )
-    if grant.kind is GrantKind.DISABLE:
-        if not given:
-            return replace(current, denied=Reason.FEATURE_DISABLED)
-        if grant.grace_end_time is not None and at < grant.grace_end_time:
-            earlier = min(grant.grace_end_time, current.grace_end_time or grant.grace_end_time)
-            return replace(current, grace_end_time=earlier)
-        return replace(current, denied=Reason.FEATURE_DISABLED)
-    if grant.kind is GrantKind.OVERRIDE:
-        return replace(current, limit_quantity=grant.quantity, value=grant.value)
-    if grant.kind is GrantKind.BONUS and current.limit_quantity != LIMIT_UNLIMITED:
-        return replace(current, limit_quantity=current.limit_quantity + grant.quantity)
-    return current
+
+
+def _switched_off(current: Entitlement, switch: Grant, at: datetime, *, given: bool) -> Entitlement:
+    grace_end = switch.grace_end_time
+    if given and grace_end is not None and at < grace_end:
+        return replace(current, grace_end_time=min(grace_end, current.grace_end_time or grace_end))
+    return replace(current, denied=Reason.FEATURE_DISABLED)
+
+
+def _switched_on(current: Entitlement, inactive: Allowance | None, sources: AccountSources) -> Entitlement:
+    if inactive is None:
+        return replace(current, limit_quantity=LIMIT_UNLIMITED)
+    return replace(
+        current,
+        value=inactive.value,
+        limit_quantity=inactive.limit_quantity,
+        limit_mode=inactive.limit_mode,
+        period_kind=PeriodKind.LIFETIME if inactive.kind is FeatureKind.GAUGE else inactive.period_kind,
+        period_anchor=inactive.period_anchor,
+        billing_anchor=sources.create_time,
+        thresholds_percent=inactive.thresholds_percent,
+        thresholds_absolute=inactive.thresholds_absolute,
+        overrun_policy=inactive.overrun_policy,
+    )

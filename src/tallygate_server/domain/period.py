@@ -94,6 +94,25 @@ def add_months(start: datetime, months: int) -> datetime:
     return start.replace(year=year, month=month + 1, day=day)
 
 
+def periods_between(kind: PeriodKind, first: datetime, last: datetime, calendar_zone: tzinfo) -> int:
+    """Return how many periods after the one that starts first the one that starts last comes.
+
+    `calendar_zone` is the zone whose calendar lays them out: UTC for the anchors `utc` and `billing`. Both instants are
+    starts of such periods.
+    """
+    start, end = first.astimezone(calendar_zone), last.astimezone(calendar_zone)
+    if kind is PeriodKind.LIFETIME:
+        return 0
+    if kind is PeriodKind.HOUR:
+        # Some zones change by half an hour, which makes an hour shorter, and no other one.
+        return round((last - first) / _STEPS[kind])
+    if kind in _STEPS:
+        # By the calendar, where a day may have 23 hours; at a billing anchor every day begins at the same time.
+        return (end.date() - start.date()) // _STEPS[kind]
+    months = (end.year - start.year) * 12 + end.month - start.month
+    return months // 12 if kind is PeriodKind.YEAR else months
+
+
 _STEPS = {PeriodKind.HOUR: timedelta(hours=1), PeriodKind.DAY: timedelta(days=1), PeriodKind.WEEK: timedelta(weeks=1)}
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -37,13 +37,38 @@ POLL_SECONDS: Final = 1.0
 """Pause between two looks, where nobody announces anything."""
 
 
+class _Taker(Protocol):
+    """Who is told events."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more."""
+
+    def put(self, event: OutboxEvent, /) -> bool:
+        """Take an event; False once it takes no more."""
+
+
+class _Listening:
+    """Somebody in this process, who takes everything at once."""
+
+    ended = False
+
+    def __init__(self, hear: Callable[[OutboxEvent], None]) -> None:
+        self._hear = hear
+
+    def put(self, event: OutboxEvent, /) -> bool:
+        """Pass the event on."""
+        self._hear(event)
+        return True
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Watcher:
     """Who watches, and how far it is."""
 
     tenant_id: TenantId
     wanted: EventFilter
-    stream: BoundedStream[OutboxEvent]
+    stream: _Taker
     sent_sequence: int = 0
 
     def wants(self, event: OutboxEvent) -> bool:
@@ -105,6 +130,14 @@ class EventHub:
         """Watches that are open."""
         return len(self._open)
 
+    def listen(
+        self, tenant_id: TenantId, wanted: EventFilter, hear: Callable[[OutboxEvent], None]
+    ) -> Callable[[], None]:
+        """Call `hear`, on the loop, for each of the tenant's events from now on; what is returned ends that."""
+        watcher = _Watcher(tenant_id=tenant_id, wanted=wanted, stream=_Listening(hear))
+        self._attach(watcher)
+        return lambda: self._detach(watcher)
+
     async def watch(
         self, tenant_id: TenantId, wanted: EventFilter, *, after_sequence: int | None
     ) -> AsyncGenerator[OutboxEvent | None]:
@@ -114,14 +147,11 @@ class EventHub:
         all watches are ended with.
         """
         await self._tenants.get(tenant_id)
-        watcher = _Watcher(
-            tenant_id=tenant_id,
-            wanted=wanted,
-            stream=BoundedStream(
-                items_max=self._buffer_max, too_slow=lambda: WatcherTooSlow(sequence=watcher.sent_sequence)
-            ),
+        stream: BoundedStream[OutboxEvent] = BoundedStream(
+            items_max=self._buffer_max, too_slow=lambda: WatcherTooSlow(sequence=watcher.sent_sequence)
         )
-        self._open.add(watcher.stream)
+        watcher = _Watcher(tenant_id=tenant_id, wanted=wanted, stream=stream)
+        self._open.add(stream)
         try:
             watcher.sent_sequence = await self._beginning(tenant_id, after_sequence)
             # As far as there is, before anything is held for the watcher.
@@ -132,7 +162,7 @@ class EventHub:
             async with contextlib.aclosing(self._missed(watcher, up_to=attached_at)) as missed:
                 async for event in missed:
                     yield event
-            items = watcher.stream.items(heartbeat_seconds=self._heartbeat_seconds)
+            items = stream.items(heartbeat_seconds=self._heartbeat_seconds)
             async with contextlib.aclosing(items) as news:
                 async for item in news:
                     if item is None:
@@ -142,7 +172,7 @@ class EventHub:
                         yield item
         finally:
             self._detach(watcher)
-            self._open.discard(watcher.stream)
+            self._open.discard(stream)
 
     # --- One watcher --------------------------------------------------------------------------------------
 

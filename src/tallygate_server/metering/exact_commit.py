@@ -17,6 +17,7 @@ import structlog
 from tallygate_server.clock import Clock
 from tallygate_server.counters.counters import Counters
 from tallygate_server.domain.call import IncrementAnswer
+from tallygate_server.domain.credits import CounterAccount, Payment
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.usage import fits
@@ -31,6 +32,7 @@ from tallygate_server.metering.calls import (
     dimensions_json,
     thresholds_text,
 )
+from tallygate_server.metering.credit_book import CountedFeature, CreditBook, credits_json
 from tallygate_server.metering.settling import Settling
 from tallygate_server.storage.ledger import (
     CounterKey,
@@ -229,11 +231,18 @@ class _Verdict:
     async def reach(self, transaction: ExactTransaction) -> None:
         """Lock, look, decide in order, write."""
         keys: dict[CounterKey, datetime | None] = {}
+        counted: dict[CounterKey, CountedFeature] = {}
         for call in self.calls:
             if call.reason is None:
                 assert call.period is not None
-                keys[call.ledger_key()] = call.period.end
-        locked = await transaction.lock_counters(sorted(keys.items(), key=lambda item: item[0])) if keys else {}
+                assert call.feature is not None
+                key = call.ledger_key()
+                keys[key] = call.period.end
+                if call.feature.exact_in(call.period):
+                    assert call.account is not None
+                    counted[key] = CountedFeature.of(call.account.sources, call.feature, call.period)
+        # What has expired stands in nobody's way, whether or not anybody has written that down.
+        locked, book = await CreditBook.lock(transaction, keys, counted.values(), self._now)
         doubtful = [call for call in self.calls if call.doubtful]
         if doubtful:
             # Under the counters' locks, so that a lost attempt that still runs over there has ended by now.
@@ -247,15 +256,13 @@ class _Verdict:
                 if call.increment.request_id
             ]
         )
-        # What has expired stands in nobody's way, whether or not anybody has written that down.
-        await transaction.expire_reservations(locked, self._now)
         rows = _Rows()
         for item in self._items:
             members = item.calls if isinstance(item, AtomicSet) else [item]
             if self._replay(members, found):
                 continue
-            for call, reason in zip(members, _decide(members, locked), strict=True):
-                self.outcomes.append((call, self._answer(call, reason, locked, rows)))
+            for call, reason in zip(members, _decide(members, locked, book), strict=True):
+                self.outcomes.append((call, self._answer(call, reason, locked, book, rows)))
         await transaction.write(
             counters=locked,
             entries=rows.entries,
@@ -263,23 +270,39 @@ class _Verdict:
             denials=rows.denials,
             announcements=rows.announcements,
         )
+        await book.write()
         self.entries_written = len(rows.entries)
         self.states = {key: counter.state() for key, counter in locked.items()}
 
     def _answer(
-        self, call: IncrementCall, reason: Reason, locked: dict[CounterKey, LockedCounter], rows: _Rows
+        self,
+        call: IncrementCall,
+        reason: Reason,
+        locked: dict[CounterKey, LockedCounter],
+        book: CreditBook,
+        rows: _Rows,
     ) -> IncrementAnswer:
         """Count the call, or note its denial; return what it is told."""
         answers = self._answers
         key = call.ledger_key() if call.reason is None else None
         counter = locked[key] if key is not None else None
+        account = book.account(key) if key is not None else None
+        limit = call.feature.plain.effective_limit if call.feature is not None else 0
+        if account is not None:
+            assert call.feature is not None
+            call.feature = call.feature.with_limit(account.limit_quantity)
         peak = 0
         if reason.allows:
             assert key is not None
             assert counter is not None
             peak = counter.peak or 0
-            rows.announcements += _step(call, key, counter)
-            rows.entries.append(_exact_entry(call, key, counter.used))
+            paid_by = None
+            if account is not None:
+                payment = account.pay(call.increment.quantity)
+                account.burn(payment)
+                paid_by = credits_json(payment)
+            rows.announcements += _step(call, key, counter, limit)
+            rows.entries.append(_exact_entry(call, key, counter.used, paid_by))
             answer = answers.allowed(call, used_after=counter.used, held=counter.reserved, peak=peak)
         else:
             used, held = (counter.used, counter.reserved) if counter is not None else (0, 0)
@@ -311,9 +334,10 @@ class _Verdict:
         return True
 
 
-def _decide(members: list[IncrementCall], locked: dict[CounterKey, LockedCounter]) -> list[Reason]:
+def _decide(members: list[IncrementCall], locked: dict[CounterKey, LockedCounter], book: CreditBook) -> list[Reason]:
     """Decide calls in order against locked totals; several members are one atomic set."""
     tentative: dict[CounterKey, int] = {}
+    burned: list[tuple[CounterAccount, Payment]] = []
     reasons: list[Reason] = []
     for call in members:
         if call.reason is not None:
@@ -321,19 +345,31 @@ def _decide(members: list[IncrementCall], locked: dict[CounterKey, LockedCounter
             continue
         key, quantity = call.ledger_key(), call.increment.quantity
         assert call.feature is not None
-        counter = locked[key]
-        used = tentative.get(key, counter.used)
-        if fits(used=used, quantity=quantity, limit=call.feature.effective_limit, reserved=counter.reserved):
-            tentative[key] = used + quantity
+        counter, ahead = locked[key], tentative.get(key, 0)
+        account = book.account(key)
+        if account is not None:
+            payment = account.plan(quantity, ahead=ahead)
+            fit = payment is not None
+            if payment is not None:
+                account.burn(payment)
+                burned.append((account, payment))
+        else:
+            limit = call.feature.effective_limit
+            fit = fits(used=counter.used + ahead, quantity=quantity, limit=limit, reserved=counter.reserved)
+        if fit:
+            tentative[key] = ahead + quantity
             reasons.append(Reason.OK)
         else:
             reasons.append(Reason.BELOW_ZERO if quantity < 0 else Reason.EXHAUSTED)
+    # Only tried: what is counted is burned for good when its turn comes.
+    for account, payment in reversed(burned):
+        account.unburn(payment)
     if all(reason.allows for reason in reasons):
         return reasons
     return [Reason.ATOMIC_BATCH if reason.allows else reason for reason in reasons]
 
 
-def _step(call: IncrementCall, key: CounterKey, counter: LockedCounter) -> list[UsageAnnouncement]:
+def _step(call: IncrementCall, key: CounterKey, counter: LockedCounter, limit: int) -> list[UsageAnnouncement]:
     feature, account, period = call.feature, call.account, call.period
     assert feature is not None
     assert account is not None
@@ -343,7 +379,7 @@ def _step(call: IncrementCall, key: CounterKey, counter: LockedCounter) -> list[
         counter,
         call.increment.quantity,
         kind=feature.entitlement.kind,
-        limit=feature.effective_limit,
+        limit=limit,
         told_limit=feature.limit,
         marks=feature.marks,
         plan_key=feature.entitlement.plan_key,
@@ -354,7 +390,7 @@ def _step(call: IncrementCall, key: CounterKey, counter: LockedCounter) -> list[
     )
 
 
-def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int) -> ExactEntry:
+def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int, paid_by: str | None) -> ExactEntry:
     increment, feature, period = call.increment, call.feature, call.period
     assert feature is not None
     assert period is not None
@@ -370,6 +406,7 @@ def _exact_entry(call: IncrementCall, key: CounterKey, used_after: int) -> Exact
         request_id=increment.request_id or None,
         dimensions=dimensions_json(increment),
         plan_key=feature.entitlement.plan_key,
+        credits=paid_by,
     )
 
 

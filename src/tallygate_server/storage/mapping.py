@@ -13,6 +13,7 @@ from tallygate_server.domain.catalog import (
     Price,
     Rollover,
 )
+from tallygate_server.domain.entitlement import LimitOverride
 from tallygate_server.domain.identifier import FeatureKey
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import PeriodAnchor, PeriodKind
@@ -62,6 +63,40 @@ def allowance_from_json(json: Json) -> Allowance:
         overrun_policy=OverrunPolicy(json.get("overrun", "reject")),
         trial_limit_quantity=json.get("trial_limit"),
         grace_days=json.get("grace_days", 0),
+    )
+
+
+def limit_override_to_json(limit: LimitOverride) -> Json:
+    """Return the override as JSON, in the words of an allowance and without what stays as the plan has it."""
+    json: Json = {"limit": limit.quantity}
+    if limit.mode is not None:
+        json["mode"] = limit.mode.value
+    if limit.period_kind is not None:
+        json["period"] = limit.period_kind.value
+    if limit.period_anchor is not None:
+        json["anchor"] = limit.period_anchor.value
+    if limit.thresholds_percent is not None:
+        json["percent"] = list(limit.thresholds_percent)
+    if limit.thresholds_absolute is not None:
+        json["absolute"] = list(limit.thresholds_absolute)
+    if limit.rollover is not None:
+        json["rollover"] = rollover_to_json(limit.rollover)
+    if limit.overrun_policy is not None:
+        json["overrun"] = limit.overrun_policy.value
+    return json
+
+
+def limit_override_from_json(json: Json) -> LimitOverride:
+    """Return the override that `limit_override_to_json` wrote."""
+    return LimitOverride(
+        quantity=json["limit"],
+        mode=LimitMode(json["mode"]) if "mode" in json else None,
+        period_kind=PeriodKind(json["period"]) if "period" in json else None,
+        period_anchor=PeriodAnchor(json["anchor"]) if "anchor" in json else None,
+        thresholds_percent=tuple(json["percent"]) if "percent" in json else None,
+        thresholds_absolute=tuple(json["absolute"]) if "absolute" in json else None,
+        rollover=rollover_from_json(json["rollover"]) if "rollover" in json else None,
+        overrun_policy=OverrunPolicy(json["overrun"]) if "overrun" in json else None,
     )
 
 

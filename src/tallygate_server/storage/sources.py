@@ -22,6 +22,7 @@ from tallygate_server.domain.entitlement import (
     SubscriptionSource,
 )
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.period import PeriodKind
 from tallygate_server.domain.subscription import (
     BillingProvider,
     ScheduledChange,
@@ -29,13 +30,25 @@ from tallygate_server.domain.subscription import (
     Subscription,
     SubscriptionState,
 )
-from tallygate_server.storage.mapping import allowance_from_json
+from tallygate_server.storage.mapping import allowance_from_json, limit_override_from_json, rollover_from_json
 
 PAST_SUBSCRIPTIONS_MAX: Final = 20
 """How many ended subscriptions are carried along, to tell a lapsed account from one that never had any."""
 
-# The only value that is formatted in is a constant of this module.
-_SELECT: Final = f"""
+PAST_GRANTS_MAX: Final = 200
+"""How many grants that are over are carried along: they tell of used credits, and some servers' clocks are behind."""
+
+
+def documents_statement(tenant_id: str, account_ids: str, at: str) -> str:
+    """Return the SELECT of (account_id, revision, document as JSON), for these placeholders.
+
+    `at` is the instant from which on the documents are looked at: of what has ended before it only some is told.
+    """
+    return _DOCUMENTS.replace("@tenant_id", tenant_id).replace("@account_ids", account_ids).replace("@at", at)
+
+
+# The only values that are formatted in are constants of this module.
+_DOCUMENTS: Final = f"""
 SELECT a.account_id, a.revision, json_build_object(
     'revision', a.revision,
     'state', a.state,
@@ -76,26 +89,48 @@ SELECT a.account_id, a.revision, json_build_object(
         SELECT json_agg(json_build_object(
             'id', g.grant_id, 'feature', g.feature_key, 'feature_kind', f.kind, 'kind', g.kind,
             'quantity', g.quantity, 'value', g.value, 'priority', g.priority, 'start', g.start_time,
-            'expire', g.expire_time, 'created', g.create_time, 'grace_end', g.grace_end_time
+            'expire', g.expire_time, 'created', g.create_time, 'grace_end', g.grace_end_time,
+            'limit', g."limit", 'recurrence', g.recurrence, 'rollover', g.rollover, 'revoked', g.revoke_time
         ))
-        FROM grants AS g
+        FROM (
+            SELECT * FROM (
+                SELECT *, row_number() OVER (
+                    -- Only to keep documents short: what is over by the caller's clock counts for nothing anyway.
+                    PARTITION BY revoke_time IS NOT NULL OR expire_time <= @at
+                    ORDER BY COALESCE(revoke_time, expire_time) DESC, grant_id
+                ) AS newest
+                FROM grants
+                -- Credits that are over still tell who paid for what was used.
+                WHERE tenant_id = a.tenant_id AND account_id = a.account_id
+                  AND (revoke_time IS NULL OR kind IN ('bonus', 'purchase'))
+            ) AS ranked
+            WHERE newest <= {PAST_GRANTS_MAX}
+                OR revoke_time IS NULL AND (expire_time > @at OR expire_time IS NULL)
+        ) AS g
         JOIN features AS f ON f.tenant_id = g.tenant_id AND f.feature_key = g.feature_key
-        WHERE g.tenant_id = a.tenant_id AND g.account_id = a.account_id AND g.revoke_time IS NULL
-          AND (g.expire_time IS NULL OR g.expire_time > now() - interval '1 day')
     ), '[]'::json)
-)::text AS document
+) AS document
 FROM accounts AS a
-WHERE a.tenant_id = $1 AND a.account_id = ANY($2::text[])
+WHERE a.tenant_id = @tenant_id AND a.account_id = ANY(@account_ids)
 """  # noqa: S608
+
+_SELECT: Final = (
+    "SELECT account_id, revision, document::text FROM ("  # noqa: S608
+    + documents_statement("$1", "$2::text[]", "$3::timestamptz")
+    + ") AS documents"
+)
 
 
 async def read_documents(
-    connection: asyncpg.Connection, tenant_id: TenantId, account_ids: Iterable[AccountId]
+    connection: asyncpg.Connection, tenant_id: TenantId, account_ids: Iterable[AccountId], at: datetime
 ) -> dict[AccountId, tuple[int, str]]:
-    """Return (revision, document) of each account that exists; runs its own transaction as the tenant."""
+    """Return (revision, document) of each account that exists, to be looked at from the instant on.
+
+    Runs its own transaction as the tenant.
+    """
     async with connection.transaction(readonly=True):
         await connection.execute("SELECT set_config('tallygate.tenant_id', $1, true)", tenant_id)
-        rows = await connection.fetch(_SELECT, tenant_id, list(account_ids))
+        rows = await connection.fetch(_SELECT, tenant_id, list(account_ids), at)
     return {AccountId(row["account_id"]): (row["revision"], row["document"]) for row in rows}
 
 
@@ -176,11 +211,16 @@ def _grant(item: dict[str, Any]) -> Grant:
         kind=GrantKind(item["kind"]),
         quantity=item["quantity"],
         value=item["value"],
+        # A document that another release has stored knows of none of these.
+        limit=limit_override_from_json(item["limit"]) if item.get("limit") is not None else None,
+        recurrence=PeriodKind(item["recurrence"]) if item.get("recurrence") is not None else None,
+        rollover=rollover_from_json(item["rollover"]) if item.get("rollover") is not None else None,
         priority=item["priority"],
         start_time=datetime.fromisoformat(item["start"]),
         expire_time=_time(item["expire"]),
         create_time=datetime.fromisoformat(item["created"]),
         grace_end_time=_time(item["grace_end"]),
+        revoke_time=_time(item.get("revoked")),
     )
 
 

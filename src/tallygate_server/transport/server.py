@@ -70,6 +70,11 @@ ASKING_THE_PROVIDER: Final = frozenset(
 )
 """Methods that may wait for the billing provider, several times in a row."""
 
+WATCHES: Final = frozenset(
+    {"/tallygate.v1.EntitlementService/WatchEntitlements", "/tallygate.v1.EventService/WatchEvents"}
+)
+"""Streams that never end by themselves."""
+
 
 class AddressTaken(OSError):
     """Another program listens on the address."""
@@ -220,6 +225,7 @@ def build_server(
         observe=observe,
         timeout_ms=limits.timeout_ms,
         timeouts_ms=_TIMEOUTS_MS | dict.fromkeys(ASKING_THE_PROVIDER, limits.billing_timeout_ms),
+        watches=WATCHES,
     )
     options = _options(kind, limits, reuse_port=reuse_port)
     server: aio.Server

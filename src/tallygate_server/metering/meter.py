@@ -139,6 +139,10 @@ class Meter:
         """How many increments wait for a commit."""
         return len(self._group) + len(self._exact)
 
+    def next_entry_id(self) -> int:
+        """Return an id for a line of the ledger that somebody else writes in this process; no other line has it."""
+        return self._answers.next_entry_id()
+
     @property
     def in_flight(self) -> int:
         """How many increments are between arrival and commit."""

@@ -569,7 +569,9 @@ def _has_extras(entitlement: Entitlement) -> bool:
     """Tell whether more than the allowance makes the limit: then it changes from call to call."""
     if entitlement.denied is not None or entitlement.limit_quantity == LIMIT_UNLIMITED:
         return False
-    return entitlement.kind is FeatureKind.COUNTER and bool(entitlement.credits or entitlement.rollover is not None)
+    return entitlement.kind is FeatureKind.COUNTER and bool(
+        entitlement.credits or entitlement.credited_until is not None or entitlement.rollover is not None
+    )
 
 
 def _with_extras(entitlement: Entitlement, extras: int) -> Entitlement:

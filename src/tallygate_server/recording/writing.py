@@ -60,7 +60,7 @@ class Writing:
         for each in self._batch:
             for count in each.counts:
                 ends[count.key] = count.period.end
-                if count.feature.exact_only:
+                if count.feature.exact_in(count.period):
                     counted[count.key] = CountedFeature.of(each.account.sources, count.feature, count.period)
         locked, book = await CreditBook.lock(transaction, ends, counted.values(), self._recorded_time)
         results = self._refuse_overflows(locked)

@@ -137,7 +137,7 @@ class Verdict:
                     continue
                 period = found.reservation.period
                 feature, _ = self._right(account, found.reservation)
-            if account is None or feature is None or period is None or not feature.exact_only:
+            if account is None or feature is None or period is None or not feature.exact_in(period):
                 continue
             # What rolls over does so between periods of one kind: another plan's say nothing about this counter.
             if feature.entitlement.rollover is None or feature.entitlement.period_kind is period.kind:

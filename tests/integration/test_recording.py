@@ -41,6 +41,7 @@ from tests.support.acme import (
     services,
 )
 from tests.support.clock import FrozenClock
+from tests.support.credits import a_credit, assert_credits_balance, balances
 from tests.support.recording import (
     CLOSED,
     METERED,
@@ -680,3 +681,46 @@ async def test_two_servers_agree(metered_database: str, fresh_redis: str) -> Non
         assert outcomes(again) == ["duplicate", "recorded"]
         check = await one.checker.check(a_check("requests", tenant_id=METERED, account_id=AccountId(ANN)))
         assert check.used_quantity == 2
+
+
+# --- Credits ------------------------------------------------------------------------------------------------
+
+
+async def test_credits_pay_after_the_allowance_and_the_rest_counts_all_the_same(
+    service: Service, metered_database: str
+) -> None:
+    await service.accounts.identify(METERED, [], account_id=ANN)
+    credit = await service.grants.create(METERED, ANN, a_credit(3, feature="requests"), actor="test")
+
+    results = await service.recorder.record(METERED, [a_call(str(n)) for n in range(15)])
+
+    assert set(outcomes(results)) == {"recorded"}
+    assert list((await balances(metered_database)).values()) == [(3, 3)]
+    rows = await fetch(
+        metered_database, "SELECT used_after, credits FROM usage_entries WHERE feature_key = 'requests' ORDER BY 1"
+    )
+    paid = {row["used_after"]: json.loads(row["credits"]) for row in rows if row["credits"] is not None}
+    assert sorted(paid) == [11, 12, 13]
+    assert {burn[0] for burns in paid.values() for burn in burns} == {credit.grant.grant_id}
+    check = await service.checker.check(a_check("requests", tenant_id=METERED))
+    assert (check.reason, check.used_quantity, check.remaining_quantity) == (Reason.EXHAUSTED, 15, 0)
+    assert not (await service.meter.increment(an_increment("requests", tenant_id=METERED))).reason.allows
+    await assert_credits_balance(metered_database)
+    crossed = [each for each in await announced(metered_database) if each[0].startswith("requests")]
+    assert [each[0] for each in crossed].count("requests exhausted") == 1
+
+
+async def test_one_batch_from_many_callers_burns_a_credit_once(
+    metered_database: str, fresh_redis: str, clock: FrozenClock
+) -> None:
+    async with metered_services(metered_database, fresh_redis, 2, clock=clock) as pair:
+        await pair[0].accounts.identify(METERED, [], account_id=ANN)
+        await pair[0].grants.create(METERED, ANN, a_credit(100, feature="requests"), actor="test")
+        batch = [a_call(str(n)) for n in range(20)]
+
+        await asyncio.gather(*(pair[n % 2].recorder.record(METERED, batch) for n in range(6)))
+
+        assert list((await balances(metered_database)).values()) == [(100, 10)]
+        check = await pair[0].checker.check(a_check("requests", tenant_id=METERED))
+        assert (check.used_quantity, check.remaining_quantity) == (20, 90)
+    await assert_credits_balance(metered_database)

@@ -9,6 +9,7 @@ from datetime import datetime
 from tallygate_server.domain.ai_cost import NO_COST, AiCost, cost_at, price_at
 from tallygate_server.domain.catalog import Feature, FeatureKind, Meter
 from tallygate_server.domain.entitlement import AccountState
+from tallygate_server.domain.identifier import AccountId
 from tallygate_server.domain.meters import PropertyUnreadable, Reading, readings
 from tallygate_server.domain.period import Period
 from tallygate_server.domain.usage_event import UsageEvent, out_of_range, still_counts
@@ -82,6 +83,7 @@ class Judge:
         self.now = now
         self._now_ms = now_ms
         self._next_entry_id = next_entry_id
+        self._periods: dict[tuple[AccountId, str], Period] = {}
         self._meters: dict[str, list[Meter]] = {}
         for meter in tenant.meters.values():
             self._meters.setdefault(meter.event_type, []).append(meter)
@@ -144,7 +146,7 @@ class Judge:
             feature = account.feature(feature_key, self._now_ms)
             if feature is None or not feature.metered or reading.value == 0:
                 continue
-            period = account.period_at(feature, happened)
+            period = self._period(account, feature, happened)
             if not still_counts(period.end, self.now, self._tenant.settings.late_event_window):
                 assert period.end is not None
                 why = (
@@ -167,6 +169,14 @@ class Judge:
                 )
             )
         return counts
+
+    def _period(self, account: HotAccount, feature: HotFeature, happened: datetime) -> Period:
+        """Return the feature's period at the time; the events of one call mostly share it."""
+        place = (account.sources.account_id, feature.entitlement.feature_key)
+        period = self._periods.get(place)
+        if period is None or happened not in period:
+            period = self._periods[place] = account.period_at(feature, happened)
+        return period
 
 
 def overflows(recordable: Recordable, count: Count) -> EventPropertyInvalid:

@@ -18,7 +18,7 @@ from typing import Final, Self
 import structlog
 
 from tallygate_server.clock import Clock
-from tallygate_server.counters.counters import SETTLEMENTS_AT_ONCE_MAX, Counters
+from tallygate_server.counters.counters import SETTLEMENTS_AT_ONCE_MAX, Counters, Settlement
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import (
@@ -215,9 +215,11 @@ class UsageRecorder:
     def _settle(self, batch: Sequence[Recordable], states: Mapping[CounterKey, CounterState]) -> None:
         """Put the totals on the wire, ahead of the answer: who was answered finds them in Redis."""
         now_ms = self._clock.now_ms()
-        settlements = {}
+        settlements: dict[CounterKey, Settlement] = {}
         for each in batch:
             for count in each.counts:
+                if count.key in settlements:
+                    continue
                 redis_key = each.account.counter_key(count.feature, count.period)
                 ttl_ms = counter_ttl_ms(count.period, now_ms)
                 settlements[count.key] = settlement(redis_key, "", states[count.key], ttl_ms)

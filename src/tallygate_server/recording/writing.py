@@ -192,5 +192,9 @@ def _new_event(each: Recordable) -> NewEvent:
     )
 
 
+# Made once: `json.dumps` makes one for each call whose options are not the usual ones.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)

@@ -299,6 +299,10 @@ class HotAccounts:
         """Return the account if this process has it, at whatever revision."""
         return self._cache.get((tenant_id, account_id))
 
+    def forget(self, tenant_id: TenantId, account_id: AccountId) -> None:
+        """Drop the account from the process' cache."""
+        self._cache.pop((tenant_id, account_id), None)
+
     def load_soon(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, ask_redis: bool) -> None:
         """Load the account, as it is now or later; many loads of one tenant become one query.
 
@@ -425,7 +429,7 @@ class HotAccounts:
             raise StoreUnavailable("entitlements cannot be read just now")
         try:
             async with asyncio.timeout(_LOAD_TIMEOUT_SECONDS), self._pool.acquire() as connection:
-                return await read_documents(connection, tenant_id, account_ids)
+                return await read_documents(connection, tenant_id, account_ids, self._clock.now())
         except CONNECTION_ERRORS as error:
             raise StoreUnavailable("entitlements cannot be read just now") from error
 

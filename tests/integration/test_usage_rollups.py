@@ -9,16 +9,18 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from tallygate_server.domain.usage_windows import WindowSize
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.rollups import RollUp, UsageQuery, UsageSums
-from tallygate_server.storage.engine import DatabaseRole, connect
+from tallygate_server.storage.engine import Database, DatabaseRole, connect
 from tallygate_server.storage.rollups import Rollups, RollupSource
 from tallygate_server.storage.usage_sums import Subject
 from tests.support.eventually import eventually
 from tests.support.usage_rows import (
     AGGREGATIONS,
+    STUDIO,
     UsageRow,
     a_query,
     apply_catalog,
@@ -314,6 +316,21 @@ async def test_lines_of_the_first_releases_are_rolled_up_day_by_day_and_counted_
 
     assert [rows for rows in done if rows] == [1, 1, 1, 1, 1]
     assert set(totals) == {15}
+
+
+async def test_a_snapshot_leaves_its_connection_as_it_was(fresh_database: str) -> None:
+    database = Database(fresh_database, pool_size=1)
+    settings = text("SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')")
+    try:
+        async with database.tenant_snapshot(STUDIO) as connection:
+            within = tuple((await connection.execute(settings)).one())
+        async with database.tenant_transaction(STUDIO) as connection:
+            after = tuple((await connection.execute(settings)).one())
+    finally:
+        await database.close()
+
+    assert within == ("repeatable read", "on")
+    assert after == ("read committed", "off")
 
 
 async def test_tenants_do_not_see_each_other(books: Books) -> None:

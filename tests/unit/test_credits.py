@@ -325,8 +325,8 @@ def before(number: int, used: int = 0, **more: int | None) -> PeriodBefore:
 def test_what_rolls_into_a_month(
     period: int,
     found: PeriodBefore | None,
-    later: bool,
-    rolled: tuple[int, int, int | None],  # noqa: FBT001
+    later: bool,  # noqa: FBT001
+    rolled: tuple[int, int, int | None],
 ) -> None:
     here = MONTHLY.period_at(month(period), UTC)
 

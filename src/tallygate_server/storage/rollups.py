@@ -21,13 +21,13 @@ from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole, con
 
 log = structlog.get_logger(__name__)
 
-BATCH_ROWS: Final = 500_000
+BATCH_ROWS: Final = 250_000
 """Rows after which a batch ends, at the end of a transaction: one that wrote more is taken in one piece."""
 
 STATEMENT_TIMEOUT_MS: Final = 1_800_000
 """Many million rows of one transaction, such as an import, take minutes."""
 
-_WORK_MEM: Final = "64MB"
+_WORK_MEM: Final = "32MB"
 """Memory of Postgres for each step of grouping; what needs more goes to disk."""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -219,7 +219,8 @@ written AS (
             WHEN (EXCLUDED.latest_time, EXCLUDED.latest_key) > (r.latest_time, r.latest_key)
             THEN EXCLUDED.latest_quantity ELSE r.latest_quantity END
 )
-SELECT COALESCE(sum(event_count), 0)::bigint FROM fine
+SELECT (SELECT COALESCE(sum(event_count), 0) FROM fine)::bigint,
+    (SELECT COALESCE(sum(event_count), 0) FROM placed)::bigint
 """  # noqa: S608 - parts of our own.
 
 
@@ -343,8 +344,7 @@ class Rollups:
             self._batch_rows,
         )
         until = horizon if beyond is None else max(beyond, next_xid + 1)
-        await connection.execute(_make_series(source, _BY_TRANSACTION), next_xid, until)
-        rows: int = await connection.fetchval(_roll_up(source, _BY_TRANSACTION), next_xid, until)
+        rows = await _add(connection, source, _BY_TRANSACTION, next_xid, until)
         if source is RollupSource.EVENTS:
             await connection.execute(_KEEP_VALUES, next_xid, until)
         await connection.execute(
@@ -357,11 +357,19 @@ class Rollups:
         rows = 0
         day = await connection.fetchrow(_oldest_day(source), source.value)
         if day is not None:
-            await connection.execute(_make_series(source, _WITHOUT_TRANSACTION), *day)
-            rows = await connection.fetchval(_roll_up(source, _WITHOUT_TRANSACTION), *day)
+            rows = await _add(connection, source, _WITHOUT_TRANSACTION, *day)
         await connection.execute(
             "UPDATE usage_rollup_progress SET next_recorded_time = $2 WHERE source = $1",
             source.value,
             day[1] if day is not None else None,
         )
         return Batch(rows, finished=False)
+
+
+async def _add(connection: asyncpg.Connection, source: RollupSource, rows: str, first: Any, beyond: Any) -> int:
+    """Add the chosen rows to the rollups; return how many there were."""
+    await connection.execute(_make_series(source, rows), first, beyond)
+    found, placed = await connection.fetchrow(_roll_up(source, rows), first, beyond)
+    assert found == placed, "every row has its series: they were made in this very transaction"
+    count: int = found
+    return count

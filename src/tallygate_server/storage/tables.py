@@ -27,7 +27,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -473,12 +473,6 @@ usage_entries = Table(
     ),
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
     Index("ix_usage_entries_commit_xid", "commit_xid"),
-    Index(
-        "ix_usage_entries_event_time",
-        "event_time",
-        postgresql_using="brin",
-        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
-    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
@@ -603,6 +597,12 @@ usage_rollups = Table(
         comment="event_key of the latest event: decides between two of one instant",
     ),
     Column("latest_quantity", BigInteger, nullable=True),
+    Column(
+        "xids",
+        INT8MULTIRANGE,
+        nullable=True,
+        comment="transactions among which its rows are; of minutes of all accounts together only",
+    ),
     PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time"),
     postgresql_with={"fillfactor": "90"},
 )
@@ -698,12 +698,6 @@ usage_events = Table(
     Index("ix_usage_events_account", "tenant_id", "account_id", "event_key"),
     Index("ix_usage_events_event_id", "tenant_id", "event_id"),
     Index("ix_usage_events_commit_xid", "commit_xid"),
-    Index(
-        "ix_usage_events_event_time",
-        "event_time",
-        postgresql_using="brin",
-        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
-    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 

@@ -50,7 +50,6 @@ def downgrade() -> None:
     op.execute("DROP POLICY every_tenant ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_meter")
     op.execute("DROP TABLE usage_rollup_progress")
-    op.execute("DROP INDEX ix_usage_entries_event_time")
     op.execute("DROP INDEX ix_usage_entries_commit_xid")
     op.execute("DROP INDEX uq_grants_request")
     op.execute("DROP INDEX ix_grants_expiring")
@@ -101,15 +100,8 @@ def _close(table: str) -> None:
     op.execute(f"GRANT SELECT ON {table} TO tallygate_reader")
 
 
-_ENTRY_INDEXES = {
-    "commit_xid": "(commit_xid)",
-    # Costs next to nothing to keep, and finds the minute of usage at the ends of a query.
-    "event_time": "USING brin (event_time timestamptz_minmax_multi_ops)",
-}
-
-
 def _index_entries_concurrently() -> None:
-    """Index the ledger by transaction and by time without keeping anybody from writing: partition by partition."""
+    """Index the ledger by transaction without keeping anybody from writing: partition by partition."""
     partitions = [
         row[0]
         for row in op.get_bind().execute(
@@ -119,14 +111,11 @@ def _index_entries_concurrently() -> None:
             )
         )
     ]
-    for column, definition in _ENTRY_INDEXES.items():
-        op.execute(f"CREATE INDEX ix_usage_entries_{column} ON ONLY usage_entries {definition}")
+    op.execute("CREATE INDEX ix_usage_entries_commit_xid ON ONLY usage_entries (commit_xid)")
     with op.get_context().autocommit_block():
         for partition in partitions:
-            for column, definition in _ENTRY_INDEXES.items():
-                # What an attempt before this one left behind may be half an index.
-                op.execute(f"DROP INDEX IF EXISTS {partition}_{column}_idx")
-                op.execute(f"CREATE INDEX CONCURRENTLY {partition}_{column}_idx ON {partition} {definition}")
+            # What an attempt before this one left behind may be half an index.
+            op.execute(f"DROP INDEX IF EXISTS {partition}_commit_xid_idx")
+            op.execute(f"CREATE INDEX CONCURRENTLY {partition}_commit_xid_idx ON {partition} (commit_xid)")
     for partition in partitions:
-        for column in _ENTRY_INDEXES:
-            op.execute(f"ALTER INDEX ix_usage_entries_{column} ATTACH PARTITION {partition}_{column}_idx")
+        op.execute(f"ALTER INDEX ix_usage_entries_commit_xid ATTACH PARTITION {partition}_commit_xid_idx")

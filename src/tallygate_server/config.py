@@ -197,6 +197,10 @@ class Settings(BaseSettings):
         default=10_000,
         description="Increments answered as ACCEPTED but not yet written: at most these are lost in a crash.",
     )
+    late_commit_window_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
+        default=3_600,
+        description="Time after a reservation has expired in which its commit still counts, if the limit allows it.",
+    )
     redis_timeout_ms: Milliseconds = Field(
         default=500, description="Longest wait for Redis; then Postgres decides alone."
     )
@@ -268,6 +272,25 @@ class Settings(BaseSettings):
     )
     webhook_concurrency: Annotated[int, Field(ge=1, le=100)] = Field(
         default=4, description="Webhooks that one process works on at a time."
+    )
+
+    # ---- grants
+    grant_notice_days: Annotated[int, Field(ge=1, le=90)] = Field(
+        default=7, description="Days before a grant expires at which `grant.expiring` announces it."
+    )
+
+    # ---- events for tenants
+    delivery_private_networks: bool = Field(
+        default=False,
+        description="Let events be sent to endpoints inside private networks and on this machine. Whoever may create an"
+        " endpoint can then reach what this server can.",
+    )
+    delivery_plain_http: bool = Field(
+        default=False,
+        description="Let events be sent to `http://` endpoints, where everybody on the way can read them.",
+    )
+    delivery_concurrency: Annotated[int, Field(ge=2, le=1_000)] = Field(
+        default=32, description="Events that one process sends to endpoints at a time."
     )
 
     # ---- trying it out

@@ -142,6 +142,35 @@ class QueryTooLarge(TallygateError):
         )
 
 
+class ReservationNotFound(TallygateError):
+    """The account has no such reservation."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+    def __init__(self, reservation_id: str) -> None:
+        """Name the reservation."""
+        super().__init__(
+            f"reservation_id: there is no reservation {reservation_id!r}",
+            reservation_id=reservation_id,
+            field="reservation_id",
+        )
+
+
+class ReservationClosed(TallygateError):
+    """The reservation was committed, released or has expired beyond the window for late commits."""
+
+    reason = "RESERVATION_CLOSED"
+
+    def __init__(self, reservation_id: str, state: str) -> None:
+        """Name the reservation and its state: committed, released or expired."""
+        super().__init__(
+            f"reservation_id: {reservation_id!r} is {state}",
+            reservation_id=reservation_id,
+            state=state,
+            field="reservation_id",
+        )
+
+
 class PlanNotFound(TallygateError):
     """No such plan on sale."""
 
@@ -341,6 +370,46 @@ class ModelPriceNotFound(TallygateError):
         )
 
 
+class EntryNotFound(TallygateError):
+    """The account has no such line in its ledger."""
+
+    reason = "ENTRY_NOT_FOUND"
+
+    def __init__(self, entry_id: str) -> None:
+        """Name the line."""
+        super().__init__(f"entry_id: the account has no entry {entry_id!r}", entry_id=entry_id, field="entry_id")
+
+
+class EntryAlreadyReversed(TallygateError):
+    """Less can be taken back of the line than was asked for."""
+
+    reason = "ENTRY_ALREADY_REVERSED"
+
+    def __init__(self, entry_id: str, reversible_quantity: int, why: str) -> None:
+        """Name the line, what can still be taken back of it, and why no more."""
+        super().__init__(
+            f"quantity: {why}",
+            entry_id=entry_id,
+            reversible_quantity=str(reversible_quantity),
+            field="quantity",
+        )
+
+
+class PeriodClosed(TallygateError):
+    """The period has ended, and the tenant allows no corrections afterwards."""
+
+    reason = "PERIOD_CLOSED"
+
+    def __init__(self, period_end_time: str, *, entry_id: str = "", field: str) -> None:
+        """Name the line, if it is about one, and when its period ended."""
+        super().__init__(
+            f"{field}: the period ended at {period_end_time}, and the tenant allows no corrections afterwards",
+            entry_id=entry_id,
+            period_end_time=period_end_time,
+            field=field,
+        )
+
+
 class IdentityConflict(TallygateError):
     """The identities of one request belong to different accounts."""
 
@@ -438,6 +507,30 @@ class Overloaded(TallygateError):
 
     reason = "OVERLOADED"
     retry_delay_ms: ClassVar[int] = 100
+
+
+class WatcherTooSlow(TallygateError):
+    """A watcher let more come together than is held for it; it has to watch anew."""
+
+    reason = "WATCHER_TOO_SLOW"
+
+    def __init__(self, **last_sent: int) -> None:
+        """Name the last `revision` or `sequence` that was sent."""
+        super().__init__("the watcher reads too slowly: more has happened than is held for it", **last_sent)
+
+
+class ResumePointLost(TallygateError):
+    """What a watcher wants to resume from is no longer kept."""
+
+    reason = "RESUME_POINT_LOST"
+
+    def __init__(self, field: str, *, wanted: int, oldest: int) -> None:
+        """Name the field of the request, the point, and the oldest one that is kept."""
+        super().__init__(
+            f"{field}: {wanted} is no longer kept, the oldest is {oldest}; watch again from the beginning",
+            oldest=oldest,
+            field=field,
+        )
 
 
 class NotBuilt(TallygateError):

@@ -190,7 +190,7 @@ class Level:
 class Metrics(Collector):
     """All that Tallygate counts. Attributes are the metrics; methods translate from what happened."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - one for each metric.
         """Define every metric."""
         # ---- calls, under the names that every gRPC dashboard knows
         self.calls_handled = Counts(
@@ -219,6 +219,15 @@ class Metrics(Collector):
         self.increments_committed = Counts(
             "tallygate_increment_committed",
             "Increments written to the ledger; an accepted one counts when it is written.",
+        )
+        self.reservations = Counts(
+            "tallygate_reservation",
+            "Calls on reservations answered: `allowed` or `denied`, `replayed`, or `error_` and the error's reason.",
+            "action",
+            "result",
+        )
+        self.reservations_expired = Counts(
+            "tallygate_reservation_expired", "Reservations that were neither committed nor released in time."
         )
         self.accepted_refusals = Counts(
             "tallygate_accepted_refused", "Increments that were answered as ACCEPTED and that Postgres then refused."
@@ -331,6 +340,33 @@ class Metrics(Collector):
         self.rollup_rows = Counts(
             "tallygate_rollup_rows", "Ledger `entries` and recorded `events` that went into rollups.", "source"
         )
+        # ---- events for tenants
+        self.events_published = Counts(
+            "tallygate_event_published",
+            "Events published, by type; `internal` for those that tenants are not told.",
+            "type",
+        )
+        self.event_lag_seconds = Level(
+            "tallygate_event_lag_seconds", "Age of the oldest event that waits to be published, as last looked at."
+        )
+        self.entitlement_watchers = Level(
+            "tallygate_entitlement_watchers", "Watches of accounts' entitlements that are open."
+        )
+        self.event_watchers = Level("tallygate_event_watchers", "Watches of events that are open.")
+        self.deliveries = Counts(
+            "tallygate_event_delivery",
+            "Attempts to deliver an event to an endpoint that ended: `delivered`, `retrying` or `failed`.",
+            "outcome",
+        )
+        self.deliveries_pending = Level(
+            "tallygate_event_delivery_pending", "Deliveries that wait for an endpoint, as last counted."
+        )
+        self.deliveries_under_way = Level(
+            "tallygate_event_delivery_under_way", "Attempts to deliver that are under way."
+        )
+        self.endpoints_disabled = Counts(
+            "tallygate_event_endpoint_disabled", "Endpoints that were disabled because deliveries failed."
+        )
         # ---- running it
         self.jobs = Counts("tallygate_job_runs", "Runs of background jobs.", "job", "outcome")
         self.job_seconds = Distribution(
@@ -383,6 +419,19 @@ class Metrics(Collector):
         self.increments_committed.add(count=rows)
         self.commit_rows.observe(rows, path)
         self.commit_seconds.observe(seconds, path)
+
+    def reservation(self, action: str, result: str) -> None:
+        """Count the answer of a call on a reservation."""
+        self.reservations.add(action, result)
+
+    def reservation_batch(self, calls: int, seconds: float) -> None:
+        """Count one transaction of reservations."""
+        self.commit_rows.observe(calls, "reservations")
+        self.commit_seconds.observe(seconds, "reservations")
+
+    def reservation_expired(self, count: int) -> None:
+        """Count reservations that ended by themselves."""
+        self.reservations_expired.add(count=count)
 
     def fallback(self, path: str, count: int = 1) -> None:
         """Count calls that left the fast path."""
@@ -446,6 +495,18 @@ class Metrics(Collector):
     def webhook_version_mismatch(self, source: str) -> None:
         """Count a webhook of another version."""
         self.webhook_version_mismatches.add(source)
+
+    def event_published(self, public_type: str | None) -> None:
+        """Count an event that was published; its type is one of a table of ours, None for internal ones."""
+        self.events_published.add(public_type or "internal")
+
+    def delivery(self, outcome: str) -> None:
+        """Count an attempt to deliver that ended."""
+        self.deliveries.add(outcome)
+
+    def endpoint_disabled(self) -> None:
+        """Count an endpoint that was disabled because deliveries failed."""
+        self.endpoints_disabled.add()
 
     # -------------------------------------------------------------- what a scrape sees
 

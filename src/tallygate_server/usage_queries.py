@@ -17,7 +17,7 @@ from tallygate_server.domain.entitlement import AccountSources, Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import PeriodKind
-from tallygate_server.domain.usage import threshold_percent_reached
+from tallygate_server.domain.usage import EntryKind, threshold_percent_reached
 from tallygate_server.errors import (
     AccountNotFound,
     FeatureNotFound,
@@ -99,6 +99,13 @@ class UsageEntry:
     recorded_time: datetime
     request_id: str
     dimensions: dict[str, str]
+    kind: EntryKind = EntryKind.INCREMENT
+    plan_key: str = ""
+    """Plan in force when it was written; empty for none, and for what the first release wrote."""
+    reservation_id: str = ""
+    reversed_entry_id: int | None = None
+    reason_text: str = ""
+    actor: str = ""
 
 
 class UsageQueries:
@@ -145,7 +152,7 @@ class UsageQueries:
         key = CounterKey(tenant_id, account_id, feature_key, period.kind.value, period.start)
         now = self._clock.now()
         try:
-            if feature.exact_only:
+            if feature.exact_in(period):
                 async with self._ledger.reading() as connection:
                     states = await read_counters(connection, [key], now)
                     counted = CountedFeature.of(account.sources, feature, period)
@@ -241,6 +248,12 @@ class UsageQueries:
                 recorded_time=row.recorded_time,
                 request_id=row.request_id or "",
                 dimensions=row.dimensions or {},
+                kind=EntryKind(row.kind),
+                plan_key=row.plan_key or "",
+                reservation_id=row.reservation_id or "",
+                reversed_entry_id=row.reversed_entry_id,
+                reason_text=row.reason_text or "",
+                actor=row.actor or "",
             )
             for row in rows
         ]

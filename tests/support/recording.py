@@ -75,7 +75,7 @@ async def apply_metered_catalog(
     """Make the tenant known; `more` comes on top of the catalog."""
     database = Database(database_url, pool_size=1)
     try:
-        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()))
+        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()), clock=SystemClock())
         text = CATALOG.format(tenant=tenant_id, auto_provision="true" if auto_provision else "false")
         await catalogs.apply(CatalogSource(text + more))
     finally:

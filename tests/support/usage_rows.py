@@ -75,7 +75,7 @@ async def apply_catalog(database_url: str, tenant_id: str = STUDIO, more: str = 
     """Make the tenant, its features and a meter of every sort known, and what else the text says."""
     database = Database(database_url, pool_size=1)
     try:
-        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()))
+        catalogs = Catalogs(database, TenantDirectory(database, SystemClock()), clock=SystemClock())
         await catalogs.apply(CatalogSource(_CATALOG.format(tenant=tenant_id) + more))
     finally:
         await database.close()

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
 from tallygate_server.domain.ai_cost import AiCost
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind, TenantSettings
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.domain.period import PeriodKind
+from tallygate_server.domain.period import Period, PeriodKind
+from tallygate_server.domain.reservation import Reservation, ReservationState, Settlement
 from tallygate_server.domain.usage_event import UsageEvent
-from tallygate_server.errors import TallygateError
+from tallygate_server.errors import EntryNotFound, FeatureNotFound, TallygateError
 from tallygate_server.recording import RecordOutcome, RecordResult
+from tallygate_server.reservations import (
+    Commit,
+    CommitAnswer,
+    Extend,
+    ExtendAnswer,
+    Release,
+    ReleaseAnswer,
+    Reserve,
+    ReserveAnswer,
+)
 from tallygate_server.rollups import UsageAnswer, UsageQuery
 from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.tenants import Tenant
+from tallygate_server.transport.entitlement_servicer import EntitlementServicer
+from tallygate_server.transport.usage_servicer import UsageServicer
+from tallygate_server.transport.use_cases import AccessChecks
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -278,6 +294,96 @@ class FakeTenants:
         return Tenant(settings=settings, features={}, retired_features={}, catalog_revision=1)
 
 
+def a_reservation(reservation_id: str = "rsv_1", **changes: Any) -> Reservation:
+    """Describe a reservation of five units for a minute."""
+    reservation = Reservation(
+        tenant_id=TenantId("acme"),
+        account_id=AccountId("ann"),
+        reservation_id=reservation_id,
+        feature_key=FeatureKey("text_rewrite"),
+        period=Period(PeriodKind.DAY, datetime(2026, 11, 20, tzinfo=UTC), MIDNIGHT),
+        quantity=5,
+        create_time=NOW,
+        expire_time=NOW + timedelta(minutes=1),
+    )
+    return replace(reservation, **changes)
+
+
+class FakeReservations(Scripted):
+    """ReservationUse in memory: remembers what is asked, and answers as told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wishes: list[Reserve | Commit | Release | Extend] = []
+        self.listed: tuple[str, ReservationState | None] | None = None
+        self.reserve_answer = ReserveAnswer(reason=Reason.OK, reservation=a_reservation(), limit_quantity=10)
+        self.commit_answer = CommitAnswer(
+            reason=Reason.OK,
+            reservation=a_reservation(),
+            settlement=Settlement.EXACT,
+            used_quantity=5,
+            held_quantity=0,
+            limit_quantity=10,
+            revision=7,
+        )
+        self.all_reservations = [a_reservation(f"rsv_{number:02}") for number in range(25, 0, -1)]
+
+    async def reserve(self, wish: Reserve) -> ReserveAnswer:
+        """Answer as told."""
+        self.wishes.append(wish)
+        self.raise_if_scripted(wish.account_id)
+        return self.reserve_answer
+
+    async def commit(self, wish: Commit) -> CommitAnswer:
+        """Answer as told."""
+        self.wishes.append(wish)
+        self.raise_if_scripted(wish.account_id)
+        return self.commit_answer
+
+    async def release(self, wish: Release) -> ReleaseAnswer:
+        """Release."""
+        self.wishes.append(wish)
+        return ReleaseAnswer(
+            reservation=a_reservation(state=ReservationState.RELEASED, close_time=NOW), remaining_quantity=10
+        )
+
+    async def extend(self, wish: Extend) -> ExtendAnswer:
+        """Extend."""
+        self.wishes.append(wish)
+        return ExtendAnswer(reservation=a_reservation(expire_time=NOW + wish.ttl))
+
+    async def list(
+        self,
+        _tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str,
+        state: ReservationState | None,
+        before_reservation_id: str,
+        limit: int,
+    ) -> list[Reservation]:
+        """Page through the reservations, newest first."""
+        self.raise_if_scripted(account_id)
+        self.listed = (feature_key, state)
+        return [
+            each
+            for each in self.all_reservations
+            if not before_reservation_id or each.reservation_id < before_reservation_id
+        ][:limit]
+
+
+class FakeCorrections:
+    """UsageCorrections without a ledger: no line is ever found, and nothing is counted."""
+
+    async def reverse(self, reversal: Reversal) -> ReversalAnswer:
+        """Find no such line."""
+        raise EntryNotFound(reversal.entry_id)
+
+    async def correct(self, correction: Correction) -> CorrectionAnswer:
+        """Know no such feature."""
+        raise FeatureNotFound(correction.feature_key)
+
+
 class FakeUsageSums:
     """UsageSumsUse in memory: answers every query with what it was given."""
 
@@ -332,3 +438,39 @@ class FakeUsageQueries(Scripted):
         self.asked = (feature_key, start, end)
         self.filtered_by = (kind, request_id)
         return [e for e in self.all_entries if before_entry_id is None or e.entry_id < before_entry_id][:limit]
+
+
+class Unused:
+    """A use case that a test does not call: whatever is asked of it fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"{name} is not part of this test"
+        raise AssertionError(message)
+
+
+def an_entitlement_servicer(checks: AccessChecks | None = None, **others: Any) -> EntitlementServicer:
+    """Build the servicer of entitlements on fakes; of what is not given nothing may be asked."""
+    unused: dict[str, Any] = dict.fromkeys(("explanations", "watches", "grants", "simulations"), Unused())
+    return EntitlementServicer(checks or FakeChecks(), lambda: NOW, **(unused | others))
+
+
+def a_usage_servicer(
+    *,
+    metering: FakeMetering | None = None,
+    queries: FakeUsageQueries | None = None,
+    recording: FakeRecording | None = None,
+    reservations: FakeReservations | None = None,
+) -> UsageServicer:
+    """Build the servicer of usage on fakes."""
+    recording = recording or FakeRecording()
+    return UsageServicer(
+        metering or FakeMetering(),
+        queries or FakeUsageQueries(),
+        lambda: NOW,
+        tenants=FakeTenants(),
+        recording=recording,
+        events=recording,
+        sums=FakeUsageSums(),
+        corrections=FakeCorrections(),
+        reservations=reservations or FakeReservations(),
+    )

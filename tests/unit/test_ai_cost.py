@@ -45,7 +45,7 @@ def test_a_million_tokens_cost_the_price() -> None:
     assert cost.currency_code == "USD"
 
 
-def test_the_example_of_seed_002_costs_what_it_does_by_hand() -> None:
+def test_a_small_call_costs_what_it_does_by_hand() -> None:
     """gpt-4o-mini at 0.15 and 0.60 dollars a million: 1,000 tokens in and 500 out are 0.00045 dollars."""
     price = ModelPrice(
         model_key="gpt-4o-mini",

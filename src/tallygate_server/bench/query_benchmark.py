@@ -126,7 +126,7 @@ async def measure_queries(
     database = Database(database_url, pool_size=1)
     tenants = TenantDirectory(database, clock)
     try:
-        await Catalogs(database, tenants).apply(CatalogSource(_CATALOG))
+        await Catalogs(database, tenants, clock=SystemClock()).apply(CatalogSource(_CATALOG))
         note(f"writing {entries:,} entries")
         write_s = await ledger.write(entries, start, end)
         note("rolling up")

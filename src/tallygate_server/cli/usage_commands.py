@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from tallygate_server.cli import correction_commands, usage_event_commands
 from tallygate_server.cli.client_commands import usage
 from tallygate_server.cli.explanations import CommandError
 from tallygate_server.cli.options import TARGET_DEFAULT, Json, Target, Tenant, with_client
@@ -60,6 +61,9 @@ def add_to(app: typer.Typer) -> None:
     )
     group.command(SHOW)(usage)
     group.command("query")(query)
+    group.command("record")(usage_event_commands.record)
+    group.command("events")(usage_event_commands.events)
+    correction_commands.add_to(group)
     app.add_typer(group, name="usage", rich_help_panel=PANEL)
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-import asyncpg
-
 from tallygate_server.domain.catalog import LimitMode
 from tallygate_server.domain.credits import (
     NOTHING_ROLLED,
@@ -34,7 +32,14 @@ from tallygate_server.domain.period import EPOCH, Period
 from tallygate_server.hot_accounts import HotFeature
 from tallygate_server.storage import credit_rows
 from tallygate_server.storage.credit_rows import CounterChain, CreditKey
-from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, CounterState, ExactTransaction, LockedCounter
+from tallygate_server.storage.ledger import (
+    NO_COUNTER,
+    CounterKey,
+    CounterState,
+    ExactTransaction,
+    LedgerConnection,
+    LockedCounter,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +130,7 @@ class CreditBook:
 
 
 async def read_accounts(
-    connection: asyncpg.Connection,
+    connection: LedgerConnection,
     counted: Sequence[CountedFeature],
     states: Mapping[CounterKey, CounterState],
     at: datetime,
@@ -164,7 +169,7 @@ def burns_from_json(text: str | None) -> tuple[Burn, ...]:
     )
 
 
-async def _begin(connection: asyncpg.Connection, rolling: Sequence[CounterKey]) -> dict[CounterKey, CounterChain]:
+async def _begin(connection: LedgerConnection, rolling: Sequence[CounterKey]) -> dict[CounterKey, CounterChain]:
     """Return those of the counters that are counted in for the first time; nobody else begins one meanwhile."""
     chains = await credit_rows.read_chains(connection, rolling)
     begun = [key for key, chain in chains.items() if chain.totals is None or chain.totals.rolled_in is None]
@@ -222,7 +227,7 @@ def _rolled(counted: CountedFeature, chain: CounterChain, totals: Totals | Locke
 
 
 async def _balances(
-    connection: asyncpg.Connection, counted: Iterable[CountedFeature], at: datetime, *, lock: bool
+    connection: LedgerConnection, counted: Iterable[CountedFeature], at: datetime, *, lock: bool
 ) -> Balances:
     wanted = {
         CreditKey(each.key.tenant_id, each.key.account_id, grant.grant_id, window_at(grant, at).start): grant

@@ -321,6 +321,7 @@ class Meter:
         else:
             call.period = account.period_at(feature, increment.event_time)
             call.counter_key = account.counter_key(feature, call.period)
+            call.exact = call.exact or feature.exact_in(call.period)
         if feature.exact_only or (increment.request_id and not feature.hard):
             # Whether a soft limit was passed is part of the recorded answer: only the exact commit knows it.
             call.exact = True

@@ -25,6 +25,7 @@ class DatabaseRole(Enum):
     METER = "tallygate_meter"
     READER = "tallygate_reader"
     INTAKE = "tallygate_intake"
+    OUTBOX = "tallygate_outbox"
 
 
 CONNECTION_ERRORS: Final = (

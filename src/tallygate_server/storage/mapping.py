@@ -81,6 +81,8 @@ def limit_override_to_json(limit: LimitOverride) -> Json:
         json["absolute"] = list(limit.thresholds_absolute)
     if limit.rollover is not None:
         json["rollover"] = rollover_to_json(limit.rollover)
+    if limit.overrun_policy is not None:
+        json["overrun"] = limit.overrun_policy.value
     return json
 
 
@@ -94,6 +96,7 @@ def limit_override_from_json(json: Json) -> LimitOverride:
         thresholds_percent=tuple(json["percent"]) if "percent" in json else None,
         thresholds_absolute=tuple(json["absolute"]) if "absolute" in json else None,
         rollover=rollover_from_json(json["rollover"]) if "rollover" in json else None,
+        overrun_policy=OverrunPolicy(json["overrun"]) if "overrun" in json else None,
     )
 
 

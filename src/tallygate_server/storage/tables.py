@@ -27,7 +27,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -316,22 +316,26 @@ grants = Table(
     Column("recurrence", Text, nullable=True, comment="PeriodKind value of a credit that is given anew; null: once"),
     Column("rollover", JSONB, nullable=True, comment='{"min": ..., "max": ...}; null: nothing rolls over'),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
-    Column("request_id", Text, nullable=True),
-    Column("fingerprint", Text, nullable=True),
     _text("revoke_reason"),
     Column("notice_time", DateTime(timezone=True), nullable=True, comment="when it was announced that it expires"),
     PrimaryKeyConstraint("tenant_id", "account_id", "grant_id"),
     ForeignKeyConstraint(["tenant_id", "account_id"], ["accounts.tenant_id", "accounts.account_id"]),
     ForeignKeyConstraint(["tenant_id", "feature_key"], ["features.tenant_id", "features.feature_key"]),
-    Index(
-        "uq_grants_request",
-        "tenant_id",
-        "account_id",
-        "request_id",
-        unique=True,
-        postgresql_where=text("request_id IS NOT NULL"),
-    ),
     Index("ix_grants_expiring", "expire_time", postgresql_where=text("revoke_time IS NULL AND notice_time IS NULL")),
+    Index("ix_grants_newest", "tenant_id", text("create_time DESC"), text("grant_id DESC")),
+)
+
+grant_requests = Table(
+    "grant_requests",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("grant_id", Text, nullable=True, comment="null when a switch was taken back"),
+    Column("revision", BigInteger, nullable=False, comment="of the account after the first call"),
+    _time("create_time"),
+    PrimaryKeyConstraint("tenant_id", "account_id", "request_id"),
 )
 
 grant_balances = Table(
@@ -473,6 +477,13 @@ usage_entries = Table(
     ),
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
     Index("ix_usage_entries_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_entries_reversed_entry_id",
+        "tenant_id",
+        "account_id",
+        "reversed_entry_id",
+        postgresql_where=text("reversed_entry_id IS NOT NULL"),
+    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
@@ -508,9 +519,11 @@ reservations = Table(
         "feature_key",
         "period_kind",
         "period_start",
+        "expire_time",
         postgresql_where=text("state = 'held'"),
     ),
     Index("ix_reservations_due", "expire_time", postgresql_where=text("state = 'held'")),
+    Index("ix_reservations_close_time", "close_time", postgresql_using="brin"),
 )
 
 usage_requests = Table(
@@ -725,8 +738,119 @@ outbox_events = Table(
     Column("payload", JSONB, nullable=False),
     _time("create_time", default_now=True),
     _time("publish_time", nullable=True),
+    Column(
+        "sequence",
+        BigInteger,
+        nullable=True,
+        comment="position among all events, given when it is published; none: not for tenants",
+    ),
+    Column("public_type", Text, nullable=True, comment="type as tenants know it"),
     PrimaryKeyConstraint("tenant_id", "event_id"),
-    Index("ix_outbox_events_unpublished", "tenant_id", "event_id", postgresql_where=text("publish_time IS NULL")),
+    Index("ix_outbox_events_waiting", "event_id", postgresql_where=text("publish_time IS NULL")),
+    Index("uq_outbox_events_sequence", "sequence", unique=True, postgresql_where=text("sequence IS NOT NULL")),
+    Index("ix_outbox_events_tenant_sequence", "tenant_id", "sequence", postgresql_where=text("sequence IS NOT NULL")),
+    Index(
+        "ix_outbox_events_account_sequence",
+        "tenant_id",
+        "account_id",
+        "sequence",
+        postgresql_where=text("sequence IS NOT NULL"),
+    ),
+    Index("ix_outbox_events_publish_time", "publish_time", postgresql_where=text("publish_time IS NOT NULL")),
+)
+
+outbox_position = Table(
+    "outbox_position",
+    metadata,
+    Column("single", Boolean, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("single"),
+    CheckConstraint("single", name="single_row"),
+)
+
+outbox_horizons = Table(
+    "outbox_horizons",
+    metadata,
+    _tenant_id(),
+    Column("sequence", BigInteger, nullable=False, comment="of the newest event that is no longer kept"),
+    PrimaryKeyConstraint("tenant_id"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    _tenant_id(),
+    Column("endpoint_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    _text("description"),
+    Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    _text("disable_reason"),
+    Column(
+        "failure_count",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="attempts that failed one after another",
+    ),
+    _time("failing_since_time", nullable=True),
+    Column(
+        "retry_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="nothing is attempted before, while it fails",
+    ),
+    _time("success_time", nullable=True),
+    Column("secret", Text, nullable=False),
+    _text("old_secret"),
+    _time("old_secret_expire_time", nullable=True),
+    Column("request_id", Text, nullable=True),
+    Column("fingerprint", Text, nullable=True),
+    _time("create_time"),
+    _time("update_time"),
+    PrimaryKeyConstraint("tenant_id", "endpoint_id"),
+    Index(
+        "uq_webhook_endpoints_request",
+        "tenant_id",
+        "request_id",
+        unique=True,
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    _tenant_id(),
+    Column("delivery_id", BigInteger, Identity(always=True), nullable=False),
+    Column("endpoint_id", Text, nullable=False),
+    Column("event_id", BigInteger, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("state", Text, nullable=False, comment="pending, delivered or failed"),
+    Column("attempt_count", Integer, nullable=False, server_default=text("0")),
+    Column("http_status", Integer, nullable=False, server_default=text("0")),
+    _text("error"),
+    Column(
+        "next_attempt_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="of one that is being attempted: when its lease ends",
+    ),
+    _time("create_time"),
+    _time("end_time", nullable=True),
+    PrimaryKeyConstraint("tenant_id", "delivery_id"),
+    CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state_known"),
+    Index(
+        "ix_webhook_deliveries_due",
+        "tenant_id",
+        "endpoint_id",
+        "next_attempt_time",
+        "delivery_id",
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index("ix_webhook_deliveries_endpoint", "tenant_id", "endpoint_id", "delivery_id"),
+    Index("ix_webhook_deliveries_event", "tenant_id", "event_id"),
+    Index("ix_webhook_deliveries_create_time", "create_time"),
 )
 
 audit_entries = Table(
@@ -1024,5 +1148,5 @@ METER_TABLES = (
     usage_events,
     usage_event_keys,
 )
-"""What the group commit's role reaches, across tenants; of all else it may only add events to the outbox."""
+"""What the group commit's role reaches, across tenants; of all else it may only add to the outbox and the audit log."""
 PARTITIONED_TABLES = (usage_entries, usage_denials, usage_events)

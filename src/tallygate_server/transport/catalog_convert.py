@@ -61,15 +61,15 @@ _FAILURE_MODES: Final = {
     access_pb2.FAILURE_MODE_CLOSED: FailureMode.CLOSED,
 }
 INTERVALS: Final = domain_enum(BillingInterval, catalog_pb2.BillingInterval, "BILLING_INTERVAL")
-_PERIODS: Final = domain_enum(PeriodKind, period_pb2.PeriodKind, "PERIOD_KIND")
-_ANCHORS: Final = domain_enum(PeriodAnchor, period_pb2.PeriodAnchor, "PERIOD_ANCHOR")
+PERIODS: Final = domain_enum(PeriodKind, period_pb2.PeriodKind, "PERIOD_KIND")
+ANCHORS: Final = domain_enum(PeriodAnchor, period_pb2.PeriodAnchor, "PERIOD_ANCHOR")
 
 _API_KIND: Final = api_enum(FeatureKind, access_pb2.FeatureKind, "FEATURE_KIND")
 API_INTERVAL: Final = api_enum(BillingInterval, catalog_pb2.BillingInterval, "BILLING_INTERVAL")
 _API_FAILURE_MODE: Final = api_enum(FailureMode, access_pb2.FailureMode, "FAILURE_MODE")
-_API_PERIOD: Final = api_enum(PeriodKind, period_pb2.PeriodKind, "PERIOD_KIND")
-_API_ANCHOR: Final = api_enum(PeriodAnchor, period_pb2.PeriodAnchor, "PERIOD_ANCHOR")
-_API_ENFORCEMENT: Final = api_enum(LimitMode, catalog_pb2.Enforcement, "ENFORCEMENT")
+API_PERIOD: Final = api_enum(PeriodKind, period_pb2.PeriodKind, "PERIOD_KIND")
+API_ANCHOR: Final = api_enum(PeriodAnchor, period_pb2.PeriodAnchor, "PERIOD_ANCHOR")
+API_ENFORCEMENT: Final = api_enum(LimitMode, catalog_pb2.Enforcement, "ENFORCEMENT")
 _API_CHANGE: Final = api_enum(ChangeKind, catalog_service_pb2.CatalogChangeKind, "CATALOG_CHANGE_KIND")
 _API_ELEMENT: Final = api_enum(CatalogElement, catalog_service_pb2.CatalogElement, "CATALOG_ELEMENT")
 OVERRUN_POLICIES: Final = domain_enum(OverrunPolicy, catalog_pb2.OverrunPolicy, "OVERRUN_POLICY")
@@ -242,8 +242,8 @@ class _Reader:
             feature_key=key,
             kind=kind,
             limit_quantity=message.quantity,
-            period_kind=_PERIODS.get(message.period, period),
-            period_anchor=_ANCHORS.get(message.anchor, PeriodAnchor.UTC),
+            period_kind=PERIODS.get(message.period, period),
+            period_anchor=ANCHORS.get(message.anchor, PeriodAnchor.UTC),
             limit_mode=LimitMode.SOFT if soft else LimitMode.HARD,
             thresholds_percent=tuple(t.percent for t in thresholds if t.WhichOneof("point") == "percent"),
             thresholds_absolute=tuple(t.quantity for t in thresholds if t.WhichOneof("point") == "quantity"),
@@ -378,7 +378,7 @@ def to_api_plan(plan: Plan, *, retired: bool = False) -> catalog_pb2.Plan:
         description=plan.description,
         rank=plan.rank,
         prices=[to_api_price(price) for price in plan.prices],
-        allowances=[_to_api_allowance(allowance) for allowance in plan.allowances],
+        allowances=[to_api_allowance(allowance) for allowance in plan.allowances],
         grace_days=plan.grace_days,
         trial_days=plan.trial_days,
         retired=retired,
@@ -469,7 +469,8 @@ def meter_position(row: MeterRow) -> str:
     return row.meter.key
 
 
-def _to_api_allowance(allowance: Allowance) -> catalog_pb2.Allowance:
+def to_api_allowance(allowance: Allowance) -> catalog_pb2.Allowance:
+    """Convert what a plan gives for a feature."""
     if not allowance.enabled or allowance.kind is FeatureKind.BOOLEAN:
         return catalog_pb2.Allowance(feature_key=allowance.feature_key, enabled=allowance.enabled)
     if allowance.kind is FeatureKind.CONFIG:
@@ -481,9 +482,9 @@ def _to_api_allowance(allowance: Allowance) -> catalog_pb2.Allowance:
         feature_key=allowance.feature_key,
         limit=catalog_pb2.Limit(
             quantity=allowance.limit_quantity,
-            period=_API_PERIOD[allowance.period_kind] if counter else period_pb2.PERIOD_KIND_UNSPECIFIED,
-            anchor=_API_ANCHOR[allowance.period_anchor] if counter else period_pb2.PERIOD_ANCHOR_UNSPECIFIED,
-            enforcement=_API_ENFORCEMENT[allowance.limit_mode],
+            period=API_PERIOD[allowance.period_kind] if counter else period_pb2.PERIOD_KIND_UNSPECIFIED,
+            anchor=API_ANCHOR[allowance.period_anchor] if counter else period_pb2.PERIOD_ANCHOR_UNSPECIFIED,
+            enforcement=API_ENFORCEMENT[allowance.limit_mode],
             thresholds=thresholds,
             rollover=to_api_rollover(allowance.rollover),
             trial_quantity=allowance.trial_limit_quantity,

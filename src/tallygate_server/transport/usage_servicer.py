@@ -12,13 +12,22 @@ from grpc import aio
 from tallygate.v1 import usage_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.recording import RecordOutcome
-from tallygate_server.transport import convert, paging, recording_convert, usage_query_convert
+from tallygate_server.transport import (
+    convert,
+    correction_convert,
+    paging,
+    recording_convert,
+    reservation_convert,
+    usage_query_convert,
+)
 from tallygate_server.transport.acceptance import accepts_increment
 from tallygate_server.transport.fast_lane import Done, FastLane
 from tallygate_server.transport.use_cases import (
     Metering,
     Now,
+    ReservationUse,
     TenantUse,
+    UsageCorrections,
     UsageEventQueries,
     UsageQueries,
     UsageRecording,
@@ -48,6 +57,8 @@ class UsageServicer:
         recording: UsageRecording,
         events: UsageEventQueries,
         sums: UsageSumsUse,
+        reservations: ReservationUse,
+        corrections: UsageCorrections,
     ) -> None:
         self._metering = metering
         self._queries = queries
@@ -57,6 +68,8 @@ class UsageServicer:
         self._events = events
         self._event_rules = recording_convert.event_rules()
         self._sums = sums
+        self._reservations = reservations
+        self._corrections = corrections
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -91,6 +104,66 @@ class UsageServicer:
         return usage_service_pb2.BatchIncrementResponse(
             results=[convert.to_api_increment_result(outcome, method=_BATCH_INCREMENT) for outcome in outcomes]
         )
+
+    async def Reserve(
+        self, request: usage_service_pb2.ReserveRequest, _context: _Context
+    ) -> usage_service_pb2.ReserveResponse:
+        """Take quantity from a limit for a while."""
+        wish = reservation_convert.from_api_reserve(request, self._now)
+        return reservation_convert.to_api_reserve(await self._reservations.reserve(wish))
+
+    async def CommitReservation(
+        self, request: usage_service_pb2.CommitReservationRequest, _context: _Context
+    ) -> usage_service_pb2.CommitReservationResponse:
+        """Count the actual quantity of a reservation."""
+        wish = reservation_convert.from_api_commit(request)
+        return reservation_convert.to_api_commit(await self._reservations.commit(wish))
+
+    async def ReleaseReservation(
+        self, request: usage_service_pb2.ReleaseReservationRequest, _context: _Context
+    ) -> usage_service_pb2.ReleaseReservationResponse:
+        """Give a reservation back."""
+        answer = await self._reservations.release(reservation_convert.from_api_release(request))
+        return usage_service_pb2.ReleaseReservationResponse(
+            reservation=reservation_convert.to_api_reservation(answer.reservation),
+            remaining_quantity=answer.remaining_quantity,
+        )
+
+    async def ExtendReservation(
+        self, request: usage_service_pb2.ExtendReservationRequest, _context: _Context
+    ) -> usage_service_pb2.ExtendReservationResponse:
+        """Set a new time to live for a reservation."""
+        answer = await self._reservations.extend(reservation_convert.from_api_extend(request))
+        return usage_service_pb2.ExtendReservationResponse(
+            reservation=reservation_convert.to_api_reservation(answer.reservation)
+        )
+
+    async def ListReservations(
+        self, request: usage_service_pb2.ListReservationsRequest, _context: _Context
+    ) -> usage_service_pb2.ListReservationsResponse:
+        """List the reservations of an account."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        found = await self._reservations.list(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            feature_key=request.feature_key,
+            state=reservation_convert.from_api_state(request.state),
+            before_reservation_id=paging.page_position(request, now=now),
+            limit=size + 1,
+        )
+        page, more = found[:size], len(found) > size
+        return usage_service_pb2.ListReservationsResponse(
+            reservations=[reservation_convert.to_api_reservation(each) for each in page],
+            next_page_token=paging.page_token(request, page[-1].reservation_id, now=now) if more else "",
+        )
+
+    async def ReverseUsage(
+        self, request: usage_service_pb2.ReverseUsageRequest, _context: _Context
+    ) -> usage_service_pb2.ReverseUsageResponse:
+        """Take back what a line of the ledger counted."""
+        answer = await self._corrections.reverse(correction_convert.from_api_reversal(request))
+        return correction_convert.to_api_reversal(request, answer)
 
     async def GetUsage(
         self, request: usage_service_pb2.GetUsageRequest, _context: _Context

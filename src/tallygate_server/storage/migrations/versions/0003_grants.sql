@@ -3,8 +3,6 @@ ALTER TABLE grants ADD COLUMN "limit" JSONB;
 ALTER TABLE grants ADD COLUMN recurrence TEXT;
 ALTER TABLE grants ADD COLUMN rollover JSONB;
 ALTER TABLE grants ADD COLUMN metadata JSONB DEFAULT '{}'::jsonb NOT NULL;
-ALTER TABLE grants ADD COLUMN request_id TEXT;
-ALTER TABLE grants ADD COLUMN fingerprint TEXT;
 ALTER TABLE grants ADD COLUMN revoke_reason TEXT DEFAULT '' NOT NULL;
 ALTER TABLE grants ADD COLUMN notice_time TIMESTAMP WITH TIME ZONE;
 COMMENT ON COLUMN grants.kind IS 'bonus, purchase, override, enable or disable';
@@ -12,8 +10,28 @@ COMMENT ON COLUMN grants."limit" IS 'override of a counter or gauge: what a plan
 COMMENT ON COLUMN grants.recurrence IS 'PeriodKind value of a credit that is given anew; null: once';
 COMMENT ON COLUMN grants.rollover IS '{"min": ..., "max": ...}; null: nothing rolls over';
 COMMENT ON COLUMN grants.notice_time IS 'when it was announced that it expires';
-CREATE UNIQUE INDEX uq_grants_request ON grants (tenant_id, account_id, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX ix_grants_expiring ON grants (expire_time) WHERE revoke_time IS NULL AND notice_time IS NULL;
+CREATE INDEX ix_grants_newest ON grants (tenant_id, create_time DESC, grant_id DESC);
+
+-- First answers to the request ids of CreateGrant and SetFeatureOverride, which may leave no grant.
+CREATE TABLE grant_requests (
+    tenant_id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    grant_id TEXT,
+    revision BIGINT NOT NULL,
+    create_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT pk_grant_requests PRIMARY KEY (tenant_id, account_id, request_id)
+);
+COMMENT ON COLUMN grant_requests.grant_id IS 'null when a switch was taken back';
+COMMENT ON COLUMN grant_requests.revision IS 'of the account after the first call';
+GRANT SELECT, INSERT ON grant_requests TO tallygate_app;
+
+-- The job that announces what expires asks the intake, as the others that walk every tenant.
+CREATE POLICY every_tenant_read ON grants FOR SELECT TO tallygate_intake USING (true);
+GRANT SELECT (tenant_id, account_id, grant_id, start_time, expire_time, revoke_time, notice_time)
+    ON grants TO tallygate_intake;
 
 CREATE TABLE grant_balances (
     tenant_id TEXT NOT NULL,

@@ -146,7 +146,7 @@ _ENTRY_INDEXES = {
 
 
 def _index_entries_concurrently() -> None:
-    """Index the ledger by transaction and by what is reversed, without keeping anybody from writing: partition by partition."""
+    """Index the ledger by transaction and reversal without keeping anybody from writing: partition by partition."""
     partitions = [
         row[0]
         for row in op.get_bind().execute(

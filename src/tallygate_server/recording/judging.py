@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Final
 
 from tallygate_server.domain.ai_cost import NO_COST, AiCost, cost_at, price_at
 from tallygate_server.domain.catalog import Feature, FeatureKind, Meter
@@ -24,7 +26,7 @@ from tallygate_server.errors import (
 from tallygate_server.hot_accounts import HotAccount, HotFeature
 from tallygate_server.recording.results import RecordOutcome, RecordResult, refused
 from tallygate_server.storage.ledger import CounterKey
-from tallygate_server.storage.usage_events import EventName
+from tallygate_server.storage.usage_events import EventName, NewEvent
 from tallygate_server.tenants import Tenant
 
 
@@ -56,6 +58,8 @@ class Recordable:
     account: HotAccount
     readings: list[Reading]
     cost: AiCost
+    row: NewEvent
+    """As it is written; made here, so that no counter is locked meanwhile."""
     counts: list[Count] = field(default_factory=list)
     result: RecordResult | None = None
     """Once it is known."""
@@ -106,15 +110,17 @@ class Judge:
             found = readings(self._meters.get(event.type, ()), event, cost)
         except PropertyUnreadable as error:
             raise _property_invalid(path, event, error.meter_key, error.property_path, str(error)) from None
+        event_key = self._next_entry_id()
         return Recordable(
             path=path,
             event=event,
             fingerprint=fingerprint,
-            event_key=self._next_entry_id(),
+            event_key=event_key,
             happened=happened,
             account=account,
             readings=found,
             cost=cost,
+            row=_row(event, event_key, happened, found, cost),
             counts=[count for reading in found for count in self._counts(path, event, account, reading, happened)],
         )
 
@@ -202,3 +208,31 @@ def _limited_features(features: Mapping[str, Feature], meters: Mapping[str, Mete
         if meter is not None and meter.aggregation.additive and feature.kind is FeatureKind.COUNTER:
             limited.setdefault(meter.key, []).append(feature.key)
     return limited
+
+
+def _row(event: UsageEvent, event_key: int, happened: datetime, found: list[Reading], cost: AiCost) -> NewEvent:
+    return NewEvent(
+        account_id=event.account_id,
+        event_key=event_key,
+        source=event.source,
+        event_id=event.event_id,
+        type=event.type,
+        event_time=happened,
+        data=json_text(event.data) if event.data is not None else None,
+        ai=json_text(event.ai.as_json()) if event.ai is not None else None,
+        client=json_text(event.client.as_json()) if event.client is not None else None,
+        readings=json_text(
+            [{"meter": each.meter_key, "value": each.value, "dimensions": each.dimensions} for each in found]
+        ),
+        cost_nanos=cost.nanos,
+        cost_currency_code=cost.currency_code,
+    )
+
+
+# Made once: `json.dumps` makes one for each call whose options are not the usual ones.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def json_text(value: Any) -> str:
+    """Return the value as compact JSON."""
+    return _ENCODER.encode(value)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from random import Random
 from typing import Any
 
 import pytest
@@ -724,3 +727,73 @@ async def test_one_batch_from_many_callers_burns_a_credit_once(
         check = await pair[0].checker.check(a_check("requests", tenant_id=METERED))
         assert (check.used_quantity, check.remaining_quantity) == (20, 90)
     await assert_credits_balance(metered_database)
+
+
+# --- All together -------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_in_disorder_agrees_with_a_recount(
+    metered_database: str, fresh_redis: str, clock: FrozenClock
+) -> None:
+    """Late, repeated, contradicting and broken events, from six senders over two servers."""
+    random = Random(2026)
+    yesterday = NOON - timedelta(hours=20)
+    events = [
+        a_call(
+            f"{n}",
+            account_id=random.choice(("ann", "bob", "cid")),
+            model=random.choice(("small", "small", "unheard-of")),
+            time=random.choice((None, NOON, yesterday, NOON + timedelta(minutes=4))),
+            data=random.choice((None, {"region": "eu"}, {"region": random.choice(("us", ["no", "text"]))})),
+            ai={
+                "input_tokens": (tokens := random.randrange(100_000)),
+                "cached_input_tokens": random.randrange(tokens + 1),
+                "output_tokens": random.randrange(10_000),
+                "operation": random.choice(("chat", "rewrite", "summary", "")),
+            },
+        )
+        for n in range(200)
+    ]
+    contradicting = [replace(each, data={"region": "xx"}) for each in random.sample(events, 30)]
+
+    def shuffled() -> list[UsageEvent]:
+        return random.sample([*events, *contradicting], k=150)
+
+    async with metered_services(metered_database, fresh_redis, 2, clock=clock) as pair:
+        sent = [shuffled() for _ in range(6)]
+        answers = await asyncio.gather(*(pair[n % 2].recorder.record(METERED, batch) for n, batch in enumerate(sent)))
+
+        stored = {row["event_id"]: row for row in await fetch(metered_database, "SELECT * FROM usage_events")}
+        by_outcome: Counter[str] = Counter()
+        for batch, results in zip(sent, answers, strict=True):
+            for event, result in zip(batch, results, strict=True):
+                said = outcomes([result])[0]
+                by_outcome[said] += 1
+                kept = json.loads(stored[event.event_id]["data"] or "null") if event.event_id in stored else ()
+                assert (said in ("recorded", "duplicate")) == (kept == event.data), (event, said)
+        assert by_outcome["recorded"] == len(stored) == await events_in(metered_database)
+        assert {"duplicate", "EVENT_ID_REUSED", "EVENT_PROPERTY_INVALID"} <= by_outcome.keys()
+
+        expected: Counter[tuple[str, str, datetime]] = Counter()
+        day, month = NOON.replace(hour=0), NOON.replace(day=1, hour=0)
+        for row in stored.values():
+            ai = json.loads(row["ai"])
+            account_id, happened = row["account_id"], row["event_time"]
+            cost = Fraction(0)
+            if ai["model_key"] == "small":
+                fresh = ai["input_tokens"] - ai["cached_input_tokens"]
+                cost = fresh * Fraction("0.15") + ai["cached_input_tokens"] * Fraction("0.075")
+                cost += ai["output_tokens"] * Fraction("0.6")
+            nanos = round(cost * 1_000)
+            assert row["cost_nanos"] == nanos
+            expected[account_id, "requests", day if happened >= day else day - timedelta(days=1)] += 1
+            expected[account_id, "soft_requests", month] += 1
+            expected[account_id, "ai_cost", month] += nanos
+            if ai["operation"] in ("chat", "rewrite"):
+                expected[account_id, "tokens", month] += ai["input_tokens"] + ai["output_tokens"]
+        counters = await fetch(metered_database, "SELECT * FROM usage_counters WHERE used_quantity > 0")
+        counted = {
+            (row["account_id"], row["feature_key"], row["period_start"]): row["used_quantity"] for row in counters
+        }
+        assert counted == {key: total for key, total in expected.items() if total}
+        await assert_redis_agrees(pair[0], metered_database)

@@ -26,7 +26,7 @@ from tallygate_server.errors import (
 from tallygate_server.hot_accounts import HotAccount, HotFeature
 from tallygate_server.recording.results import RecordOutcome, RecordResult, refused
 from tallygate_server.storage.ledger import CounterKey
-from tallygate_server.storage.usage_events import EventName, NewEvent
+from tallygate_server.storage.usage_events import EventName, NewEvent, RecordedBefore
 from tallygate_server.tenants import Tenant
 
 
@@ -63,6 +63,8 @@ class Recordable:
     counts: list[Count] = field(default_factory=list)
     result: RecordResult | None = None
     """Once it is known."""
+    known: RecordedBefore | None = None
+    """What somebody else recorded under its name meanwhile."""
 
     @property
     def name(self) -> EventName:

@@ -268,9 +268,7 @@ class _Batch:
             result = recorded_before(fingerprint, name, known, field=f"{path}.id")
             return lambda: result
         if (first := self.recordables.get(name)) is not None:
-            if first.fingerprint != fingerprint:
-                raise EventIdReused(name.source, name.event_id, field=f"{path}.id")
-            return lambda: _repetition(first)
+            return lambda: _repetition(first, fingerprint, field=f"{path}.id")
         account = self._accounts[event.account_id]
         if isinstance(account, TallygateError):
             raise account
@@ -284,10 +282,17 @@ def _result(recordable: Recordable) -> RecordResult:
     return recordable.result
 
 
-def _repetition(first: Recordable) -> RecordResult:
-    """Return the result of an event that stands in the same batch once more."""
+def _repetition(first: Recordable, fingerprint: int, *, field: str) -> RecordResult:
+    """Return the result of an event whose name stands in the same batch before, once that one's is known."""
+    if first.known is not None:
+        # Somebody else was faster, and may have sent what this one says.
+        return recorded_before(fingerprint, first.name, first.known, field=field)
     result = _result(first)
-    return first.recorded(RecordOutcome.DUPLICATE) if result.outcome is RecordOutcome.RECORDED else result
+    if result.outcome is not RecordOutcome.RECORDED:
+        return result
+    if first.fingerprint != fingerprint:
+        return refused(EventIdReused(first.event.source, first.event.event_id, field=field))
+    return first.recorded(RecordOutcome.DUPLICATE)
 
 
 def _gave_up(*, doubtful: bool) -> TallygateError:

@@ -164,4 +164,5 @@ def _known(each: Recordable, known: RecordedBefore) -> RecordResult:
     # An attempt of ours that was lost in the middle was committed after all.
     if known.event_key == each.event_key:
         return each.recorded()
+    each.known = known
     return recorded_before(each.fingerprint, each.name, known, field=f"{each.path}.id")

@@ -56,7 +56,7 @@ CACHE_TTL_DENIED_MS: Final = 5_000
 class _Pending:
     """One check on its way."""
 
-    __slots__ = ("account", "check", "counter_index", "done", "feature", "fresh", "stale", "twins")
+    __slots__ = ("account", "at_ms", "check", "counter_index", "done", "feature", "fresh", "stale", "twins")
 
     def __init__(self, check: Check, done: OnAnswer) -> None:
         self.check = check
@@ -67,6 +67,8 @@ class _Pending:
         self.counter_index = -1
         self.stale = False
         """Answered from the cache, without asking anybody whether the account has changed."""
+        self.at_ms: int | None = None
+        """When it is decided, if not now."""
         self.twins: list[OnAnswer] | None = None
         """Who asked the same in the same moment, and hears the same answer."""
 
@@ -142,6 +144,27 @@ class AccessChecker:
                 raise outcome
             answers.append((feature_key, outcome))
         return answers
+
+    def judge(
+        self,
+        check: Check,
+        account: HotAccount | None,
+        *,
+        feature: HotFeature | None,
+        at_ms: int,
+        feature_known: bool,
+        used: int = 0,
+        held: int = 0,
+    ) -> CheckAnswer:
+        """Return what a check is answered at that moment, with these numbers; asks nobody, and tells no metric.
+
+        The feature is the account's at that moment, with the limit that its credits make of it.
+        """
+        pending = _Pending(check, lambda _outcome: None)
+        pending.at_ms = at_ms
+        pending.account = account
+        pending.feature = feature
+        return self._decided(pending, used, held, feature_known=feature_known, stale=False)
 
     async def close(self) -> None:
         """Wait for what is on its way."""
@@ -466,14 +489,16 @@ class AccessChecker:
                 )
         if not reason.allows:
             answer.upgrade_url = self._upgrade_link(check)
-            answer.cache_ttl_ms = self._cache_ttl(account, feature, CACHE_TTL_DENIED_MS)
+            answer.cache_ttl_ms = self._cache_ttl(pending, CACHE_TTL_DENIED_MS)
         elif not feature.metered and not stale:
-            answer.cache_ttl_ms = self._cache_ttl(account, feature, CACHE_TTL_MS_MAX)
+            answer.cache_ttl_ms = self._cache_ttl(pending, CACHE_TTL_MS_MAX)
         return answer
 
-    def _cache_ttl(self, account: HotAccount, feature: HotFeature, longest_ms: int) -> int:
+    def _cache_ttl(self, pending: _Pending, longest_ms: int) -> int:
         """Return for how long the answer may be kept: never beyond a reset, or an end or start of any source."""
-        now_ms = self._clock.now_ms()
+        account, feature, now_ms = pending.account, pending.feature, self._moment(pending)
+        assert account is not None
+        assert feature is not None
         ends_ms = account.expire_ms
         if feature.metered:
             ends_ms = min(ends_ms, feature.period_end_ms)
@@ -486,10 +511,13 @@ class AccessChecker:
             reason=reason,
             revision=account.revision if account is not None else 0,
             feature_kind=kind or (declared.kind if declared is not None else None),
-            plan_key=account.plan_key(self._clock.now_ms()) if account is not None else "",
+            plan_key=account.plan_key(self._moment(pending)) if account is not None else "",
             upgrade_url=self._upgrade_link(pending.check),
             cache_ttl_ms=CACHE_TTL_DENIED_MS,
         )
+
+    def _moment(self, pending: _Pending) -> int:
+        return self._clock.now_ms() if pending.at_ms is None else pending.at_ms
 
     def _upgrade_link(self, check: Check) -> str:
         tenant = self._tenants.last_known(check.tenant_id)

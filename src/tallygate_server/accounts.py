@@ -27,6 +27,7 @@ from tallygate_server.errors import (
     Unavailable,
 )
 from tallygate_server.storage import accounts as rows
+from tallygate_server.storage.account_history import CREATED_CAUSE
 from tallygate_server.storage.accounts import Account, Identity
 from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.connection import Connection
@@ -343,7 +344,7 @@ class Accounts:
         Raises _LostRaceError, having written nothing, where somebody else was first.
         """
         tenant_id, account_id, now = new.tenant_id, new.account_id, new.create_time
-        cause = "account.created"
+        cause = CREATED_CAUSE
         async with self._changes.begin(tenant_id, [account_id], actor=actor, cause=cause) as change:
             if not await rows.add_account(change.connection, new):
                 raise _LostRaceError

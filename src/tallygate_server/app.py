@@ -21,6 +21,8 @@ from tallygate_server.config import Settings, several_secrets
 from tallygate_server.development_clock import followed_clock
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
+from tallygate_server.events.addresses import AddressRules
+from tallygate_server.events.assembly import EventOptions
 from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.ports import check_port_free
 from tallygate_server.release import release_version
@@ -41,13 +43,14 @@ from tallygate_server.webhooks.events import WebhookSource
 from tallygate_server.webhooks.http import webhook_routes
 from tallygate_server.webhooks.processor import Attempts
 from tallygate_server.workers.jobs import Job, JobRunner
-from tallygate_server.workers.ledger_upkeep import forget_requests, make_partitions
+from tallygate_server.workers.ledger_upkeep import forget_event_keys, forget_requests, make_partitions
 
 log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
+FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -117,6 +120,7 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         webhook_options=webhook_options(settings),
         stripe=stripe_options(settings),
         grant_notice_days=settings.grant_notice_days,
+        event_options=event_options(settings),
     ) as service:
         yield service
 
@@ -133,6 +137,16 @@ def stripe_options(settings: Settings) -> StripeOptions | None:
         retries_max=settings.stripe_retries_max,
         breaker_failures_max=settings.stripe_breaker_failures_max,
         breaker_open_ms=settings.stripe_breaker_open_ms,
+    )
+
+
+def event_options(settings: Settings) -> EventOptions:
+    """Return what the settings say about telling tenants of events."""
+    return EventOptions(
+        addresses=AddressRules(
+            private_networks=settings.delivery_private_networks, plain_http=settings.delivery_plain_http
+        ),
+        concurrency=settings.delivery_concurrency,
     )
 
 
@@ -156,8 +170,25 @@ def servicers(service: Service) -> list[Servicer]:
     """Return a servicer for every service of the contract."""
     now = service.clock.now
     return [
-        EntitlementServicer(service.checker, now, grants=service.grants),
-        UsageServicer(service.meter, service.usage, now, tenants=service.tenants, reservations=service.reservations),
+        EntitlementServicer(
+            service.checker,
+            now,
+            explanations=service.explainer,
+            watches=service.watches,
+            grants=service.grants,
+            simulations=service.simulations,
+        ),
+        UsageServicer(
+            service.meter,
+            service.usage,
+            now,
+            tenants=service.tenants,
+            recording=service.recorder,
+            events=service.usage_events,
+            sums=service.usage_sums,
+            reservations=service.reservations,
+            corrections=service.corrections,
+        ),
         SubscriptionServicer(
             service.subscriptions,
             now,
@@ -177,9 +208,14 @@ def servicers(service: Service) -> list[Servicer]:
             checks=service.checker,
             subscriptions=service.subscriptions,
         ),
-        EventServicer(),
+        EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
         DataLifecycleServicer(),
-        AdminServicer(service.webhooks.administration, now),
+        AdminServicer(
+            service.webhooks.administration,
+            now,
+            corrections=service.corrections,
+            validations=service.validations,
+        ),
     ]
 
 
@@ -206,6 +242,7 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
         ),
         Job(name="forget_reservations", interval_seconds=FORGET_INTERVAL_SECONDS, run=forget_reservations),
         Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
+        Job(name="roll_up", interval_seconds=settings.rollup_interval_ms / 1000, run=service.roll_up.run),
         Job(
             name="make_partitions",
             interval_seconds=PARTITION_INTERVAL_SECONDS,
@@ -215,6 +252,16 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="forget_requests",
             interval_seconds=FORGET_INTERVAL_SECONDS,
             run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="forget_event_keys",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lambda: forget_event_keys(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="forget_events",
+            interval_seconds=FORGET_EVENTS_INTERVAL_SECONDS,
+            run=service.events.publisher.forget,
         ),
         Job(
             name="due_subscriptions",
@@ -249,9 +296,16 @@ class App:
         self.service = service
         self.grpc_port = 0
         self.ops_port = 0
+        served = servicers(service)
+        metrics.declare_streaming(
+            f"/{method.containing_service.full_name}/{method.name}"
+            for servicer in served
+            for method in servicer.SERVICE.methods
+            if method.server_streaming
+        )
         self.grpc: GrpcServer = build_server(
             settings.transport,
-            servicers(service),
+            served,
             limits=ServerLimits(
                 in_flight_max=settings.calls_in_flight_max,
                 timeout_ms=settings.request_timeout_ms,
@@ -262,6 +316,8 @@ class App:
             reuse_port=settings.reuse_port,
             tls=_tls(settings),
         )
+        self.grpc.at_drain(service.events.hub.end)
+        self.grpc.at_drain(service.watches.end)
 
     @classmethod
     @asynccontextmanager
@@ -298,6 +354,8 @@ class App:
                 stack.push_async_callback(runner.close)
                 await service.webhooks.processor.start()
                 stack.push_async_callback(service.webhooks.processor.close)
+                await service.events.start()
+                stack.push_async_callback(service.events.stop)
             ops = await stack.enter_async_context(
                 OpsServer.start(
                     host=settings.ops_host,
@@ -349,6 +407,11 @@ class App:
             lambda: {(component.name,): int(component.up) for component in self.components()}
         )
         metrics.webhook_backlog.read_with(self.service.webhooks.processor.backlog)
+        metrics.event_lag_seconds.read_with(lambda: self.service.events.publisher.lag_seconds)
+        metrics.entitlement_watchers.read_with(lambda: self.service.watches.watcher_count)
+        metrics.event_watchers.read_with(lambda: self.service.events.hub.watcher_count)
+        metrics.deliveries_pending.read_with(lambda: self.service.events.publisher.deliveries_pending)
+        metrics.deliveries_under_way.read_with(lambda: self.service.events.deliverer.under_way)
         metrics.build_info.read_with(lambda: {(release_version(), self.settings.transport): 1})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from tallygate_server.catalog_diff import (
@@ -20,6 +21,7 @@ from tallygate_server.catalog_diff import (
 )
 from tallygate_server.catalog_files import catalog_to_yaml, parse_catalog
 from tallygate_server.catalog_rules import CatalogSet, catalog_set_breaches
+from tallygate_server.clock import Clock
 from tallygate_server.domain.catalog import Catalog, Feature, Meter, Plan
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.errors import (
@@ -87,10 +89,11 @@ class _Step:
 class Catalogs:
     """Applies and shows catalogs."""
 
-    def __init__(self, database: Database, tenants: TenantDirectory) -> None:
+    def __init__(self, database: Database, tenants: TenantDirectory, *, clock: Clock) -> None:
         """Work on the database, telling the directory what changed."""
         self._database = database
         self._tenants = tenants
+        self._clock = clock
 
     async def apply(
         self,
@@ -127,7 +130,8 @@ class Catalogs:
             if not validate_only:
                 for step in steps.values():
                     is_root = step.given is catalogs.root
-                    await _write(connection, step, source=text if is_root else catalog_to_yaml(step.given), actor=actor)
+                    source_text = text if is_root else catalog_to_yaml(step.given)
+                    await _write(connection, step, source=source_text, actor=actor, now=self._clock.now())
         if not validate_only:
             for step in steps.values():
                 self._tenants.forget(step.given.settings.tenant_id)
@@ -307,7 +311,7 @@ async def _check_parent(connection: Connection, step: _Step, catalogs: CatalogSe
         raise CatalogConflict(tenant_id, "parent", f"{parent!r} is a store, and a store has no stores of its own")
 
 
-async def _write(connection: Connection, step: _Step, *, source: str, actor: str) -> None:
+async def _write(connection: Connection, step: _Step, *, source: str, actor: str, now: datetime) -> None:
     given, present = step.given, step.present
     tenant_id = given.settings.tenant_id
     await rows.switch_tenant(connection, tenant_id)
@@ -327,7 +331,7 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
         await rows.replace_model_prices(connection, tenant_id, given.model_prices)
     changes: list[dict[str, Any]] = [change.to_json() for change in step.changes]
     await rows.add_catalog_revision(
-        connection, tenant_id, revision=revision, source=source, actor=actor, changes=changes
+        connection, tenant_id, revision=revision, source=source, actor=actor, changes=changes, create_time=now
     )
     detail = {"revision": revision, "changes": [change.description for change in step.changes]}
     await add_audit_entry(
@@ -338,7 +342,8 @@ async def _write(connection: Connection, step: _Step, *, source: str, actor: str
         subject=f"tenant:{tenant_id}",
         detail=detail,
     )
-    await add_event(connection, tenant_id, event_type="catalog.changed", payload={"revision": revision, "actor": actor})
+    told = {"revision": revision, "actor": actor}
+    await add_event(connection, tenant_id, event_type="catalog.changed", payload=told, create_time=now)
 
 
 async def _write_features(connection: Connection, step: _Step) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -17,6 +17,7 @@ from tallygate.v1 import (
     admin_service_pb2_grpc,
     catalog_service_pb2_grpc,
     entitlement_service_pb2_grpc,
+    event_service_pb2_grpc,
     subscription_service_pb2_grpc,
     usage_service_pb2_grpc,
 )
@@ -167,6 +168,7 @@ class Client:
         self.catalogs = catalog_service_pb2_grpc.CatalogServiceStub(self._channel)
         self.accounts = account_service_pb2_grpc.AccountServiceStub(self._channel)
         self.admin = admin_service_pb2_grpc.AdminServiceStub(self._channel)
+        self.events = event_service_pb2_grpc.EventServiceStub(self._channel)
         self.subscriptions = subscription_service_pb2_grpc.SubscriptionServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -196,6 +198,22 @@ class Client:
         """Make one call on one of the stubs' methods; raise CallFailed."""
         try:
             return await method(request, timeout=timeout_s or self.timeout_s)
+        except aio.AioRpcError as error:
+            raise CallFailed.of(
+                error, method=type(request).__name__.removesuffix("Request"), target=self.target
+            ) from None
+
+    async def stream(
+        self,
+        method: Callable[..., AsyncIterable[Response]],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Response]:
+        """Yield what a streaming method of one of the stubs answers; raise CallFailed. No time limit unless given."""
+        try:
+            async for response in method(request, timeout=timeout_s):
+                yield response
         except aio.AioRpcError as error:
             raise CallFailed.of(
                 error, method=type(request).__name__.removesuffix("Request"), target=self.target

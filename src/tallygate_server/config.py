@@ -214,6 +214,9 @@ class Settings(BaseSettings):
         default=True, description="Run jobs inside the server process; otherwise run `tallygate worker` somewhere."
     )
     sweep_interval_ms: Milliseconds = Field(default=2_000, description="Pause between two looks for overdue holds.")
+    rollup_interval_ms: Milliseconds = Field(
+        default=2_000, description="Pause between two looks for usage that is not in the rollups yet."
+    )
     reconcile_interval_ms: Milliseconds = Field(
         default=300_000,
         description="Pause between two looks for what changed at Stripe without a webhook; once a day at everything.",
@@ -274,6 +277,20 @@ class Settings(BaseSettings):
     # ---- grants
     grant_notice_days: Annotated[int, Field(ge=1, le=90)] = Field(
         default=7, description="Days before a grant expires at which `grant.expiring` announces it."
+    )
+
+    # ---- events for tenants
+    delivery_private_networks: bool = Field(
+        default=False,
+        description="Let events be sent to endpoints inside private networks and on this machine. Whoever may create an"
+        " endpoint can then reach what this server can.",
+    )
+    delivery_plain_http: bool = Field(
+        default=False,
+        description="Let events be sent to `http://` endpoints, where everybody on the way can read them.",
+    )
+    delivery_concurrency: Annotated[int, Field(ge=2, le=1_000)] = Field(
+        default=32, description="Events that one process sends to endpoints at a time."
     )
 
     # ---- trying it out

@@ -4,6 +4,9 @@ Redis is told *before* the commit that the accounts are changing, and their new 
 between, and for a while after a crash in between, every reader asks Postgres. So a change that was
 answered is seen by every later check on every server, and a server that dies half-way leaves nothing stale.
 Where Redis cannot be told, everything it knows is declared void instead: see `storage/cache_epochs.py`.
+
+In the transaction of the change stands, too, what decided the accounts' entitlements from then on
+(`storage/account_history.py`), so that every question about the past has an answer.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.errors import StoreUnavailable
+from tallygate_server.storage.account_history import store_revisions
 from tallygate_server.storage.engine import Database
 from tallygate_server.storage.tables import accounts, audit_entries, outbox_events
 
@@ -51,6 +57,8 @@ class EntitlementChange:
     actor: str
     revisions: dict[AccountId, int] = field(default_factory=dict)
     """Revisions of the changed accounts; filled in when the transaction commits."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """What is written into the outbox at its end."""
 
     async def audit(self, action: str, subject: str, detail: Mapping[str, Any]) -> None:
         """Write an audit entry in the change's own transaction."""
@@ -61,21 +69,18 @@ class EntitlementChange:
         )
 
     async def emit(self, event_type: str, account_id: AccountId, payload: Mapping[str, Any]) -> None:
-        """Write an outbox event in the change's own transaction."""
-        await self.connection.execute(
-            outbox_events.insert().values(
-                tenant_id=self.tenant_id, type=event_type, account_id=account_id, payload=dict(payload)
-            )
-        )
+        """Write an outbox event in the change's own transaction, at its end: with the instant of the change."""
+        self.events.append({"type": event_type, "account_id": account_id, "payload": dict(payload)})
 
 
 class EntitlementChanges:
     """Opens changes."""
 
-    def __init__(self, database: Database, marks: RevisionMarks) -> None:
-        """Work on the database, telling the marks."""
+    def __init__(self, database: Database, marks: RevisionMarks, *, clock: Clock) -> None:
+        """Work on the database, telling the marks; history and events have their times from the clock."""
         self._database = database
         self._marks = marks
+        self._clock = clock
 
     @asynccontextmanager
     async def begin(
@@ -95,7 +100,7 @@ class EntitlementChanges:
                 change = EntitlementChange(tenant_id=tenant_id, connection=connection, actor=actor)
                 may_be_cached = await _lock(change, ordered)
                 yield change
-                await _raise_revisions(change, ordered, cause)
+                await self._finish(change, ordered, cause)
                 committing = True
         except BaseException as error:
             if not committing:
@@ -104,6 +109,14 @@ class EntitlementChanges:
                 raise StoreUnavailable("the change took too long and was given up") from error
             raise
         await self._marks.publish(tenant_id, dict.fromkeys(ordered, 0) | change.revisions, may_be_cached=may_be_cached)
+
+    async def _finish(self, change: EntitlementChange, ordered: Sequence[AccountId], cause: str) -> None:
+        """Raise the revisions; write history and events, with one instant for all."""
+        await _raise_revisions(change, ordered)
+        # As late as can be: until the commit the accounts are answered by what held before.
+        now = self._clock.now()
+        await _write_events(change, now)
+        await store_revisions(change.connection, change.tenant_id, list(change.revisions), begin_time=now, cause=cause)
 
 
 async def _lock(change: EntitlementChange, ordered: Sequence[AccountId]) -> bool:
@@ -119,7 +132,7 @@ async def _lock(change: EntitlementChange, ordered: Sequence[AccountId]) -> bool
     return locked.first() is not None
 
 
-async def _raise_revisions(change: EntitlementChange, ordered: Sequence[AccountId], cause: str) -> None:
+async def _raise_revisions(change: EntitlementChange, ordered: Sequence[AccountId]) -> None:
     rows = await change.connection.execute(
         update(accounts)
         .where(accounts.c.tenant_id == change.tenant_id, accounts.c.account_id.in_(ordered))
@@ -127,13 +140,11 @@ async def _raise_revisions(change: EntitlementChange, ordered: Sequence[AccountI
         .returning(accounts.c.account_id, accounts.c.revision)
     )
     change.revisions.update({AccountId(row.account_id): row.revision for row in rows})
-    for account_id, revision in change.revisions.items():
+
+
+async def _write_events(change: EntitlementChange, at: datetime) -> None:
+    if change.events:
         await change.connection.execute(
-            outbox_events.insert().values(
-                tenant_id=change.tenant_id,
-                type="entitlement.changed",
-                account_id=account_id,
-                revision=revision,
-                payload={"cause": cause},
-            )
+            outbox_events.insert(),
+            [{"tenant_id": change.tenant_id, "create_time": at, **event} for event in change.events],
         )

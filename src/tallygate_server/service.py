@@ -20,16 +20,22 @@ from tallygate_server.accounts import Accounts
 from tallygate_server.billing.assembly import Billing, StripeOptions, open_billing
 from tallygate_server.catalog import Catalogs
 from tallygate_server.clock import Clock
+from tallygate_server.corrections import Corrections
 from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
 from tallygate_server.errors import StoreUnavailable
+from tallygate_server.events.assembly import EventOptions, Events, open_events
+from tallygate_server.explain import Explainer
 from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.recording import UsageEvents, UsageRecorder
 from tallygate_server.reservations import ReservationExpiry, Reservations
 from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
+from tallygate_server.simulation import LimitSimulations
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import (
@@ -45,6 +51,9 @@ from tallygate_server.subscriptions.due_work import DueSubscriptions
 from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.validation import Validations
+from tallygate_server.watching.assembly import open_watches
+from tallygate_server.watching.watches import EntitlementWatches
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
 from tallygate_server.webhooks.ayrshare import AyrshareEvents
 from tallygate_server.webhooks.clerk import ClerkEvents
@@ -88,15 +97,25 @@ class Service:
     due_subscriptions: DueSubscriptions
     hot_accounts: HotAccounts
     checker: AccessChecker
+    explainer: Explainer
+    watches: EntitlementWatches
     grants: Grants
     expiring_grants: ExpiringGrants
     meter: Meter
     usage: UsageQueries
+    usage_sums: UsageSums
+    roll_up: RollUp
+    recorder: UsageRecorder
+    corrections: Corrections
+    usage_events: UsageEvents
     reservations: Reservations
     reservation_expiry: ReservationExpiry
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
+    simulations: LimitSimulations
+    validations: Validations
+    events: Events
 
 
 @asynccontextmanager
@@ -109,6 +128,7 @@ async def open_service(
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
     grant_notice_days: int = 7,
+    event_options: EventOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -146,7 +166,7 @@ async def open_service(
         stack.push_async_callback(database.close)
         tenants = TenantDirectory(database, clock)
         stack.push_async_callback(tenants.close)
-        changes = EntitlementChanges(database, FencedMarks(counters, epochs))
+        changes = EntitlementChanges(database, FencedMarks(counters, epochs), clock=clock)
         accounts = Accounts(database, changes, tenants=tenants, clock=clock)
         webhook_options = webhook_options or WebhookOptions()
         # One connection for each event that is worked on, and some for those that come in.
@@ -168,12 +188,7 @@ async def open_service(
         subscriptions = Subscriptions(
             database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=billing.paid
         )
-        by_hand = ChangesByHand(database_url, counters.forget_soon)
-        try:
-            await by_hand.start()
-        except CONNECTION_ERRORS as error:
-            raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
-        stack.push_async_callback(by_hand.close)
+        by_hand = await stack.enter_async_context(ChangesByHand.listening(database_url, counters.forget_soon))
         hot_accounts = HotAccounts(
             pool=pool,
             counters=counters,
@@ -203,6 +218,17 @@ async def open_service(
         )
         await meter.start()
         stack.push_async_callback(meter.close)
+        recorder = await stack.enter_async_context(
+            UsageRecorder(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                timeout_ms=limits.commit_timeout_ms,
+            ).closing()
+        )
         usage = UsageQueries(
             checker=checker,
             accounts=hot_accounts,
@@ -230,10 +256,32 @@ async def open_service(
                 database_url,
                 intake_database=intake_database,
                 database=database,
-                handlers=_handlers(billing, accounts, database, intake_database, webhook_options),
+                handlers=_handlers(billing, accounts, database, intake_database, webhook_options, clock=clock),
                 tenants=tenants,
                 clock=clock,
                 options=webhook_options,
+            )
+        )
+        events = await stack.enter_async_context(
+            open_events(
+                database_url,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                options=event_options or EventOptions(),
+            )
+        )
+        watches = await stack.enter_async_context(
+            open_watches(
+                database_url,
+                checker=checker,
+                accounts=hot_accounts,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                news=events.hub,
+                by_hand=by_hand,
+                clock=clock,
             )
         )
         yield Service(
@@ -244,7 +292,7 @@ async def open_service(
             counters=counters,
             ledger=ledger,
             tenants=tenants,
-            catalogs=Catalogs(database, tenants),
+            catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,
             subscriptions=subscriptions,
             previews=PlanChangePreviews(
@@ -253,25 +301,68 @@ async def open_service(
             due_subscriptions=DueSubscriptions(database, intake_database, changes, clock=clock, paid=billing.paid),
             hot_accounts=hot_accounts,
             checker=checker,
+            explainer=Explainer(
+                checker=checker,
+                accounts=hot_accounts,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+            ),
+            watches=watches,
             grants=Grants(database, changes, tenants=tenants, accounts=accounts, checker=checker, clock=clock),
             expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,
             usage=usage,
+            usage_sums=UsageSums(database, tenants=tenants, clock=clock),
+            roll_up=await stack.enter_async_context(open_roll_up(database_url)),
+            recorder=recorder,
+            corrections=await stack.enter_async_context(
+                Corrections(
+                    accounts=hot_accounts,
+                    counters=counters,
+                    ledger=ledger,
+                    tenants=tenants,
+                    clock=clock,
+                    next_entry_id=meter.next_entry_id,
+                    timeout_ms=limits.commit_timeout_ms,
+                ).closing()
+            ),
+            usage_events=UsageEvents(database, tenants),
             reservations=reservations,
             reservation_expiry=ReservationExpiry(ledger=ledger, counters=counters, clock=clock),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,
+            simulations=LimitSimulations(database_url, tenants=tenants, clock=clock),
+            validations=Validations(
+                database_url,
+                database=database,
+                lookups=intake_database,
+                changes=changes,
+                counters=counters,
+                ledger=ledger,
+                hot_accounts=hot_accounts,
+                tenants=tenants,
+                clock=clock,
+            ),
+            events=events,
         )
 
 
 def _handlers(
-    billing: Billing, accounts: Accounts, database: Database, intake_database: Database, options: WebhookOptions
+    billing: Billing,
+    accounts: Accounts,
+    database: Database,
+    intake_database: Database,
+    options: WebhookOptions,
+    *,
+    clock: Clock,
 ) -> dict[WebhookSource, EventHandler]:
     """Return who understands the events of each source; those of Stripe wait where Stripe is not connected."""
     handlers: dict[WebhookSource, EventHandler] = {
         WebhookSource.CLERK: ClerkEvents(accounts, intake_database, default_tenant_id=options.clerk_tenant_id),
-        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database),
+        WebhookSource.AYRSHARE: AyrshareEvents(database, intake_database, clock=clock),
     }
     if billing.events is not None:
         handlers[WebhookSource.STRIPE] = billing.events

@@ -190,7 +190,7 @@ class Level:
 class Metrics(Collector):
     """All that Tallygate counts. Attributes are the metrics; methods translate from what happened."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - one for each metric.
         """Define every metric."""
         # ---- calls, under the names that every gRPC dashboard knows
         self.calls_handled = Counts(
@@ -234,6 +234,9 @@ class Metrics(Collector):
         )
         self.denials_unrecorded = Counts(
             "tallygate_denial_unrecorded", "Denials without a request id that were dropped from the denial log."
+        )
+        self.usage_events = Counts(
+            "tallygate_usage_event", "Usage events: `recorded`, `duplicate` or `refused`.", "outcome"
         )
         # ---- the hot path
         self.fallbacks = Counts(
@@ -333,6 +336,37 @@ class Metrics(Collector):
             "Webhooks that wait (`pending`), are to be attempted again (`retrying`), or failed too often (`dead`).",
             "state",
         )
+        # ---- rollups
+        self.rollup_rows = Counts(
+            "tallygate_rollup_rows", "Ledger `entries` and recorded `events` that went into rollups.", "source"
+        )
+        # ---- events for tenants
+        self.events_published = Counts(
+            "tallygate_event_published",
+            "Events published, by type; `internal` for those that tenants are not told.",
+            "type",
+        )
+        self.event_lag_seconds = Level(
+            "tallygate_event_lag_seconds", "Age of the oldest event that waits to be published, as last looked at."
+        )
+        self.entitlement_watchers = Level(
+            "tallygate_entitlement_watchers", "Watches of accounts' entitlements that are open."
+        )
+        self.event_watchers = Level("tallygate_event_watchers", "Watches of events that are open.")
+        self.deliveries = Counts(
+            "tallygate_event_delivery",
+            "Attempts to deliver an event to an endpoint that ended: `delivered`, `retrying` or `failed`.",
+            "outcome",
+        )
+        self.deliveries_pending = Level(
+            "tallygate_event_delivery_pending", "Deliveries that wait for an endpoint, as last counted."
+        )
+        self.deliveries_under_way = Level(
+            "tallygate_event_delivery_under_way", "Attempts to deliver that are under way."
+        )
+        self.endpoints_disabled = Counts(
+            "tallygate_event_endpoint_disabled", "Endpoints that were disabled because deliveries failed."
+        )
         # ---- running it
         self.jobs = Counts("tallygate_job_runs", "Runs of background jobs.", "job", "outcome")
         self.job_seconds = Distribution(
@@ -423,6 +457,10 @@ class Metrics(Collector):
         """Count overdue holds that the sweeper ended."""
         self.holds_swept.add(count=count)
 
+    def rolled_up(self, source: str, rows: int) -> None:
+        """Count rows that went into rollups."""
+        self.rollup_rows.add(source, count=rows)
+
     def job(self, name: str, outcome: Literal["succeeded", "failed", "skipped"], seconds: float) -> None:
         """Count one run of a background job."""
         self.jobs.add(name, outcome)
@@ -457,6 +495,18 @@ class Metrics(Collector):
     def webhook_version_mismatch(self, source: str) -> None:
         """Count a webhook of another version."""
         self.webhook_version_mismatches.add(source)
+
+    def event_published(self, public_type: str | None) -> None:
+        """Count an event that was published; its type is one of a table of ours, None for internal ones."""
+        self.events_published.add(public_type or "internal")
+
+    def delivery(self, outcome: str) -> None:
+        """Count an attempt to deliver that ended."""
+        self.deliveries.add(outcome)
+
+    def endpoint_disabled(self) -> None:
+        """Count an endpoint that was disabled because deliveries failed."""
+        self.endpoints_disabled.add()
 
     # -------------------------------------------------------------- what a scrape sees
 

@@ -244,7 +244,7 @@ class BareMarks:
 
 async def roll_back(service: Service) -> None:
     """Begin a change and fail."""
-    changes = EntitlementChanges(service.database, BareMarks(service))
+    changes = EntitlementChanges(service.database, BareMarks(service), clock=service.clock)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - leaving the block is what is tested.
         async with changes.begin(ACME, [ANN], actor="test", cause="test") as change:
             await account_rows.write_account(change.connection, ACME, ANN, {"state": "suspended"})
@@ -292,7 +292,7 @@ async def test_a_writer_that_dies_after_its_commit_leaves_nothing_stale(
     trio: list[Service], servers: EmbeddedServers, flush: str
 ) -> None:
     """A flush *between mark and commit* on top of the death is the one double fault left; see the docs."""
-    changes = EntitlementChanges(trio[0].database, DyingMarks(trio[0], servers, flush=flush))
+    changes = EntitlementChanges(trio[0].database, DyingMarks(trio[0], servers, flush=flush), clock=trio[0].clock)
     with pytest.raises(ProcessDiedError):
         async with changes.begin(ACME, [ANN], actor="test", cause="test") as change:
             await account_rows.write_account(change.connection, ACME, ANN, {"state": "suspended"})
@@ -309,7 +309,7 @@ async def test_a_writer_that_dies_before_its_commit_leaves_nothing_stale(
     trio: list[Service], servers: EmbeddedServers, flush: str
 ) -> None:
     revision = await change_plan(trio[0], "pro")
-    changes = EntitlementChanges(trio[0].database, DyingMarks(trio[0], servers, flush=flush))
+    changes = EntitlementChanges(trio[0].database, DyingMarks(trio[0], servers, flush=flush), clock=trio[0].clock)
     with pytest.raises(ProcessDiedError):
         async with changes.begin(ACME, [ANN], actor="test", cause="test"):
             raise ZeroDivisionError
@@ -334,7 +334,7 @@ async def test_a_flush_at_any_moment_of_a_change_leaves_nothing_stale(
         state = "suspended" if n % 2 == 0 else "active"
         if moment == "before":
             await servers.flush_redis()
-        changes = EntitlementChanges(trio[0].database, BareMarks(trio[0]))
+        changes = EntitlementChanges(trio[0].database, BareMarks(trio[0]), clock=trio[0].clock)
         async with changes.begin(ACME, [ANN], actor="test", cause="test") as change:
             await account_rows.write_account(change.connection, ACME, ANN, {"state": state})
             if moment == "in the middle":

@@ -78,7 +78,7 @@ async def words(world: UseCases, account_id: AccountId = ANNA) -> int | None:
     """Read the limit as the hot path would."""
     connection = await connect(world.url, DatabaseRole.APP)
     try:
-        (_, document) = (await read_documents(connection, CLUB, [account_id]))[account_id]
+        (_, document) = (await read_documents(connection, CLUB, [account_id], world.clock.now()))[account_id]
     finally:
         await connection.close()
     sources = sources_from_document(CLUB, account_id, document)

@@ -175,7 +175,7 @@ async def assert_invariants(world: UseCases, account_id: AccountId, over: dict[s
             open_plans.append(each.plan_key)
     connection = await connect(world.url, DatabaseRole.APP)
     try:
-        (_, document) = (await read_documents(connection, CLUB, [account_id]))[account_id]
+        (_, document) = (await read_documents(connection, CLUB, [account_id], now))[account_id]
     finally:
         await connection.close()
     resolution = resolve(sources_from_document(CLUB, account_id, document), now)

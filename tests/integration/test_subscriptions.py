@@ -63,7 +63,7 @@ async def sources(world: UseCases, tenant_id: TenantId = LEKHAK) -> AccountSourc
     """Read what the hot path would read."""
     connection = await connect(world.url, DatabaseRole.APP)
     try:
-        (_, document) = (await read_documents(connection, tenant_id, [ANNA]))[ANNA]
+        (_, document) = (await read_documents(connection, tenant_id, [ANNA], world.clock.now()))[ANNA]
     finally:
         await connection.close()
     return sources_from_document(tenant_id, ANNA, document)

@@ -107,7 +107,7 @@ async def billing(
             sync = StripeSubscriptions(
                 world.database,
                 lookups=lookups,
-                changes=EntitlementChanges(world.database, world.marks),
+                changes=EntitlementChanges(world.database, world.marks, clock=world.clock),
                 provider=asked,
                 accounts=world.accounts,
                 locks=locks,

@@ -174,7 +174,7 @@ def wire(server: Billing, provider: PaymentProvider, clock: FrozenClock) -> Purc
             world.database,
             operations,
             customers,
-            planned=PlannedChanges(world.database, EntitlementChanges(world.database, world.marks), clock),
+            planned=PlannedChanges(world.database, EntitlementChanges(world.database, world.marks, clock=clock), clock),
             provider=provider,
             sync=sync,
             clock=clock,

@@ -21,6 +21,8 @@ class Asked:
     """Parameters of the query and of the body."""
     headers: dict[str, str]
     """Names in lower case."""
+    body: bytes = b""
+    """As it came in."""
 
     @property
     def key(self) -> str:
@@ -142,7 +144,7 @@ async def _read(reader: asyncio.StreamReader) -> Asked | None:
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     parts = urlsplit(target)
     form = dict(parse_qsl(f"{parts.query}&{body.decode()}", keep_blank_values=True))
-    return Asked(method=method, path=parts.path, form=form, headers=headers)
+    return Asked(method=method, path=parts.path, form=form, headers=headers, body=body)
 
 
 def _encoded(reply: Reply) -> bytes:

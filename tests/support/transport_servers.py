@@ -18,16 +18,15 @@ from tallygate.v1.entitlement_service_pb2_grpc import EntitlementServiceStub
 from tallygate.v1.usage_service_pb2 import IncrementRequest
 from tallygate.v1.usage_service_pb2_grpc import UsageServiceStub
 from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServicer
-from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.server import GrpcServer, ServerLimits, TransportKind, build_server
-from tallygate_server.transport.usage_servicer import UsageServicer
 from tests.support.use_case_fakes import (
-    NOW,
     FakeChecks,
     FakeMetering,
+    FakeRecording,
     FakeReservations,
-    FakeTenants,
     FakeUsageQueries,
+    a_usage_servicer,
+    an_entitlement_servicer,
 )
 
 Flavour = Literal["native", "native_without_lanes", "grpcio"]
@@ -79,15 +78,16 @@ async def serving(
     options: list[tuple[str, Any]] | None = None,
 ) -> AsyncIterator[Served]:
     """Serve until the block is left."""
-    checks, queries, reservations = FakeChecks(), FakeUsageQueries(), FakeReservations()
+    checks, queries, recording = FakeChecks(), FakeUsageQueries(), FakeRecording()
+    reservations = FakeReservations()
     metering = metering or FakeMetering()
     observed: list[tuple[str, str]] = []
     kind: TransportKind = "grpcio" if flavour == "grpcio" else "native"
     server = build_server(
         kind,
         [
-            EntitlementServicer(checks, lambda: NOW),
-            UsageServicer(metering, queries, lambda: NOW, tenants=FakeTenants(), reservations=reservations),
+            an_entitlement_servicer(checks),
+            a_usage_servicer(metering=metering, queries=queries, recording=recording, reservations=reservations),
             DataLifecycleServicer(),
         ],
         observe=lambda method, code, _seconds: observed.append((method, code)),

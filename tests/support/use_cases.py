@@ -79,7 +79,7 @@ async def use_cases(
     database = Database(database_url, pool_size=5)
     lookups = Database(database_url, role=DatabaseRole.INTAKE, pool_size=2)
     marks = InMemoryRevisionMarks()
-    changes = EntitlementChanges(database, marks)
+    changes = EntitlementChanges(database, marks, clock=clock)
     tenants = TenantDirectory(database, clock)
     accounts = Accounts(database, changes, tenants=tenants, clock=clock)
     try:
@@ -91,7 +91,7 @@ async def use_cases(
             marks=marks,
             changes=changes,
             tenants=tenants,
-            catalogs=Catalogs(database, tenants),
+            catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,
             subscriptions=Subscriptions(database, changes, tenants=tenants, accounts=accounts, clock=clock, paid=paid),
             due=DueSubscriptions(database, lookups, changes, clock=clock, paid=paid),

@@ -239,6 +239,7 @@ class Recorder:
                     event_type=f"payment.{outcome}",
                     account_id=wanted.account_id,
                     payload=_payload(present, wanted),
+                    create_time=now,
                 )
         for outcome in happened:
             metrics.payments.add(outcome)

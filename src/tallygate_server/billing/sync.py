@@ -259,6 +259,7 @@ class StripeSubscriptions:
                 event_type="subscription.trial_will_end",
                 account_id=account_id,
                 payload=_payload(row, row.subscription.state.value) | {"trial_end_time": trial_end_time.isoformat()},
+                create_time=self._clock.now(),
             )
 
     # --- Whose it is ------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class ExpiringGrants:
                 account_id=account_id,
                 revision=account.revision,
                 payload={**facts, "metadata": row.metadata},
+                create_time=now,
             )
             await add_audit_entry(
                 connection,

@@ -57,7 +57,7 @@ from tallygate_server.metering.denial_log import DenialLog
 from tallygate_server.metering.exact_commit import ExactCommit
 from tallygate_server.metering.group_commit import GroupCommit
 from tallygate_server.metering.settling import release
-from tallygate_server.storage.ledger import EntryIds, Ledger, entry_ids
+from tallygate_server.storage.ledger import Ledger, entry_ids
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -139,10 +139,9 @@ class Meter:
         """How many increments wait for a commit."""
         return len(self._group) + len(self._exact)
 
-    @property
-    def next_entry_id(self) -> EntryIds:
-        """What numbers ledger entries in this process: a second one would give the same numbers."""
-        return self._answers.next_entry_id
+    def next_entry_id(self) -> int:
+        """Return an id for a line of the ledger that somebody else writes in this process; no other line has it."""
+        return self._answers.next_entry_id()
 
     @property
     def in_flight(self) -> int:
@@ -322,6 +321,7 @@ class Meter:
         else:
             call.period = account.period_at(feature, increment.event_time)
             call.counter_key = account.counter_key(feature, call.period)
+            call.exact = call.exact or feature.exact_in(call.period)
         if feature.exact_only or (increment.request_id and not feature.hard):
             # Whether a soft limit was passed is part of the recorded answer: only the exact commit knows it.
             call.exact = True

@@ -147,7 +147,7 @@ Answer = ReserveAnswer | CommitAnswer | ReleaseAnswer | ExtendAnswer
 
 @dataclass(slots=True, kw_only=True)
 class ReservationCall:
-    """One call on its way; what it needs is chosen before the first attempt, so that another one changes nothing."""
+    """One call on its way; what is chosen for it is chosen before the first attempt: another one changes nothing."""
 
     wish: Wish
     account: HotAccount | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -322,11 +322,17 @@ async def add_catalog_revision(
     source: str,
     actor: str,
     changes: Sequence[Json],
+    create_time: datetime,
 ) -> None:
     """Keep what was applied, by whom, and what it changed."""
     await connection.execute(
         catalog_revisions.insert().values(
-            tenant_id=tenant_id, revision=revision, source=source, actor=actor, changes=list(changes)
+            tenant_id=tenant_id,
+            revision=revision,
+            source=source,
+            actor=actor,
+            changes=list(changes),
+            create_time=create_time,
         )
     )
 

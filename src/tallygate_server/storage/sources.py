@@ -36,10 +36,19 @@ PAST_SUBSCRIPTIONS_MAX: Final = 20
 """How many ended subscriptions are carried along, to tell a lapsed account from one that never had any."""
 
 PAST_GRANTS_MAX: Final = 200
-"""How many expired grants are carried along, for servers whose clocks go after the database's."""
+"""How many grants that are over are carried along: they tell of used credits, and some servers' clocks are behind."""
+
+
+def documents_statement(tenant_id: str, account_ids: str, at: str) -> str:
+    """Return the SELECT of (account_id, revision, document as JSON), for these placeholders.
+
+    `at` is the instant from which on the documents are looked at: of what has ended before it only some is told.
+    """
+    return _DOCUMENTS.replace("@tenant_id", tenant_id).replace("@account_ids", account_ids).replace("@at", at)
+
 
 # The only values that are formatted in are constants of this module.
-_SELECT: Final = f"""
+_DOCUMENTS: Final = f"""
 SELECT a.account_id, a.revision, json_build_object(
     'revision', a.revision,
     'state', a.state,
@@ -81,34 +90,47 @@ SELECT a.account_id, a.revision, json_build_object(
             'id', g.grant_id, 'feature', g.feature_key, 'feature_kind', f.kind, 'kind', g.kind,
             'quantity', g.quantity, 'value', g.value, 'priority', g.priority, 'start', g.start_time,
             'expire', g.expire_time, 'created', g.create_time, 'grace_end', g.grace_end_time,
-            'limit', g."limit", 'recurrence', g.recurrence, 'rollover', g.rollover
+            'limit', g."limit", 'recurrence', g.recurrence, 'rollover', g.rollover, 'revoked', g.revoke_time
         ))
         FROM (
             SELECT * FROM (
                 SELECT *, row_number() OVER (
                     -- Only to keep documents short: what is over by the caller's clock counts for nothing anyway.
-                    PARTITION BY expire_time <= now() ORDER BY expire_time DESC, grant_id
+                    PARTITION BY revoke_time IS NOT NULL OR expire_time <= @at
+                    ORDER BY COALESCE(revoke_time, expire_time) DESC, grant_id
                 ) AS newest
                 FROM grants
-                WHERE tenant_id = a.tenant_id AND account_id = a.account_id AND revoke_time IS NULL
+                -- Credits that are over still tell who paid for what was used.
+                WHERE tenant_id = a.tenant_id AND account_id = a.account_id
+                  AND (revoke_time IS NULL OR kind IN ('bonus', 'purchase'))
             ) AS ranked
-            WHERE newest <= {PAST_GRANTS_MAX} OR expire_time > now() OR expire_time IS NULL
+            WHERE newest <= {PAST_GRANTS_MAX}
+                OR revoke_time IS NULL AND (expire_time > @at OR expire_time IS NULL)
         ) AS g
         JOIN features AS f ON f.tenant_id = g.tenant_id AND f.feature_key = g.feature_key
     ), '[]'::json)
-)::text AS document
+) AS document
 FROM accounts AS a
-WHERE a.tenant_id = $1 AND a.account_id = ANY($2::text[])
+WHERE a.tenant_id = @tenant_id AND a.account_id = ANY(@account_ids)
 """  # noqa: S608
+
+_SELECT: Final = (
+    "SELECT account_id, revision, document::text FROM ("  # noqa: S608
+    + documents_statement("$1", "$2::text[]", "$3::timestamptz")
+    + ") AS documents"
+)
 
 
 async def read_documents(
-    connection: asyncpg.Connection, tenant_id: TenantId, account_ids: Iterable[AccountId]
+    connection: asyncpg.Connection, tenant_id: TenantId, account_ids: Iterable[AccountId], at: datetime
 ) -> dict[AccountId, tuple[int, str]]:
-    """Return (revision, document) of each account that exists; runs its own transaction as the tenant."""
+    """Return (revision, document) of each account that exists, to be looked at from the instant on.
+
+    Runs its own transaction as the tenant.
+    """
     async with connection.transaction(readonly=True):
         await connection.execute("SELECT set_config('tallygate.tenant_id', $1, true)", tenant_id)
-        rows = await connection.fetch(_SELECT, tenant_id, list(account_ids))
+        rows = await connection.fetch(_SELECT, tenant_id, list(account_ids), at)
     return {AccountId(row["account_id"]): (row["revision"], row["document"]) for row in rows}
 
 
@@ -198,6 +220,7 @@ def _grant(item: dict[str, Any]) -> Grant:
         expire_time=_time(item["expire"]),
         create_time=datetime.fromisoformat(item["created"]),
         grace_end_time=_time(item["grace_end"]),
+        revoke_time=_time(item.get("revoked")),
     )
 
 

@@ -18,14 +18,16 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -475,6 +477,19 @@ usage_entries = Table(
     ),
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
     Index("ix_usage_entries_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_entries_reversed_entry_id",
+        "tenant_id",
+        "account_id",
+        "reversed_entry_id",
+        postgresql_where=text("reversed_entry_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_usage_entries_event_time",
+        "event_time",
+        postgresql_using="brin",
+        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
+    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
@@ -562,6 +577,162 @@ usage_denials = Table(
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
+usage_series = Table(
+    "usage_series",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, Identity(always=True), nullable=False),
+    Column("subject", Text, nullable=False, comment="feature, meter or ai_cost"),
+    Column("subject_key", Text, nullable=False, comment="of the feature or meter; empty for ai_cost"),
+    Column("account_id", Text, nullable=False, comment="empty for all accounts of the tenant together"),
+    Column(
+        "digest",
+        LargeBinary,
+        nullable=False,
+        comment="SHA-256 of the dimensions as text: an index of their own could not hold long ones",
+    ),
+    Column("dimensions", JSONB, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "series_id"),
+    UniqueConstraint("tenant_id", "subject", "subject_key", "account_id", "digest", name="uq_usage_series_content"),
+    CheckConstraint("subject IN ('feature', 'meter', 'ai_cost')", name="subject_known"),
+)
+
+usage_rollups = Table(
+    "usage_rollups",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, nullable=False),
+    Column("minutes", SmallInteger, nullable=False, comment="length of the bucket: 1, 15 or 1440"),
+    _time("start_time"),
+    Column("event_count", BigInteger, nullable=False),
+    Column("quantity", Numeric, nullable=False, comment="sum of all quantities"),
+    Column("min_quantity", BigInteger, nullable=True, comment="of meters only, as all that follows"),
+    Column("max_quantity", BigInteger, nullable=True),
+    _time("latest_time", nullable=True),
+    Column(
+        "latest_key",
+        BigInteger,
+        nullable=True,
+        comment="event_key of the latest event: decides between two of one instant",
+    ),
+    Column("latest_quantity", BigInteger, nullable=True),
+    PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time"),
+    postgresql_with={"fillfactor": "90"},
+)
+
+usage_rollup_values = Table(
+    "usage_rollup_values",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, nullable=False),
+    Column("minutes", SmallInteger, nullable=False),
+    _time("start_time"),
+    Column("value", Text, nullable=False, comment="one of the different values of a meter that counts those"),
+    PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time", "value"),
+)
+
+usage_rollup_progress = Table(
+    "usage_rollup_progress",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column(
+        "next_xid",
+        BigInteger,
+        nullable=False,
+        comment="rows of transactions before this one are in the rollups",
+    ),
+    Column(
+        "next_recorded_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="of the rows without a transaction, those recorded before this are in the rollups; null: all",
+    ),
+    PrimaryKeyConstraint("source"),
+    CheckConstraint("source IN ('entries', 'events')", name="source_known"),
+)
+
+usage_events = Table(
+    "usage_events",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column(
+        "event_key",
+        BigInteger,
+        nullable=False,
+        comment="time-ordered, as ids of ledger entries: milliseconds, node, sequence",
+    ),
+    _time("recorded_time"),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column(
+        "event_time",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="when it happened; when it came in, where the event does not say",
+    ),
+    Column("data", JSONB, nullable=True),
+    Column(
+        "ai",
+        JSONB,
+        nullable=True,
+        comment="what a model did, under the names of the contract; null where it is about none",
+    ),
+    Column("client", JSONB, nullable=True),
+    Column(
+        "readings",
+        JSONB,
+        nullable=False,
+        comment='[{"meter": key, "value": whole number or text, "dimensions": {...}}, ...]',
+    ),
+    Column(
+        "cost_nanos",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="billionths of the major unit of the currency; 0 without a price",
+    ),
+    Column(
+        "cost_currency_code",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="ISO 4217 code; empty without a price",
+    ),
+    Column(
+        "commit_xid",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+        comment="transaction that wrote it: what rollups go by",
+    ),
+    PrimaryKeyConstraint("tenant_id", "event_key", "recorded_time"),
+    Index("ix_usage_events_account", "tenant_id", "account_id", "event_key"),
+    Index("ix_usage_events_event_id", "tenant_id", "event_id"),
+    Index("ix_usage_events_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_events_event_time",
+        "event_time",
+        postgresql_using="brin",
+        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
+    ),
+    postgresql_partition_by="RANGE (recorded_time)",
+)
+
+usage_event_keys = Table(
+    "usage_event_keys",
+    metadata,
+    _tenant_id(),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("fingerprint", BigInteger, nullable=False, comment="hash of the event's content"),
+    Column("event_key", BigInteger, nullable=False),
+    _time("recorded_time"),
+    PrimaryKeyConstraint("tenant_id", "source", "event_id"),
+    Index("ix_usage_event_keys_recorded_time", "recorded_time", postgresql_using="brin"),
+)
+
 outbox_events = Table(
     "outbox_events",
     metadata,
@@ -573,8 +744,119 @@ outbox_events = Table(
     Column("payload", JSONB, nullable=False),
     _time("create_time", default_now=True),
     _time("publish_time", nullable=True),
+    Column(
+        "sequence",
+        BigInteger,
+        nullable=True,
+        comment="position among all events, given when it is published; none: not for tenants",
+    ),
+    Column("public_type", Text, nullable=True, comment="type as tenants know it"),
     PrimaryKeyConstraint("tenant_id", "event_id"),
-    Index("ix_outbox_events_unpublished", "tenant_id", "event_id", postgresql_where=text("publish_time IS NULL")),
+    Index("ix_outbox_events_waiting", "event_id", postgresql_where=text("publish_time IS NULL")),
+    Index("uq_outbox_events_sequence", "sequence", unique=True, postgresql_where=text("sequence IS NOT NULL")),
+    Index("ix_outbox_events_tenant_sequence", "tenant_id", "sequence", postgresql_where=text("sequence IS NOT NULL")),
+    Index(
+        "ix_outbox_events_account_sequence",
+        "tenant_id",
+        "account_id",
+        "sequence",
+        postgresql_where=text("sequence IS NOT NULL"),
+    ),
+    Index("ix_outbox_events_publish_time", "publish_time", postgresql_where=text("publish_time IS NOT NULL")),
+)
+
+outbox_position = Table(
+    "outbox_position",
+    metadata,
+    Column("single", Boolean, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("single"),
+    CheckConstraint("single", name="single_row"),
+)
+
+outbox_horizons = Table(
+    "outbox_horizons",
+    metadata,
+    _tenant_id(),
+    Column("sequence", BigInteger, nullable=False, comment="of the newest event that is no longer kept"),
+    PrimaryKeyConstraint("tenant_id"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    _tenant_id(),
+    Column("endpoint_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    _text("description"),
+    Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    _text("disable_reason"),
+    Column(
+        "failure_count",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="attempts that failed one after another",
+    ),
+    _time("failing_since_time", nullable=True),
+    Column(
+        "retry_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="nothing is attempted before, while it fails",
+    ),
+    _time("success_time", nullable=True),
+    Column("secret", Text, nullable=False),
+    _text("old_secret"),
+    _time("old_secret_expire_time", nullable=True),
+    Column("request_id", Text, nullable=True),
+    Column("fingerprint", Text, nullable=True),
+    _time("create_time"),
+    _time("update_time"),
+    PrimaryKeyConstraint("tenant_id", "endpoint_id"),
+    Index(
+        "uq_webhook_endpoints_request",
+        "tenant_id",
+        "request_id",
+        unique=True,
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    _tenant_id(),
+    Column("delivery_id", BigInteger, Identity(always=True), nullable=False),
+    Column("endpoint_id", Text, nullable=False),
+    Column("event_id", BigInteger, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("state", Text, nullable=False, comment="pending, delivered or failed"),
+    Column("attempt_count", Integer, nullable=False, server_default=text("0")),
+    Column("http_status", Integer, nullable=False, server_default=text("0")),
+    _text("error"),
+    Column(
+        "next_attempt_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="of one that is being attempted: when its lease ends",
+    ),
+    _time("create_time"),
+    _time("end_time", nullable=True),
+    PrimaryKeyConstraint("tenant_id", "delivery_id"),
+    CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state_known"),
+    Index(
+        "ix_webhook_deliveries_due",
+        "tenant_id",
+        "endpoint_id",
+        "next_attempt_time",
+        "delivery_id",
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index("ix_webhook_deliveries_endpoint", "tenant_id", "endpoint_id", "delivery_id"),
+    Index("ix_webhook_deliveries_event", "tenant_id", "event_id"),
+    Index("ix_webhook_deliveries_create_time", "create_time"),
 )
 
 audit_entries = Table(
@@ -859,6 +1141,18 @@ job_runs = Table(
 )
 
 TENANT_TABLES = tuple(table for table in metadata.sorted_tables if "tenant_id" in table.c)
-METER_TABLES = (usage_counters, usage_entries, usage_requests, usage_denials, reservations, grant_balances)
-"""What the group commit's role reaches, across tenants; of all else it may only add events to the outbox."""
-PARTITIONED_TABLES = (usage_entries, usage_denials)
+METER_TABLES = (
+    usage_counters,
+    usage_entries,
+    usage_requests,
+    usage_denials,
+    reservations,
+    grant_balances,
+    usage_series,
+    usage_rollups,
+    usage_rollup_values,
+    usage_events,
+    usage_event_keys,
+)
+"""What the group commit's role reaches, across tenants; of all else it may only add to the outbox and the audit log."""
+PARTITIONED_TABLES = (usage_entries, usage_denials, usage_events)

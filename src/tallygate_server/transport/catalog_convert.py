@@ -378,7 +378,7 @@ def to_api_plan(plan: Plan, *, retired: bool = False) -> catalog_pb2.Plan:
         description=plan.description,
         rank=plan.rank,
         prices=[to_api_price(price) for price in plan.prices],
-        allowances=[_to_api_allowance(allowance) for allowance in plan.allowances],
+        allowances=[to_api_allowance(allowance) for allowance in plan.allowances],
         grace_days=plan.grace_days,
         trial_days=plan.trial_days,
         retired=retired,
@@ -469,7 +469,8 @@ def meter_position(row: MeterRow) -> str:
     return row.meter.key
 
 
-def _to_api_allowance(allowance: Allowance) -> catalog_pb2.Allowance:
+def to_api_allowance(allowance: Allowance) -> catalog_pb2.Allowance:
+    """Convert what a plan gives for a feature."""
     if not allowance.enabled or allowance.kind is FeatureKind.BOOLEAN:
         return catalog_pb2.Allowance(feature_key=allowance.feature_key, enabled=allowance.enabled)
     if allowance.kind is FeatureKind.CONFIG:

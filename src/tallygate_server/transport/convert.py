@@ -61,14 +61,14 @@ def domain_enum(members: type[_Member], wire: type[_Wire], prefix: str) -> dict[
     return {number: member for member, number in api_enum(members, wire, prefix).items()}
 
 
-_DECISION_REASON: Final = api_enum(Reason, access_pb2.DecisionReason, "DECISION_REASON")
-_FEATURE_KIND: Final = {
+DECISION_REASON: Final = api_enum(Reason, access_pb2.DecisionReason, "DECISION_REASON")
+FEATURE_KIND: Final = {
     **dict[FeatureKind | None, access_pb2.FeatureKind](
         api_enum(FeatureKind, access_pb2.FeatureKind, "FEATURE_KIND").items()
     ),
     None: access_pb2.FEATURE_KIND_UNSPECIFIED,
 }
-_PERIOD_KIND: Final = api_enum(PeriodKind, period_pb2.PeriodKind, "PERIOD_KIND")
+PERIOD_KIND: Final = api_enum(PeriodKind, period_pb2.PeriodKind, "PERIOD_KIND")
 
 
 # Instants and values
@@ -205,8 +205,8 @@ def to_api_check(answer: CheckAnswer) -> entitlement_service_pb2.CheckAccessResp
     grace_end_time = answer.grace_end_time
     return entitlement_service_pb2.CheckAccessResponse(
         decision=_ALLOWED if reason <= Reason.OVERAGE else _DENIED,
-        reason=_DECISION_REASON[reason],
-        feature_kind=_FEATURE_KIND[answer.feature_kind],
+        reason=DECISION_REASON[reason],
+        feature_kind=FEATURE_KIND[answer.feature_kind],
         value=None if answer.value is None else to_api_value(answer.value),
         limit_quantity=answer.limit_quantity,
         used_quantity=answer.used_quantity,
@@ -253,12 +253,12 @@ _CHECK_DECISIONS: Final = {
     kind: {
         reason: entitlement_service_pb2.CheckAccessResponse(
             decision=_ALLOWED if reason.allows else _DENIED,
-            reason=_DECISION_REASON[reason],
+            reason=DECISION_REASON[reason],
             feature_kind=wire_kind,
         ).SerializeToString()
         for reason in Reason
     }
-    for kind, wire_kind in _FEATURE_KIND.items()
+    for kind, wire_kind in FEATURE_KIND.items()
 }
 
 
@@ -295,7 +295,7 @@ def wanted_entitlements(
         for key, answer in everything
         if (request.include_denied or answer.reason.allows or answer.reason is Reason.EXHAUSTED)
         and request.feature_key in ("", key)
-        and request.kind in (access_pb2.FEATURE_KIND_UNSPECIFIED, _FEATURE_KIND[answer.feature_kind])
+        and request.kind in (access_pb2.FEATURE_KIND_UNSPECIFIED, FEATURE_KIND[answer.feature_kind])
     ]
 
 
@@ -305,9 +305,9 @@ def to_api_entitlement(feature_key: str, answer: CheckAnswer) -> entitlement_pb2
     decision = _ALLOWED if answer.reason.allows else _DENIED
     quota = usage_pb2.Quota(
         feature_key=feature_key,
-        feature_kind=_FEATURE_KIND[answer.feature_kind],
+        feature_kind=FEATURE_KIND[answer.feature_kind],
         decision=decision,
-        reason=_DECISION_REASON[answer.reason],
+        reason=DECISION_REASON[answer.reason],
         limit_quantity=answer.limit_quantity,
         used_quantity=answer.used_quantity,
         held_quantity=answer.held_quantity,
@@ -320,9 +320,9 @@ def to_api_entitlement(feature_key: str, answer: CheckAnswer) -> entitlement_pb2
     )
     return entitlement_pb2.Entitlement(
         feature_key=feature_key,
-        feature_kind=_FEATURE_KIND[answer.feature_kind],
+        feature_kind=FEATURE_KIND[answer.feature_kind],
         decision=decision,
-        reason=_DECISION_REASON[answer.reason],
+        reason=DECISION_REASON[answer.reason],
         value=to_api_value(answer.value) if answer.feature_kind is FeatureKind.CONFIG else None,
         quota=quota if metered else None,
         grace_end_time=to_api_time(answer.grace_end_time),
@@ -375,7 +375,7 @@ def to_api_increment(answer: IncrementAnswer) -> usage_service_pb2.IncrementResp
     grace_end_time = answer.grace_end_time
     return usage_service_pb2.IncrementResponse(
         decision=_ALLOWED if reason <= Reason.OVERAGE else _DENIED,
-        reason=_DECISION_REASON[reason],
+        reason=DECISION_REASON[reason],
         used_quantity=answer.used_quantity,
         held_quantity=answer.held_quantity,
         limit_quantity=answer.limit_quantity,
@@ -418,7 +418,7 @@ def encode_increment(answer: IncrementAnswer) -> bytes:
 
 _INCREMENT_DECISIONS: Final = {
     reason: usage_service_pb2.IncrementResponse(
-        decision=_ALLOWED if reason.allows else _DENIED, reason=_DECISION_REASON[reason]
+        decision=_ALLOWED if reason.allows else _DENIED, reason=DECISION_REASON[reason]
     ).SerializeToString()
     for reason in Reason
 }
@@ -477,24 +477,19 @@ def entry_id_of(position: str) -> int | None:
     return int(position) if position else None
 
 
-def lists_increments(kind: int) -> bool:
-    """Tell whether entries of increments pass the filter; in this release there are no others."""
-    return kind in (usage_pb2.USAGE_ENTRY_KIND_UNSPECIFIED, usage_pb2.USAGE_ENTRY_KIND_INCREMENT)
-
-
 def to_api_quota(usage: FeatureUsage) -> usage_pb2.Quota:
     """Convert where an account stands with a feature."""
     reason = usage.reason
     return usage_pb2.Quota(
         feature_key=usage.feature_key,
-        feature_kind=_FEATURE_KIND[usage.feature_kind],
+        feature_kind=FEATURE_KIND[usage.feature_kind],
         decision=_ALLOWED if reason.allows else _DENIED,
-        reason=_DECISION_REASON[reason],
+        reason=DECISION_REASON[reason],
         limit_quantity=usage.limit_quantity,
         used_quantity=usage.used_quantity,
         held_quantity=usage.held_quantity,
         remaining_quantity=usage.remaining_quantity,
-        period_kind=_PERIOD_KIND[usage.period_kind],
+        period_kind=PERIOD_KIND[usage.period_kind],
         period=_period(usage) if usage.feature_kind is FeatureKind.COUNTER else None,
         reset_time=to_api_time(usage.period_end),
         threshold_percent=usage.threshold_percent,
@@ -509,7 +504,8 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
         tenant_id=tenant_id,
         account_id=account_id,
         feature_key=entry.feature_key,
-        kind=usage_pb2.USAGE_ENTRY_KIND_INCREMENT,
+        # The stored numbers are those of the contract.
+        kind=usage_pb2.UsageEntryKind.Name(entry.kind),
         quantity=entry.quantity,
         used_quantity=entry.used_after,
         request_id=entry.request_id,
@@ -521,6 +517,11 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
             else period_pb2.Period(start_time=to_api_time(entry.period_start), end_time=to_api_time(entry.period_end))
         ),
         dimensions=entry.dimensions,
+        reversed_entry_id=str(entry.reversed_entry_id) if entry.reversed_entry_id is not None else "",
+        reservation_id=entry.reservation_id,
+        reason_text=entry.reason_text,
+        actor=entry.actor,
+        plan_key=entry.plan_key,
     )
 
 

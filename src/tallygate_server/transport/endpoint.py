@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -105,13 +105,19 @@ class Endpoint:
         observe: CallObserver,
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
         timeouts_ms: Mapping[str, int] | None = None,
+        watches: Collection[str] = (),
     ) -> None:
-        """Enforce the rules, count into `in_flight`, report to `observe`; `timeouts_ms` is by method path."""
+        """Enforce the rules, count into `in_flight`, report to `observe`; `timeouts_ms` is by method path.
+
+        Calls of `watches`, method paths too, stay open for hours and are bounded by their use cases: they are not
+        counted.
+        """
         self._rules = rules
         self._in_flight = in_flight
         self._observe = observe
         self._timeout_ms = timeout_ms
         self._timeouts_ms = dict(timeouts_ms or {})
+        self._watches = frozenset(watches)
 
     def register(
         self,
@@ -148,7 +154,7 @@ class Endpoint:
     def _handler(
         self, method: Method, function: Callable[..., Any] | None, *, sheddable: bool
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        in_flight = self._in_flight if sheddable else None
+        in_flight = self._in_flight if sheddable and method.path not in self._watches else None
         if method.streaming:
             stream = self._stream(method, function, in_flight)
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -10,11 +11,25 @@ from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.errors import NotBuilt
-from tallygate_server.transport import convert, grant_convert, paging
+from tallygate_server.transport import (
+    convert,
+    explanation_convert,
+    grant_convert,
+    paging,
+    simulation_convert,
+    watch_convert,
+)
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, GrantsUse, Now
+from tallygate_server.transport.use_cases import (
+    AccessChecks,
+    AccessExplanations,
+    EntitlementWatchUse,
+    GrantsUse,
+    LimitSimulationUse,
+    Now,
+)
+from tallygate_server.watching.watches import WatchUpdate
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
 
@@ -27,15 +42,24 @@ class EntitlementServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, checks: AccessChecks, now: Now, *, grants: GrantsUse | None = None) -> None:
+    def __init__(
+        self,
+        checks: AccessChecks,
+        now: Now,
+        *,
+        explanations: AccessExplanations,
+        watches: EntitlementWatchUse,
+        grants: GrantsUse,
+        simulations: LimitSimulationUse,
+    ) -> None:
         self._checks = checks
         self._now = now
+        self._explanations = explanations
+        self._watches = watches
         self._grants = grants
-
-    def _granting(self) -> GrantsUse:
-        if self._grants is None:
-            raise NotBuilt("EntitlementService without grants")
-        return self._grants
+        self._simulations = simulations
+        self._last: tuple[WatchUpdate, entitlement_service_pb2.WatchEntitlementsResponse] | None = None
+        """The change that was converted last: watchers of one account are told the same ones."""
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -85,11 +109,43 @@ class EntitlementServicer:
             stale=any(answer.stale for _key, answer in everything),
         )
 
+    async def SimulateLimits(
+        self, request: entitlement_service_pb2.SimulateLimitsRequest, _context: _Context
+    ) -> AsyncGenerator[entitlement_service_pb2.SimulateLimitsResponse]:
+        """Tell who would have been blocked under a draft."""
+        wanted = simulation_convert.from_api_simulation(request)
+        async with aclosing(self._simulations.simulate(wanted)) as updates:
+            async for update in updates:
+                yield simulation_convert.to_api_update(update)
+
+    async def WatchEntitlements(
+        self, request: entitlement_service_pb2.WatchEntitlementsRequest, _context: _Context
+    ) -> AsyncIterator[entitlement_service_pb2.WatchEntitlementsResponse]:
+        """Send everything, then each change in order, and signs of life while there is none."""
+        updates = self._watches.watch(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            feature_keys=request.feature_keys,
+            resume_revision=request.resume_revision,
+        )
+        async with aclosing(updates):
+            async for update in updates:
+                yield self._told(update)
+
+    async def ExplainAccess(
+        self, request: entitlement_service_pb2.ExplainAccessRequest, _context: _Context
+    ) -> entitlement_service_pb2.ExplainAccessResponse:
+        """Explain an answer, now or in the past."""
+        explanation = await self._explanations.explain(
+            explanation_convert.from_api_explained_check(request), convert.from_api_optional_time(request, "at_time")
+        )
+        return explanation_convert.to_api_explanation(explanation)
+
     async def CreateGrant(
         self, request: entitlement_service_pb2.CreateGrantRequest, _context: _Context
     ) -> entitlement_service_pb2.CreateGrantResponse:
         """Give an account an extra."""
-        view = await self._granting().create(
+        view = await self._grants.create(
             TenantId(request.tenant_id),
             AccountId(request.account_id),
             grant_convert.from_api_grant(request),
@@ -104,7 +160,7 @@ class EntitlementServicer:
         self, request: entitlement_service_pb2.RevokeGrantRequest, _context: _Context
     ) -> entitlement_service_pb2.RevokeGrantResponse:
         """Take a grant back."""
-        view = await self._granting().revoke(
+        view = await self._grants.revoke(
             TenantId(request.tenant_id),
             AccountId(request.account_id),
             request.grant_id,
@@ -120,7 +176,7 @@ class EntitlementServicer:
     ) -> entitlement_service_pb2.ListGrantsResponse:
         """List grants, newest first."""
         now = self._now()
-        page = await self._granting().page(
+        page = await self._grants.page(
             TenantId(request.tenant_id),
             account_id=request.account_id,
             feature_key=request.feature_key,
@@ -140,7 +196,7 @@ class EntitlementServicer:
     ) -> entitlement_service_pb2.SetFeatureOverrideResponse:
         """Switch a feature on or off for one account, or take such a switch back."""
         return grant_convert.to_api_override(
-            await self._granting().override(
+            await self._grants.override(
                 TenantId(request.tenant_id),
                 AccountId(request.account_id),
                 FeatureKey(request.feature_key),
@@ -152,3 +208,8 @@ class EntitlementServicer:
                 actor=convert.actor_of(request),
             )
         )
+
+    def _told(self, update: WatchUpdate) -> entitlement_service_pb2.WatchEntitlementsResponse:
+        if self._last is None or self._last[0] is not update:
+            self._last = (update, watch_convert.to_api_update(update, now=self._now))
+        return self._last[1]

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2, usage_service_pb2
+from tallygate_server.errors import TallygateError
 from tallygate_server.transport import acceptance
 from tallygate_server.transport.endpoint import (
     TIMEOUT_MS_DEFAULT,
@@ -29,6 +30,7 @@ from tallygate_server.transport.health import HealthServicer
 from tallygate_server.transport.load import IN_FLIGHT_DEFAULT, InFlight
 from tallygate_server.transport.native import NativeServer
 from tallygate_server.transport.reflection import register_reflection
+from tallygate_server.transport.status import ShuttingDown
 
 TransportKind = Literal["native", "grpcio"]
 
@@ -67,6 +69,11 @@ ASKING_THE_PROVIDER: Final = frozenset(
     )
 )
 """Methods that may wait for the billing provider, several times in a row."""
+
+WATCHES: Final = frozenset(
+    {"/tallygate.v1.EntitlementService/WatchEntitlements", "/tallygate.v1.EventService/WatchEvents"}
+)
+"""Streams that never end by themselves."""
 
 
 class AddressTaken(OSError):
@@ -142,6 +149,11 @@ class GrpcServer:
         self.in_flight = in_flight
         self._server = server
         self._tls = tls
+        self._end_streams: list[Callable[[TallygateError], None]] = []
+
+    def at_drain(self, end: Callable[[TallygateError], None]) -> None:
+        """Have `end` called in a drain, with the error that streams which never end by themselves are to end with."""
+        self._end_streams.append(end)
 
     def register_plain(self, add: Callable[[aio.Server], None]) -> None:
         """Let `add` register a stock servicer without any of our wrapping; for the benchmark's empty call."""
@@ -173,6 +185,8 @@ class GrpcServer:
         self.health.begin_drain()
         await asyncio.sleep(drain_delay_ms / 1_000)
         self.health.end_watches()
+        for end in self._end_streams:
+            end(ShuttingDown())
         await self._server.stop(grace_ms / 1_000)
 
     @property
@@ -211,6 +225,7 @@ def build_server(
         observe=observe,
         timeout_ms=limits.timeout_ms,
         timeouts_ms=_TIMEOUTS_MS | dict.fromkeys(ASKING_THE_PROVIDER, limits.billing_timeout_ms),
+        watches=WATCHES,
     )
     options = _options(kind, limits, reuse_port=reuse_port)
     server: aio.Server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -12,14 +12,19 @@ from tallygate_server.billing.provider import CustomerDetails
 from tallygate_server.billing.reconcile import Reconciliation
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import BillingInterval, Catalog
 from tallygate_server.domain.entitlement import AccountState, GrantKind
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
 from tallygate_server.domain.reservation import Reservation, ReservationState
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
+from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
+from tallygate_server.events.endpoints import CreatedEndpoint, EndpointChange, RotatedSecret
+from tallygate_server.explain import Explanation
 from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
+from tallygate_server.recording import RecordResult
 from tallygate_server.reservations import (
     Commit,
     CommitAnswer,
@@ -30,8 +35,14 @@ from tallygate_server.reservations import (
     Reserve,
     ReserveAnswer,
 )
+from tallygate_server.rollups import UsageAnswer, UsageQuery
+from tallygate_server.simulation import SimulationUpdate, WantedSimulation
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
+from tallygate_server.storage.outbox import EventFilter, OutboxEvent
+from tallygate_server.storage.usage_events import UsageEventRow
+from tallygate_server.storage.webhook_deliveries import DeliveryRow, DeliveryState
+from tallygate_server.storage.webhook_endpoints import EndpointRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
 from tallygate_server.subscriptions import (
     ChangeTiming,
@@ -42,6 +53,8 @@ from tallygate_server.subscriptions import (
 from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.validation import ValidationUpdate
+from tallygate_server.watching.watches import WatchUpdate
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 from tallygate_server.webhooks.intake import Taken
 
@@ -63,6 +76,38 @@ class AccessChecks(Protocol):
 
     async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Return the answer of every feature of the account, sorted by feature key."""
+
+
+class LimitSimulationUse(Protocol):
+    """Replays usage under drafts."""
+
+    def simulate(self, wanted: WantedSimulation) -> AsyncGenerator[SimulationUpdate]:
+        """Yield who would have been blocked and how far it is, and the totals last."""
+
+
+class ValidationUse(Protocol):
+    """Compares what is derived with the rows of record."""
+
+    def validate(
+        self, *, tenant_id: str, account_id: str, repair: bool, actor: str
+    ) -> AsyncGenerator[ValidationUpdate]:
+        """Yield what differs and how far it is, and the totals last."""
+
+
+class AccessExplanations(Protocol):
+    """Explains answers of checks."""
+
+    async def explain(self, check: Check, at: datetime | None = None) -> Explanation:
+        """Explain the answer now, or at an instant in the past."""
+
+
+class EntitlementWatchUse(Protocol):
+    """Watches what accounts are entitled to."""
+
+    def watch(
+        self, tenant_id: TenantId, account_id: AccountId, *, feature_keys: Iterable[str], resume_revision: int
+    ) -> AsyncGenerator[WatchUpdate]:
+        """Yield a snapshot, then every change, and signs of life; ends with an error only."""
 
 
 class Metering(Protocol):
@@ -99,10 +144,47 @@ class UsageQueries(Protocol):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
+        kind: int,
+        request_id: str,
         before_entry_id: int | None,
         limit: int,
     ) -> Sequence[UsageEntry]:
         """Return lines of the ledger, newest first, those before an entry."""
+
+
+class UsageSumsUse(Protocol):
+    """Sums up usage."""
+
+    async def query(self, wanted: UsageQuery) -> UsageAnswer:
+        """Return a page of usage by window and group."""
+
+
+class UsageRecording(Protocol):
+    """Records what happened."""
+
+    async def record(
+        self, tenant_id: TenantId, events: Sequence[UsageEvent | TallygateError]
+    ) -> Sequence[RecordResult]:
+        """Record each event alone, in order; an error stands for an event that breaks a rule."""
+
+
+class UsageEventQueries(Protocol):
+    """Reads what was recorded."""
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        event_type: str,
+        source: str,
+        event_id: str,
+        start: datetime | None,
+        end: datetime | None,
+        before_event_key: int | None,
+        limit: int,
+    ) -> Sequence[UsageEventRow]:
+        """Return events, newest first, those before a key."""
 
 
 class ReservationUse(Protocol):
@@ -131,6 +213,16 @@ class ReservationUse(Protocol):
         limit: int,
     ) -> Sequence[Reservation]:
         """Return reservations, newest first, those before one."""
+
+
+class UsageCorrections(Protocol):
+    """Takes usage back and puts it right."""
+
+    async def reverse(self, reversal: Reversal) -> ReversalAnswer:
+        """Take back what a line of the ledger counted."""
+
+    async def correct(self, correction: Correction) -> CorrectionAnswer:
+        """Add to a counter or a gauge, or take away from it."""
 
 
 class TenantUse(Protocol):
@@ -506,3 +598,81 @@ class GrantsUse(Protocol):
         actor: str = "",
     ) -> OverrideView:
         """Switch a feature on or off, or take such a switch back."""
+
+
+class EventLogUse(Protocol):
+    """Looks back on events."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        wanted: EventFilter,
+        *,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        before_sequence: int | None,
+        limit: int,
+    ) -> Sequence[OutboxEvent]:
+        """Return events, newest first."""
+
+
+class EventWatchUse(Protocol):
+    """Tells events as they happen."""
+
+    def watch(
+        self, tenant_id: TenantId, wanted: EventFilter, *, after_sequence: int | None
+    ) -> AsyncGenerator[OutboxEvent | None]:
+        """Yield events in order, and None as a sign of life."""
+
+
+class EndpointUse(Protocol):
+    """Creates, changes and shows endpoints that events are sent to."""
+
+    async def create(
+        self,
+        tenant_id: TenantId,
+        *,
+        url: str,
+        event_types: Sequence[str],
+        description: str,
+        request_id: str,
+        actor: str,
+    ) -> CreatedEndpoint:
+        """Create an endpoint."""
+
+    async def update(self, tenant_id: TenantId, endpoint_id: str, change: EndpointChange, *, actor: str) -> EndpointRow:
+        """Change what is given."""
+
+    async def list(self, tenant_id: TenantId, *, after_endpoint_id: str, limit: int) -> Sequence[EndpointRow]:
+        """Return endpoints by id."""
+
+    async def delete(self, tenant_id: TenantId, endpoint_id: str, *, actor: str) -> None:
+        """Delete an endpoint."""
+
+    async def rotate_secret(self, tenant_id: TenantId, endpoint_id: str, *, actor: str) -> RotatedSecret:
+        """Make a new secret."""
+
+    async def deliveries(
+        self,
+        tenant_id: TenantId,
+        *,
+        endpoint_id: str,
+        event_id: str,
+        state: DeliveryState | None,
+        before_delivery_id: int | None,
+        limit: int,
+    ) -> Sequence[DeliveryRow]:
+        """Return deliveries, newest first."""
+
+    async def replay(
+        self,
+        tenant_id: TenantId,
+        endpoint_id: str,
+        *,
+        event_ids: Sequence[str],
+        start_time: datetime | None,
+        end_time: datetime | None,
+        failed_only: bool,
+        actor: str,
+    ) -> int:
+        """Send events again; return how many."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.storage import webhook_events as rows
 from tallygate_server.storage.engine import Database
@@ -26,10 +27,11 @@ class AyrshareEvents:
         {"scheduled", "social", "feed", "batch", "messages", "comments", "mentions", "automations", "suspended"}
     )
 
-    def __init__(self, database: Database, lookups: Database) -> None:
+    def __init__(self, database: Database, lookups: Database, *, clock: Clock) -> None:
         """Write events of tenants; look across tenants, as the intake, for whose profile it is."""
         self._database = database
         self._lookups = lookups
+        self._clock = clock
 
     async def handle(self, event: StoredEvent) -> Handled:
         """Write an event `ayrshare.<action>` for the tenant whose account has the profile.
@@ -59,5 +61,6 @@ class AyrshareEvents:
                     event_type=f"ayrshare.{event.event_type}",
                     account_id=account_id,
                     payload={**payload, "event_id": event.event_id},
+                    create_time=self._clock.now(),
                 )
         return Handled(tenant_id=tenant_id, account_id=account_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tallygate_server.storage.engine import owner_engine
 from tallygate_server.storage.partitions import create_partitions_ahead
@@ -17,6 +19,8 @@ from tallygate_server.storage.partitions import create_partitions_ahead
 LOCK_TIMEOUT_MS = 4_000
 # Serialises concurrent `migrate` runs; any constant will do, as long as nobody else uses it.
 _ADVISORY_LOCK = 0x7A11_96A7
+_LOOK_SECONDS = 0.1
+"""Pause between two looks whether another migration has ended."""
 
 
 async def upgrade(database_url: str, revision: str = "head") -> None:
@@ -42,13 +46,25 @@ async def current_and_head(database_url: str) -> tuple[str | None, str]:
     return current, head
 
 
+async def _lock(connection: AsyncConnection) -> None:
+    """Wait for another migration however long it takes.
+
+    Between two looks no transaction is open: one that waited inside would be waited for, in turn, by an index that the
+    other migration builds concurrently.
+    """
+    while True:
+        taken = (await connection.execute(text(f"SELECT pg_try_advisory_lock({_ADVISORY_LOCK})"))).scalar_one()
+        await connection.commit()
+        if taken:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 async def _run(database_url: str, run: Callable[[Config], None], *, partitions: bool = True) -> None:
     engine = owner_engine(database_url)
     try:
         async with engine.connect() as connection:
-            # Waits for another migration however long it takes; the lock timeout is for tables.
-            await connection.execute(text("SET lock_timeout = 0"))
-            await connection.execute(text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})"))
+            await _lock(connection)
             await connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
             await connection.commit()
             await connection.run_sync(lambda sync: _with_config(sync, run))

@@ -1,0 +1,1 @@
+"""Watching what accounts are entitled to: a snapshot, then every change."""

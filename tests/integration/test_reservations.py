@@ -229,6 +229,15 @@ async def test_a_retry_hears_the_first_answer(service: Service, clock: FrozenClo
     assert await quota(service) == (4, 0, 6)
 
 
+async def test_a_retry_hears_the_first_answer_whatever_has_become_of_the_account(service: Service) -> None:
+    first = await reserve(service, "ten", 5, request_id="r1")
+    await service.accounts.suspend(ACME, ANN, suspend=True, reason="unpaid", actor="test")
+
+    again = await reserve(service, "ten", 5, request_id="r1")
+
+    assert again == replace(first, replayed=True)
+
+
 async def test_a_retry_of_a_denied_reservation_is_denied_again(service: Service) -> None:
     blocking = await reserved(service, "ten", 8)
     first = await reserve(service, "ten", 3, request_id="r1")

@@ -53,8 +53,6 @@ LATER: Final[Mapping[str, str]] = {
     "AdminService": RUNNING,
     "AccountService.RecordConsent": LIFECYCLE,
     "AccountService.ListConsents": LIFECYCLE,
-    "AdminService.ValidateEntitlements": USAGE,
-    "AdminService.CorrectUsage": USAGE,
 }
 """The later work that brings what is not built yet, by RPC, else by service."""
 

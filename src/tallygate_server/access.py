@@ -150,16 +150,20 @@ class AccessChecker:
         check: Check,
         account: HotAccount | None,
         *,
+        feature: HotFeature | None,
         at_ms: int,
         feature_known: bool,
         used: int = 0,
         held: int = 0,
     ) -> CheckAnswer:
-        """Return what a check is answered at that moment, with these numbers; asks nobody, and tells no metric."""
+        """Return what a check is answered at that moment, with these numbers; asks nobody, and tells no metric.
+
+        The feature is the account's at that moment, with the limit that its credits make of it.
+        """
         pending = _Pending(check, lambda _outcome: None)
         pending.at_ms = at_ms
         pending.account = account
-        pending.feature = account.feature(check.feature_key, at_ms) if account is not None else None
+        pending.feature = feature
         return self._decided(pending, used, held, feature_known=feature_known, stale=False)
 
     async def close(self) -> None:

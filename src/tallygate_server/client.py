@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -17,6 +17,7 @@ from tallygate.v1 import (
     admin_service_pb2_grpc,
     catalog_service_pb2_grpc,
     entitlement_service_pb2_grpc,
+    event_service_pb2_grpc,
     subscription_service_pb2_grpc,
     usage_service_pb2_grpc,
 )
@@ -167,6 +168,7 @@ class Client:
         self.catalogs = catalog_service_pb2_grpc.CatalogServiceStub(self._channel)
         self.accounts = account_service_pb2_grpc.AccountServiceStub(self._channel)
         self.admin = admin_service_pb2_grpc.AdminServiceStub(self._channel)
+        self.events = event_service_pb2_grpc.EventServiceStub(self._channel)
         self.subscriptions = subscription_service_pb2_grpc.SubscriptionServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -207,7 +209,7 @@ class Client:
         request: Request,
         *,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncGenerator[Response]:
         """Yield what a streaming method of one of the stubs answers; raise CallFailed. No time limit unless given."""
         try:
             async for response in method(request, timeout=timeout_s):

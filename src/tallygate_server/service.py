@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -19,6 +20,7 @@ from tallygate_server.accounts import Accounts
 from tallygate_server.billing.assembly import Billing, StripeOptions, open_billing
 from tallygate_server.catalog import Catalogs
 from tallygate_server.clock import Clock
+from tallygate_server.corrections import Corrections
 from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
@@ -29,7 +31,10 @@ from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.recording import UsageEvents, UsageRecorder
+from tallygate_server.reservations import ReservationExpiry, Reservations
 from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
 from tallygate_server.simulation import LimitSimulations
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
@@ -69,6 +74,7 @@ class HotPathLimits:
     commit_queue_max: int = 10_000
     commit_timeout_ms: int = 2_000
     accepted_queue_max: int = 10_000
+    late_commit_window_seconds: int = 3_600
     redis_timeout_ms: int = 500
     snapshot_cache_max: int = 50_000
 
@@ -97,6 +103,13 @@ class Service:
     expiring_grants: ExpiringGrants
     meter: Meter
     usage: UsageQueries
+    usage_sums: UsageSums
+    roll_up: RollUp
+    recorder: UsageRecorder
+    corrections: Corrections
+    usage_events: UsageEvents
+    reservations: Reservations
+    reservation_expiry: ReservationExpiry
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
@@ -114,8 +127,8 @@ async def open_service(
     limits: HotPathLimits | None = None,
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
-    event_options: EventOptions | None = None,
     grant_notice_days: int = 7,
+    event_options: EventOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -205,6 +218,17 @@ async def open_service(
         )
         await meter.start()
         stack.push_async_callback(meter.close)
+        recorder = await stack.enter_async_context(
+            UsageRecorder(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                timeout_ms=limits.commit_timeout_ms,
+            ).closing()
+        )
         usage = UsageQueries(
             checker=checker,
             accounts=hot_accounts,
@@ -212,6 +236,20 @@ async def open_service(
             database=database,
             tenants=tenants,
             clock=clock,
+        )
+        reservations = await stack.enter_async_context(
+            Reservations(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                late_window=timedelta(seconds=limits.late_commit_window_seconds),
+                waiting_max=limits.commit_queue_max,
+                timeout_ms=limits.commit_timeout_ms,
+            )
         )
         webhooks = await stack.enter_async_context(
             open_webhooks(
@@ -264,13 +302,35 @@ async def open_service(
             hot_accounts=hot_accounts,
             checker=checker,
             explainer=Explainer(
-                checker=checker, accounts=hot_accounts, database=database, tenants=tenants, clock=clock
+                checker=checker,
+                accounts=hot_accounts,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                clock=clock,
             ),
             watches=watches,
             grants=Grants(database, changes, tenants=tenants, accounts=accounts, checker=checker, clock=clock),
             expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,
             usage=usage,
+            usage_sums=UsageSums(database, tenants=tenants, clock=clock),
+            roll_up=await stack.enter_async_context(open_roll_up(database_url)),
+            recorder=recorder,
+            corrections=await stack.enter_async_context(
+                Corrections(
+                    accounts=hot_accounts,
+                    counters=counters,
+                    ledger=ledger,
+                    tenants=tenants,
+                    clock=clock,
+                    next_entry_id=meter.next_entry_id,
+                    timeout_ms=limits.commit_timeout_ms,
+                ).closing()
+            ),
+            usage_events=UsageEvents(database, tenants),
+            reservations=reservations,
+            reservation_expiry=ReservationExpiry(ledger=ledger, counters=counters, clock=clock),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,

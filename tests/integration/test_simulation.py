@@ -18,7 +18,7 @@ from tallygate_server.simulation import (
     SimulationUpdate,
     WantedSimulation,
 )
-from tests.support.acme import ACME, ANN, BOB, an_increment, fetch, services
+from tests.support.acme import ACME, ANN, BOB, an_increment, services
 from tests.support.clock import FrozenClock
 
 START = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)

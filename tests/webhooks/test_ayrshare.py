@@ -57,7 +57,8 @@ async def world(empty_webhooks: str) -> AsyncIterator[AyrshareWorld]:
         async with use_cases(empty_webhooks) as running:
             for name in (LEKHAK, FITNESS):
                 await running.catalogs.apply(example(name))
-            yield AyrshareWorld(use_cases=running, handler=AyrshareEvents(running.database, lookups, clock=running.clock))
+            handler = AyrshareEvents(running.database, lookups, clock=running.clock)
+            yield AyrshareWorld(use_cases=running, handler=handler)
     finally:
         await lookups.close()
 

@@ -1,4 +1,4 @@
-"""Commands that call a running server: catalog, account, check, increment, usage."""
+"""Commands that call a running server: catalog, account, check, increment; usage is shown by usage_commands."""
 
 from __future__ import annotations
 
@@ -66,7 +66,6 @@ def add_to(app: typer.Typer) -> None:
     panel = "Call a running server"
     app.command("check", rich_help_panel=panel)(check)
     app.command("increment", rich_help_panel=panel)(increment)
-    app.command("usage", rich_help_panel=panel)(usage)
     catalog = typer.Typer(no_args_is_help=True, help="Declare what a tenant sells, and look at it.")
     catalog.command("apply")(catalog_apply)
     catalog.command("diff")(catalog_diff)
@@ -391,7 +390,7 @@ def increment(
         feature_key=feature,
         quantity=quantity,
         request_id=request_id,
-        dimensions=dict(_dimensions(dimension or [])),
+        dimensions=dict(dimensions_of(dimension or [])),
         ack=usage_service_pb2.ACK_MODE_COMMITTED if ack is Ack.COMMITTED else usage_service_pb2.ACK_MODE_ACCEPTED,
     )
     response = with_client(target, lambda client: client.call(client.usage.Increment, request))
@@ -416,7 +415,8 @@ def increment(
         raise typer.Exit(EXIT_NO)
 
 
-def _dimensions(pairs: list[str]) -> Iterator[tuple[str, str]]:
+def dimensions_of(pairs: list[str]) -> Iterator[tuple[str, str]]:
+    """Read options of the form NAME=VALUE; raise CommandError."""
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -490,15 +490,18 @@ def _print_quotas(quotas: list[usage_pb2.Quota]) -> None:
 
 
 def _print_entries(entries: list[usage_pb2.UsageEntry], *, more: bool) -> None:
+    from tallygate.v1 import usage_pb2
+
     if not entries:
         typer.echo("The ledger has no such lines.")
         return
     print_table(
-        ("entry", "happened", "feature", "quantity", "total after", "request"),
+        ("entry", "happened", "kind", "feature", "quantity", "total after", "request"),
         (
             (
                 item.entry_id,
                 time_text(item.event_time),
+                usage_pb2.UsageEntryKind.Name(item.kind).removeprefix("USAGE_ENTRY_KIND_").lower(),
                 item.feature_key,
                 f"{item.quantity:,}",
                 f"{item.used_quantity:,}",

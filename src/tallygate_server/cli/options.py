@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
+from tallygate_server.cli.explanations import CommandError
+
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from tallygate_server.client import Client
 
 TARGET_DEFAULT: Final = "127.0.0.1:50051"
@@ -35,6 +39,23 @@ Json = Annotated[
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="Tenant id, such as lekhak.")]
 Account = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account id, as the caller names it.")]
 Feature = Annotated[str, typer.Argument(metavar="FEATURE", help="Feature key, such as text_rewrite.")]
+
+
+def time_of(option: str, text: str) -> Timestamp | None:
+    """Read the value of an option as an instant, in UTC unless it says otherwise; None for none."""
+    from datetime import UTC, datetime
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    if not text:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(f"{option} {text}: is no time; write 2026-12-01 or 2026-12-01T09:30") from None
+    time = Timestamp()
+    time.FromDatetime(instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC))
+    return time
 
 
 def with_client(target: str, use: Callable[[Client], Coroutine[Any, Any, Result]]) -> Result:

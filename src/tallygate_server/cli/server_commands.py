@@ -236,14 +236,19 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
         runner = JobRunner(stores.database_url, work)
         await runner.start()
         await service.webhooks.processor.start()
+        await service.events.start()
         try:
             names = [job.name for job in work]
             if as_json:
                 typer.echo(json.dumps({"event": "working", "jobs": names}))
             else:
-                typer.echo(f"Tallygate runs the jobs {', '.join(names)}, and processes webhooks. Ctrl-C stops it.")
+                typer.echo(
+                    f"Tallygate runs the jobs {', '.join(names)}, processes webhooks, and tells tenants what happened."
+                    " Ctrl-C stops it."
+                )
             await stop.wait()
         finally:
+            await service.events.stop()
             await service.webhooks.processor.close()
             await runner.close()
 

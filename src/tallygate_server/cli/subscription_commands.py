@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -10,7 +9,7 @@ import typer
 
 from tallygate_server.cli.client_commands import ACTOR
 from tallygate_server.cli.explanations import CommandError
-from tallygate_server.cli.options import TARGET_DEFAULT, Account, Json, Target, Tenant, with_client
+from tallygate_server.cli.options import TARGET_DEFAULT, Account, Json, Target, Tenant, time_of, with_client
 from tallygate_server.cli.output import print_facts, print_message, print_table, time_text
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def create(
         payment_method_id=payment_method,
         promotion_code=promotion_code,
         currency_code=currency,
-        end_time=_time("--end", end),
+        end_time=time_of("--end", end),
         request_id=request_id,
         actor=ACTOR,
     )
@@ -183,7 +182,7 @@ def change(
         billing_provider=_provider(provider),
         payment_method_id=payment_method,
         timing=_timing(now=now, period_end=period_end, at=at),
-        effective_time=_time("--at", at),
+        effective_time=time_of("--at", at),
         reason_text=reason,
         request_id=request_id,
         actor=ACTOR,
@@ -220,7 +219,7 @@ def preview(
         interval=_interval(interval),
         quantity=quantity,
         timing=_timing(now=now, period_end=period_end, at=at),
-        effective_time=_time("--at", at),
+        effective_time=time_of("--at", at),
     )
     response = with_client(
         target, lambda client: client.call(client.subscriptions.PreviewPlanChange, request, timeout_s=30)
@@ -252,7 +251,7 @@ def cancel(
         account_id=account,
         subscription_id=subscription,
         timing=_timing(now=now, period_end=period_end, at=at),
-        effective_time=_time("--at", at),
+        effective_time=time_of("--at", at),
         reason_text=reason,
         request_id=request_id,
         actor=ACTOR,
@@ -320,8 +319,8 @@ def pause(
         account_id=account,
         subscription_id=subscription,
         timing=_timing(now=now, period_end=period_end, at=at),
-        effective_time=_time("--at", at),
-        resume_time=_time("--resume-at", resume_at),
+        effective_time=time_of("--at", at),
+        resume_time=time_of("--resume-at", resume_at),
         reason_text=reason,
         request_id=request_id,
         actor=ACTOR,
@@ -430,20 +429,6 @@ def _timing(*, now: bool, period_end: bool, at: str) -> Any:
     if len(chosen) > 1:
         raise CommandError("--now, --period-end and --at exclude each other")
     return subscription_service_pb2.ChangeTiming.Value(f"CHANGE_TIMING_{chosen[0] if chosen else 'UNSPECIFIED'}")
-
-
-def _time(option: str, text: str) -> Timestamp | None:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    if not text:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise CommandError(f"{option} {text}: is no time; write 2026-12-01 or 2026-12-01T09:30") from None
-    time = Timestamp()
-    time.FromDatetime(instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC))
-    return time
 
 
 # ---------------------------------------------------------------- what is shown

@@ -310,7 +310,13 @@ def _alike(one: Entitlement | None, other: Entitlement | None) -> bool:
     # What is denied says nothing else.
     if one is not None and other is not None and one.denied is not None:
         return one.denied is other.denied
-    return one == other
+    return _without_idle_credits(one) == _without_idle_credits(other)
+
+
+def _without_idle_credits(entitlement: Entitlement | None) -> Entitlement | None:
+    if entitlement is None or entitlement.limit_quantity != LIMIT_UNLIMITED:
+        return entitlement
+    return replace(entitlement, credits=())
 
 
 def _explain_subscription(
@@ -408,7 +414,7 @@ def _why_grant_changes_nothing(grant: Grant, counting: Sequence[Grant], resolved
     switch = next((each for each in counting if each.kind is GrantKind.DISABLE), None)
     if switch is not None and resolved is not None and resolved.denied is not None:
         return f"switched off by grant {switch.grant_id}"
-    if resolved is not None and resolved.limit_quantity == LIMIT_UNLIMITED and grant.kind is GrantKind.BONUS:
+    if resolved is not None and resolved.limit_quantity == LIMIT_UNLIMITED and grant.kind.credit:
         return "there is no limit anyway"
     if grant.kind is GrantKind.ENABLE:
         return "another source gives the feature anyway"

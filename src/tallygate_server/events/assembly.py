@@ -43,6 +43,16 @@ class Events:
     publisher: Publisher
     deliverer: Deliverer
 
+    async def start(self) -> None:
+        """Begin to publish and to deliver."""
+        await self.publisher.start()
+        await self.deliverer.start()
+
+    async def stop(self) -> None:
+        """Publish and deliver no more; what is under way is given back."""
+        await self.publisher.close()
+        await self.deliverer.close()
+
 
 @asynccontextmanager
 async def open_events(

@@ -277,7 +277,8 @@ class Endpoints:
                         event_ids=numbers,
                         event_types=endpoint.event_types,
                         start_time=start_time,
-                        end_time=now if end_time is None else end_time,
+                        end_time=end_time,
+                        up_to_sequence=await outbox.last_sequence(connection),
                         failed_only=failed_only,
                     )
                     missing = await webhook_deliveries.missing_event(connection, tenant_id, numbers)

@@ -320,7 +320,9 @@ class ReplayedEvents:
     """Empty: those of the range and of the types."""
     event_types: tuple[str, ...] = ()
     start_time: datetime | None = None
-    end_time: datetime
+    end_time: datetime | None = None
+    up_to_sequence: int
+    """What is published later is sent anyway."""
     failed_only: bool
     """Only what never arrived."""
 
@@ -341,12 +343,16 @@ async def replay(
     """
     events, columns = outbox_events.c, webhook_deliveries.c
     statement = select(events.event_id, events.sequence, events.public_type).where(
-        events.tenant_id == tenant_id, events.sequence.is_not(None), events.sequence > after_sequence
+        events.tenant_id == tenant_id,
+        events.sequence.is_not(None),
+        events.sequence > after_sequence,
+        events.sequence <= wanted.up_to_sequence,
     )
     if wanted.event_ids:
         statement = statement.where(events.event_id.in_(wanted.event_ids))
     else:
-        statement = statement.where(events.create_time < wanted.end_time)
+        if wanted.end_time is not None:
+            statement = statement.where(events.create_time < wanted.end_time)
         if wanted.start_time is not None:
             statement = statement.where(events.create_time >= wanted.start_time)
         of_type = type_condition(wanted.event_types, events.public_type)

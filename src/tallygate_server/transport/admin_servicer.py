@@ -10,9 +10,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import admin_service_pb2
-from tallygate_server.errors import NotBuilt
-from tallygate_server.transport import convert, paging, validation_convert, webhook_convert
-from tallygate_server.transport.use_cases import Now, ValidationUse, WebhookAdministrationUse
+from tallygate_server.transport import convert, correction_convert, paging, validation_convert, webhook_convert
+from tallygate_server.transport.use_cases import Now, UsageCorrections, ValidationUse, WebhookAdministrationUse
 
 SERVICE: Final[ServiceDescriptor] = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
@@ -25,11 +24,24 @@ class AdminServicer:
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
     def __init__(
-        self, webhooks: WebhookAdministrationUse, now: Now, *, validations: ValidationUse | None = None
+        self,
+        webhooks: WebhookAdministrationUse,
+        now: Now,
+        *,
+        corrections: UsageCorrections,
+        validations: ValidationUse,
     ) -> None:
         self._webhooks = webhooks
+        self._corrections = corrections
         self._now = now
         self._validations = validations
+
+    async def CorrectUsage(
+        self, request: admin_service_pb2.CorrectUsageRequest, _context: _Context
+    ) -> admin_service_pb2.CorrectUsageResponse:
+        """Add to a counter or a gauge, or take away from it."""
+        answer = await self._corrections.correct(correction_convert.from_api_correction(request))
+        return correction_convert.to_api_correction(request, answer)
 
     async def ListWebhookEvents(
         self, request: admin_service_pb2.ListWebhookEventsRequest, _context: _Context
@@ -79,8 +91,6 @@ class AdminServicer:
         self, request: admin_service_pb2.ValidateEntitlementsRequest, _context: _Context
     ) -> AsyncGenerator[admin_service_pb2.ValidateEntitlementsResponse]:
         """Compare counters, Redis and snapshots with the rows of record."""
-        if self._validations is None:
-            raise NotBuilt("AdminService without validations")
         validating = self._validations.validate(
             tenant_id=request.tenant_id,
             account_id=request.account_id,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tallygate.v1 import access_pb2, catalog_pb2, entitlement_pb2, entitlement_service_pb2, period_pb2, usage_pb2
 from tallygate_server.domain.call import Check
-from tallygate_server.domain.entitlement import Grant, GrantKind
+from tallygate_server.domain.entitlement import Grant, GrantKind, LimitOverride
 from tallygate_server.domain.explanation import ExplainedSource
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.period import Period, PeriodKind
 from tallygate_server.explain import Explanation
-from tallygate_server.transport import catalog_convert, convert, subscription_convert
+from tallygate_server.transport import catalog_convert, convert, grant_convert, subscription_convert
 
 _REASON = convert.DECISION_REASON
 _PERIOD_KIND = convert.PERIOD_KIND
@@ -37,6 +37,7 @@ def to_api_explanation(explanation: Explanation) -> entitlement_service_pb2.Expl
             for step in explanation.steps
         ],
         sources=[to_api_source(source) for source in explanation.sources],
+        grants=[grant_convert.to_api_grant(view) for view in explanation.grants],
         quota=_to_api_quota(explanation),
         at_time=convert.to_api_instant(explanation.at),
         catalog_revision=explanation.catalog_revision,
@@ -73,11 +74,12 @@ def to_api_period(period: Period) -> period_pb2.Period | None:
 
 
 def _given_by(grant: Grant) -> catalog_pb2.Allowance:
-    if grant.kind in (GrantKind.ENABLE, GrantKind.DISABLE):
+    if grant.kind.switch:
         return catalog_pb2.Allowance(feature_key=grant.feature_key, enabled=grant.kind is GrantKind.ENABLE)
     if not grant.feature_kind.metered:
         return catalog_pb2.Allowance(feature_key=grant.feature_key, config_value=convert.to_api_value(grant.value))
-    return catalog_pb2.Allowance(feature_key=grant.feature_key, limit=catalog_pb2.Limit(quantity=grant.quantity))
+    limit = grant.limit or LimitOverride(quantity=grant.quantity)
+    return catalog_pb2.Allowance(feature_key=grant.feature_key, limit=grant_convert.to_api_limit(limit))
 
 
 def _to_api_quota(explanation: Explanation) -> usage_pb2.Quota | None:

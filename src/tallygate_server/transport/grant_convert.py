@@ -124,7 +124,7 @@ def to_api_grant(view: GrantView) -> entitlement_pb2.Grant:
         actor=row.actor,
         metadata=row.metadata,
         create_time=to_api_instant(grant.create_time),
-        revoke_time=to_api_optional_instant(row.revoke_time),
+        revoke_time=to_api_optional_instant(grant.revoke_time),
         revoke_reason=row.revoke_reason,
     )
     _set_gift(message, grant)
@@ -154,7 +154,7 @@ def _set_gift(message: entitlement_pb2.Grant, grant: Grant) -> None:
     elif grant.feature_kind is FeatureKind.CONFIG:
         message.config_value.CopyFrom(to_api_value(grant.value))
     else:
-        message.limit.CopyFrom(_to_api_limit(grant.limit or LimitOverride(quantity=grant.quantity)))
+        message.limit.CopyFrom(to_api_limit(grant.limit or LimitOverride(quantity=grant.quantity)))
 
 
 def _limit(message: catalog_pb2.Limit) -> LimitOverride:
@@ -177,7 +177,8 @@ def _limit(message: catalog_pb2.Limit) -> LimitOverride:
     )
 
 
-def _to_api_limit(limit: LimitOverride) -> catalog_pb2.Limit:
+def to_api_limit(limit: LimitOverride) -> catalog_pb2.Limit:
+    """Convert a limit in place of the plan's."""
     thresholds = [catalog_pb2.Threshold(percent=percent) for percent in limit.thresholds_percent or ()]
     thresholds += [catalog_pb2.Threshold(quantity=quantity) for quantity in limit.thresholds_absolute or ()]
     return catalog_pb2.Limit(

@@ -23,7 +23,7 @@ from typing import Any, Final
 import pygrpc_native.aio as native_aio
 import structlog
 from google.protobuf.message import DecodeError
-from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
+from pygrpc_native import EVENT_CANCEL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFront
 
 from tallygate_server.errors import TallygateError
 from tallygate_server.transport.endpoint import CallObserver
@@ -46,6 +46,13 @@ SWEEP_SECONDS: Final = 0.5
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 """Larger messages are not hot; the ordinary way has the real limit."""
 
+ROOM_SECONDS_MIN: Final = 0.001
+ROOM_SECONDS_MAX: Final = 0.05
+"""Shortest and longest pause between two looks whether a stream whose client is behind has room again."""
+
+STALLED_SECONDS_MAX: Final = 1.0
+"""In a drain, a stream whose client has read nothing for so long is ended and not waited for."""
+
 _NEVER: Final = float("inf")
 
 _INTERNALS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -53,17 +60,28 @@ _INTERNALS: Final[Mapping[str, tuple[str, ...]]] = {
     "_dispatch": ("self",),
     "stop": ("self", "grace"),
 }
+_STREAM_INTERNALS: Final[Mapping[str, tuple[str, ...]]] = {
+    "_send": ("self", "call", "context", "response"),
+    "_encode": ("self", "call", "context", "response"),
+}
 _STATE: Final = ("_front", "_table", "_stopping", "_calls", "_registered")
 
 
 def lanes_supported() -> bool:
     """Tell whether the installed library has every internal that the lanes lean on."""
-    for name, parameters in _INTERNALS.items():
+    if not _has_methods(_INTERNALS):
+        return False
+    probe = native_aio.Server()
+    return all(hasattr(probe, name) for name in _STATE)
+
+
+def _has_methods(methods: Mapping[str, tuple[str, ...]]) -> bool:
+    """Tell whether the library's server has methods of these names and parameters."""
+    for name, parameters in methods.items():
         function = getattr(native_aio.Server, name, None)
         if function is None or tuple(inspect.signature(function).parameters) != parameters:
             return False
-    probe = native_aio.Server()
-    return all(hasattr(probe, name) for name in _STATE)
+    return True
 
 
 _Flight = tuple[float, float, str]
@@ -91,6 +109,7 @@ class NativeServer(native_aio.Server):
         if lanes and not self._lanes:
             version = importlib.metadata.version("pygrpc-native")
             _LOG.warning("fast_lanes_off", pygrpc_native=version, effect="hot calls are slower, answers are equal")
+        self._waits_for_room = _has_methods(_STREAM_INTERNALS)
         self._in_flight = in_flight
         self._observe = observe
         self._timeout_ms = timeout_ms
@@ -152,6 +171,34 @@ class NativeServer(native_aio.Server):
         await asyncio.sleep(FLUSH_SECONDS)
         # Not 0, which would cancel what ends in this very tick.
         return max(0.001, grace - (time.monotonic() - began))
+
+    async def _send(self, call: Any, context: Any, response: Any) -> bool:
+        """Send a message of a stream; False when there is nobody to send it to any more.
+
+        The library waits for a client that is behind in a thread of the loop's: a handful of clients that read nothing
+        would take them all, and look-ups of names with them. Here the loop looks again now and then.
+        """
+        if not self._waits_for_room:
+            return bool(await super()._send(call, context, response))
+        data = self._encode(call, context, response)
+        if data is None:
+            return False
+        context._initial_sent = True  # noqa: SLF001 - as the library does
+        front, pause = self._open_front, ROOM_SECONDS_MIN
+        began = time.monotonic()
+        while (sent := front.stream_try_send(call.call_id, data)) == STREAM_FULL:
+            if self._refusing is not None and time.monotonic() - began > STALLED_SECONDS_MAX:
+                failure = self._refusing
+                front.fail(
+                    call.call_id,
+                    failure.code_number,
+                    failure.message,
+                    trailing_metadata=list(failure.trailing_metadata),
+                )
+                return False
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, ROOM_SECONDS_MAX)
+        return bool(sent != STREAM_CLOSED)
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
         front, takers = self._open_front, self._takers

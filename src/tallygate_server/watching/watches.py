@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, islice
@@ -21,10 +21,11 @@ from tallygate_server.domain.entitlement import AccountSources
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.errors import AccountNotFound, StoreUnavailable, TallygateError, WatcherTooSlow
 from tallygate_server.hot_accounts import NEVER_MS, HotAccount, HotAccounts, HotFeature, end_of_ms
+from tallygate_server.metering.credit_book import CountedFeature, read_accounts
 from tallygate_server.storage import account_history
 from tallygate_server.storage.account_history import AccountRevision
 from tallygate_server.storage.engine import Database
-from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, CounterState, Ledger, LedgerDown
+from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, CounterState, Ledger, LedgerDown, read_counters
 from tallygate_server.storage.outbox import EventFilter, OutboxEvent
 from tallygate_server.streams import HEARTBEAT_SECONDS, BoundedStream, OpenStreams
 from tallygate_server.tenants import TenantDirectory
@@ -64,6 +65,24 @@ class Heartbeat:
     """A sign of life."""
 
     revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counters:
+    """What was read of usage for a look."""
+
+    states: Mapping[CounterKey, CounterState]
+    limits: Mapping[tuple[CounterKey, int], int]
+    """By counter and revision, where a limit depends on more than the counter: what it is now."""
+
+    def of(self, sources: AccountSources, feature: HotFeature) -> tuple[CounterState, HotFeature]:
+        """Return the feature's counter, and the feature with its present limit."""
+        if not feature.metered:
+            return NO_COUNTER, feature
+        key = _counter_key(sources, feature)
+        if feature.exact_only:
+            feature = feature.with_limit(self.limits[key, sources.revision])
+        return self.states.get(key, NO_COUNTER), feature
 
 
 class UsageNews(Protocol):
@@ -130,6 +149,12 @@ class _Look:
     watched: _Watched
     stages: list[tuple[HotAccount, AccountRevision | None]]
     """The revisions that are new, in order; None of one that changed by hand. Empty: none is new."""
+
+    @property
+    def accounts(self) -> list[HotAccount]:
+        """The account as it was looked at last, and at each new revision."""
+        before = [self.watched.account] if self.watched.account is not None else []
+        return [*before, *(account for account, _ in self.stages)]
 
 
 class EntitlementWatches:
@@ -344,7 +369,7 @@ class EntitlementWatches:
             looks = await self._read(tenant_id, accounts)
             now = self._clock.now()
             now_ms = self._clock.now_ms()
-            counters = await self._ledger.read_counters(list(_counter_keys(looks, now_ms)), now)
+            counters = await self._read_counters(looks, now, now_ms)
         except BaseException as error:
             self._marked.update(dict.fromkeys(waiting))
             told = error if isinstance(error, TallygateError) else StoreUnavailable("usage cannot be read just now")
@@ -377,10 +402,37 @@ class EntitlementWatches:
                 looks.append(_Look(watched=watched, stages=stages))
         return looks
 
+    async def _read_counters(self, looks: Sequence[_Look], now: datetime, now_ms: int) -> _Counters:
+        """Read what every revision looked at counts in now, and what its limits depend on beside."""
+        keys: set[CounterKey] = set()
+        # A counter may have another limit at each revision: then it is read in several rounds.
+        rounds: list[dict[CounterKey, tuple[int, CountedFeature]]] = []
+        for look in looks:
+            for account in look.accounts:
+                for feature in account.features(now_ms).values():
+                    if not feature.metered:
+                        continue
+                    key = _counter_key(account.sources, feature)
+                    keys.add(key)
+                    if feature.exact_only:
+                        assert feature.period is not None
+                        counted = CountedFeature.of(account.sources, feature, feature.period)
+                        free = next((each for each in rounds if key not in each), None)
+                        if free is None:
+                            rounds.append(free := {})
+                        free[key] = (account.revision, counted)
+        limits: dict[tuple[CounterKey, int], int] = {}
+        async with self._ledger.reading() as connection:
+            states = await read_counters(connection, list(keys), now)
+            for each in rounds:
+                accounts = await read_accounts(connection, [counted for _, counted in each.values()], states, now)
+                limits |= {(key, revision): accounts[key].limit_quantity for key, (revision, _) in each.items()}
+        return _Counters(states=states, limits=limits)
+
     def _tell(
         self,
         look: _Look,
-        counters: dict[CounterKey, CounterState],
+        counters: _Counters,
         now: datetime,
         now_ms: int,
     ) -> None:
@@ -423,19 +475,20 @@ class EntitlementWatches:
                 watched.watchers.add(each.watcher)
                 each.snapshot.set_result(snapshot)
 
-    def _answers(
-        self, account: HotAccount, counters: dict[CounterKey, CounterState], now_ms: int
-    ) -> dict[str, CheckAnswer]:
+    def _answers(self, account: HotAccount, counters: _Counters, now_ms: int) -> dict[str, CheckAnswer]:
         sources = account.sources
         answers = {}
         features = account.features(now_ms)
         for feature_key, feature in features.items():
-            state = NO_COUNTER
-            if feature.metered:
-                state = counters.get(_counter_key(sources, feature), NO_COUNTER)
-            check = Check(sources.tenant_id, sources.account_id, FeatureKey(feature_key))
+            state, limited = counters.of(sources, feature)
             answers[feature_key] = self._checker.judge(
-                check, account, at_ms=now_ms, feature_known=True, used=state.used, held=state.held
+                Check(sources.tenant_id, sources.account_id, FeatureKey(feature_key)),
+                account,
+                feature=limited,
+                at_ms=now_ms,
+                feature_known=True,
+                used=state.used,
+                held=state.held,
             )
         return answers
 
@@ -449,18 +502,6 @@ def _counter_key(sources: AccountSources, feature: HotFeature) -> CounterKey:
     assert period is not None
     key = feature.entitlement.feature_key
     return CounterKey(sources.tenant_id, sources.account_id, key, period.kind.value, period.start)
-
-
-def _counter_keys(looks: Iterable[_Look], now_ms: int) -> set[CounterKey]:
-    """Return every counter that any of the revisions looked at counts in now."""
-    return {
-        _counter_key(account.sources, feature)
-        for look in looks
-        for account in (look.watched.account, *(account for account, _ in look.stages))
-        if account is not None
-        for feature in account.features(now_ms).values()
-        if feature.metered
-    }
 
 
 def _due_ms(account: HotAccount | None, now_ms: int) -> int:

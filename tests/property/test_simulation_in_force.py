@@ -13,12 +13,16 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tallygate_server.corrections import Correction, Reversal
+from tallygate_server.domain.catalog import OverrunPolicy
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey
+from tallygate_server.domain.reservation import ReservationState
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TallygateError
 from tallygate_server.grants import FeatureOverride, NewGrant
 from tallygate_server.grants.rules import AskedKind
+from tallygate_server.reservations import Commit, Release, Reserve
 from tallygate_server.service import Service
 from tallygate_server.simulation import SimulatedAccount, SimulationJob, SimulationTotals, SimulationUpdate
 from tallygate_server.simulation.replaying import simulate
@@ -43,6 +47,12 @@ operations = st.one_of(
     st.tuples(st.just("all or nothing"), st.lists(calls, min_size=2, max_size=5)),
     st.tuples(st.just("go down"), names, quantities),
     st.tuples(st.just("late"), names, st.sampled_from(["ten", "hourly", "words"]), quantities, st.integers(0, 3)),
+    st.tuples(st.just("reserve"), names, feature_keys, quantities),
+    st.tuples(st.just("reserve"), names, st.sampled_from(["ten", "words"]), quantities),
+    st.tuples(st.just("commit"), names, st.integers(-3, 12), st.sampled_from(list(OverrunPolicy))),
+    st.tuples(st.just("release"), names),
+    st.tuples(st.just("correct"), names, st.sampled_from(["ten", "devices", "words"]), st.sampled_from([-4, -1, 2, 9])),
+    st.tuples(st.just("reverse"), names),
     st.tuples(st.just("plan"), names, st.sampled_from(["free", "pro", "bare"])),
     st.tuples(st.just("suspend"), names),
     st.tuples(st.just("reinstate"), names),
@@ -187,6 +197,55 @@ async def change(service: Service, what: str, account_id: AccountId, more: list[
             )
         case "switch", [key, override]:
             await service.grants.override(ACME, account_id, FeatureKey(key), override, reason="for a test")
+        case "reserve", [key, quantity]:
+            ttl = timedelta(hours=2)
+            await service.reservations.reserve(
+                Reserve(tenant_id=ACME, account_id=account_id, feature_key=FeatureKey(key), quantity=quantity, ttl=ttl)
+            )
+        case "correct", [key, quantity]:
+            await service.corrections.correct(
+                Correction(
+                    tenant_id=ACME,
+                    account_id=account_id,
+                    feature_key=FeatureKey(key),
+                    quantity=quantity,
+                    reason_text="for a test",
+                    actor="tester",
+                )
+            )
+        case "reverse", []:
+            for entry in await service.usage.entries(ACME, account_id, limit=1):
+                await service.corrections.reverse(
+                    Reversal(
+                        tenant_id=ACME,
+                        account_id=account_id,
+                        entry_id=str(entry.entry_id),
+                        reason_text="for a test",
+                        actor="tester",
+                    )
+                )
+        case _:
+            await end_reservation(service, what, account_id, more)
+
+
+async def end_reservation(service: Service, what: str, account_id: AccountId, more: list[Any]) -> None:
+    """Commit, or release, the newest reservation."""
+    for reservation in await service.reservations.list(ACME, account_id, state=ReservationState.HELD, limit=1):
+        if what == "release":
+            await service.reservations.release(
+                Release(tenant_id=ACME, account_id=account_id, reservation_id=reservation.reservation_id)
+            )
+            return
+        surplus, policy = more
+        await service.reservations.commit(
+            Commit(
+                tenant_id=ACME,
+                account_id=account_id,
+                reservation_id=reservation.reservation_id,
+                quantity=max(reservation.quantity + surplus, 0),
+                overrun_policy=policy,
+            )
+        )
 
 
 def test_the_plans_in_force_deny_exactly_what_was_denied(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +43,13 @@ from tallygate_server.webhooks.events import WebhookSource
 from tallygate_server.webhooks.http import webhook_routes
 from tallygate_server.webhooks.processor import Attempts
 from tallygate_server.workers.jobs import Job, JobRunner
-from tallygate_server.workers.ledger_upkeep import forget_requests, make_partitions
+from tallygate_server.workers.ledger_upkeep import forget_event_keys, forget_requests, make_partitions
 
 log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -106,6 +108,7 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         commit_queue_max=settings.commit_queue_max,
         commit_timeout_ms=settings.commit_timeout_ms,
         accepted_queue_max=settings.accepted_queue_max,
+        late_commit_window_seconds=settings.late_commit_window_seconds,
         redis_timeout_ms=settings.redis_timeout_ms,
         snapshot_cache_max=settings.snapshot_cache_max,
     )
@@ -116,8 +119,8 @@ async def open_migrated_service(settings: Settings, stores: Stores, clock: Clock
         limits=limits,
         webhook_options=webhook_options(settings),
         stripe=stripe_options(settings),
-        event_options=event_options(settings),
         grant_notice_days=settings.grant_notice_days,
+        event_options=event_options(settings),
     ) as service:
         yield service
 
@@ -173,8 +176,19 @@ def servicers(service: Service) -> list[Servicer]:
             explanations=service.explainer,
             watches=service.watches,
             grants=service.grants,
+            simulations=service.simulations,
         ),
-        UsageServicer(service.meter, service.usage, now, tenants=service.tenants),
+        UsageServicer(
+            service.meter,
+            service.usage,
+            now,
+            tenants=service.tenants,
+            recording=service.recorder,
+            events=service.usage_events,
+            sums=service.usage_sums,
+            reservations=service.reservations,
+            corrections=service.corrections,
+        ),
         SubscriptionServicer(
             service.subscriptions,
             now,
@@ -196,7 +210,12 @@ def servicers(service: Service) -> list[Servicer]:
         ),
         EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
         DataLifecycleServicer(),
-        AdminServicer(service.webhooks.administration, now),
+        AdminServicer(
+            service.webhooks.administration,
+            now,
+            corrections=service.corrections,
+            validations=service.validations,
+        ),
     ]
 
 
@@ -207,8 +226,23 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
         swept = await service.sweeper.sweep()
         return {"holds_swept": swept} if swept else {}
 
+    async def expire_reservations() -> dict[str, int]:
+        expired = await service.reservation_expiry.expire()
+        return {"reservations_expired": expired} if expired else {}
+
+    async def forget_reservations() -> dict[str, int]:
+        forgotten = await service.reservation_expiry.forget(timedelta(days=settings.request_retention_days))
+        return {"reservations_forgotten": forgotten} if forgotten else {}
+
     return [
+        Job(
+            name="expire_reservations",
+            interval_seconds=EXPIRE_RESERVATIONS_INTERVAL_SECONDS,
+            run=expire_reservations,
+        ),
+        Job(name="forget_reservations", interval_seconds=FORGET_INTERVAL_SECONDS, run=forget_reservations),
         Job(name="sweep_holds", interval_seconds=settings.sweep_interval_ms / 1000, run=sweep),
+        Job(name="roll_up", interval_seconds=settings.rollup_interval_ms / 1000, run=service.roll_up.run),
         Job(
             name="make_partitions",
             interval_seconds=PARTITION_INTERVAL_SECONDS,
@@ -218,6 +252,11 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             name="forget_requests",
             interval_seconds=FORGET_INTERVAL_SECONDS,
             run=lambda: forget_requests(service.ledger, service.clock, settings.request_retention_days),
+        ),
+        Job(
+            name="forget_event_keys",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lambda: forget_event_keys(service.ledger, service.clock, settings.request_retention_days),
         ),
         Job(
             name="forget_events",

@@ -471,9 +471,13 @@ def _model_price(price: ModelPrice, path: Path) -> Iterator[Breach]:
 
 
 def _validity(price: ModelPrice) -> str:
-    start = "ever" if price.start_time is None else price.start_time.isoformat()
-    end = "" if price.end_time is None else f" until {price.end_time.isoformat()}"
+    start = "ever" if price.start_time is None else _instant_text(price.start_time)
+    end = "" if price.end_time is None else f" until {_instant_text(price.end_time)}"
     return f"the one since {start}{end}"
+
+
+def _instant_text(instant: datetime) -> str:
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").replace(".000000", "").removesuffix("T00:00:00Z")
 
 
 def _text(text: str, length_max: int, path: Path, *, lines: bool = False) -> Iterator[Breach]:

@@ -197,6 +197,10 @@ class Settings(BaseSettings):
         default=10_000,
         description="Increments answered as ACCEPTED but not yet written: at most these are lost in a crash.",
     )
+    late_commit_window_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
+        default=3_600,
+        description="Time after a reservation has expired in which its commit still counts, if the limit allows it.",
+    )
     redis_timeout_ms: Milliseconds = Field(
         default=500, description="Longest wait for Redis; then Postgres decides alone."
     )
@@ -210,6 +214,9 @@ class Settings(BaseSettings):
         default=True, description="Run jobs inside the server process; otherwise run `tallygate worker` somewhere."
     )
     sweep_interval_ms: Milliseconds = Field(default=2_000, description="Pause between two looks for overdue holds.")
+    rollup_interval_ms: Milliseconds = Field(
+        default=2_000, description="Pause between two looks for usage that is not in the rollups yet."
+    )
     reconcile_interval_ms: Milliseconds = Field(
         default=300_000,
         description="Pause between two looks for what changed at Stripe without a webhook; once a day at everything.",
@@ -267,6 +274,11 @@ class Settings(BaseSettings):
         default=4, description="Webhooks that one process works on at a time."
     )
 
+    # ---- grants
+    grant_notice_days: Annotated[int, Field(ge=1, le=90)] = Field(
+        default=7, description="Days before a grant expires at which `grant.expiring` announces it."
+    )
+
     # ---- events for tenants
     delivery_private_networks: bool = Field(
         default=False,
@@ -279,11 +291,6 @@ class Settings(BaseSettings):
     )
     delivery_concurrency: Annotated[int, Field(ge=2, le=1_000)] = Field(
         default=32, description="Events that one process sends to endpoints at a time."
-    )
-
-    # ---- grants
-    grant_notice_days: Annotated[int, Field(ge=1, le=90)] = Field(
-        default=7, description="Days before a grant expires at which `grant.expiring` announces it."
     )
 
     # ---- trying it out

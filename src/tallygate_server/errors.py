@@ -76,9 +76,9 @@ class AccountNotFound(TallygateError):
 
     reason = "ACCOUNT_NOT_FOUND"
 
-    def __init__(self, account_id: str) -> None:
-        """Name the account."""
-        super().__init__(f"account_id: there is no account {account_id!r}", account_id=account_id, field="account_id")
+    def __init__(self, account_id: str, *, field: str = "account_id") -> None:
+        """Name the account, and the field that named it."""
+        super().__init__(f"{field}: there is no account {account_id!r}", account_id=account_id, field=field)
 
 
 class AccountDeleted(TallygateError):
@@ -86,9 +86,9 @@ class AccountDeleted(TallygateError):
 
     reason = "ACCOUNT_DELETED"
 
-    def __init__(self, account_id: str) -> None:
-        """Name the account."""
-        super().__init__(f"account_id: account {account_id!r} is deleted", account_id=account_id, field="account_id")
+    def __init__(self, account_id: str, *, field: str = "account_id") -> None:
+        """Name the account, and the field that named it."""
+        super().__init__(f"{field}: account {account_id!r} is deleted", account_id=account_id, field=field)
 
 
 class FeatureNotFound(TallygateError):
@@ -115,6 +115,59 @@ class FeatureNotMetered(TallygateError):
             feature_key=feature_key,
             kind=kind,
             field="feature_key",
+        )
+
+
+class MeterNotFound(TallygateError):
+    """No such meter in the tenant's catalog."""
+
+    reason = "METER_NOT_FOUND"
+
+    def __init__(self, meter_key: str) -> None:
+        """Name the meter."""
+        super().__init__(f"meter_key: there is no meter {meter_key!r}", meter_key=meter_key, field="meter_key")
+
+
+class QueryTooLarge(TallygateError):
+    """A query has more rows than the server gives."""
+
+    reason = "QUERY_TOO_LARGE"
+
+    def __init__(self, *, rows: int, rows_max: int) -> None:
+        """State both numbers."""
+        super().__init__(
+            f"the query has {rows} rows, the most is {rows_max}: use larger windows or fewer groups",
+            rows=rows,
+            rows_max=rows_max,
+        )
+
+
+class ReservationNotFound(TallygateError):
+    """The account has no such reservation."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+    def __init__(self, reservation_id: str) -> None:
+        """Name the reservation."""
+        super().__init__(
+            f"reservation_id: there is no reservation {reservation_id!r}",
+            reservation_id=reservation_id,
+            field="reservation_id",
+        )
+
+
+class ReservationClosed(TallygateError):
+    """The reservation was committed, released or has expired beyond the window for late commits."""
+
+    reason = "RESERVATION_CLOSED"
+
+    def __init__(self, reservation_id: str, state: str) -> None:
+        """Name the reservation and its state: committed, released or expired."""
+        super().__init__(
+            f"reservation_id: {reservation_id!r} is {state}",
+            reservation_id=reservation_id,
+            state=state,
+            field="reservation_id",
         )
 
 
@@ -258,6 +311,102 @@ class OperationInProgress(RequestInProgress):
             self,
             f"another call is being worked on at the billing provider ({operation}); try again in a moment",
             operation=operation,
+        )
+
+
+class EventTimeOutOfRange(TallygateError):
+    """The event happened too long ago, comes too late for the period that it counts in, or lies in the future."""
+
+    reason = "EVENT_TIME_OUT_OF_RANGE"
+
+    def __init__(self, event_id: str, event_time: str, why: str, *, field: str) -> None:
+        """Name the event, and say what is wrong with its time."""
+        super().__init__(f"{field}: {event_time} {why}", event_id=event_id, event_time=event_time, field=field)
+
+
+class EventIdReused(TallygateError):
+    """An event with this source and id was recorded before, with other content."""
+
+    reason = "EVENT_ID_REUSED"
+
+    def __init__(self, source: str, event_id: str, *, field: str) -> None:
+        """Name the event."""
+        super().__init__(
+            f"{field}: event {event_id!r} of {source!r} was recorded before with other content",
+            source=source,
+            event_id=event_id,
+            field=field,
+        )
+
+
+class EventPropertyInvalid(TallygateError):
+    """The event lacks the property that a meter reads, or it is of another type or size."""
+
+    reason = "EVENT_PROPERTY_INVALID"
+
+    def __init__(self, event_id: str, meter_key: str, property_path: str, why: str, *, field: str) -> None:
+        """Name the event, the meter and the property, and say what is wrong."""
+        super().__init__(
+            f"{field}: {why}, as meter {meter_key!r} reads it",
+            event_id=event_id,
+            meter_key=meter_key,
+            property=property_path,
+            field=field,
+        )
+
+
+class ModelPriceNotFound(TallygateError):
+    """The model has prices, but none that holds at the event's time."""
+
+    reason = "MODEL_PRICE_NOT_FOUND"
+
+    def __init__(self, model_key: str, event_time: str, *, field: str) -> None:
+        """Name the model and the time."""
+        super().__init__(
+            f"{field}: no price of model {model_key!r} holds at {event_time}",
+            model_key=model_key,
+            event_time=event_time,
+            field=field,
+        )
+
+
+class EntryNotFound(TallygateError):
+    """The account has no such line in its ledger."""
+
+    reason = "ENTRY_NOT_FOUND"
+
+    def __init__(self, entry_id: str) -> None:
+        """Name the line."""
+        super().__init__(f"entry_id: the account has no entry {entry_id!r}", entry_id=entry_id, field="entry_id")
+
+
+class EntryAlreadyReversed(TallygateError):
+    """Less can be taken back of the line than was asked for."""
+
+    reason = "ENTRY_ALREADY_REVERSED"
+
+    def __init__(self, entry_id: str, reversible_quantity: int, why: str) -> None:
+        """Name the line, what can still be taken back of it, and why no more."""
+        super().__init__(
+            f"quantity: {why}",
+            entry_id=entry_id,
+            reversible_quantity=str(reversible_quantity),
+            field="quantity",
+        )
+
+
+class PeriodClosed(TallygateError):
+    """The period has ended, and the tenant allows no corrections afterwards."""
+
+    reason = "PERIOD_CLOSED"
+
+    def __init__(self, period_end_time: str, *, entry_id: str = "", field: str) -> None:
+        """Name the line, if it is about one, and when its period ended."""
+        super().__init__(
+            f"{field}: the period ended at {period_end_time}, and the tenant allows no corrections afterwards",
+            entry_id=entry_id,
+            period_end_time=period_end_time,
+            field=field,
         )
 
 

@@ -272,7 +272,7 @@ class Explainer:
         among = {source.grant.grant_id for source in sources if source.grant is not None}
         if account is not None:
             sources += [
-                explain_past_grant(row.grant, at, row.revoke_time)
+                explain_past_grant(row.grant, at, row.grant.revoke_time)
                 for row in then.grants
                 if row.grant.grant_id not in among and row.grant.create_time <= at
             ]
@@ -326,8 +326,9 @@ def _views(check: Check, sources: Sequence[ExplainedSource], then: _Then) -> tup
         row = rows.get(grant.grant_id)
         if row is None:
             continue
-        if row.revoke_time is not None and row.revoke_time > then.at:
-            row = replace(row, revoke_time=None, revoke_reason="")
+        revoke_time = row.grant.revoke_time
+        if revoke_time is not None and revoke_time > then.at:
+            row = replace(row, grant=replace(row.grant, revoke_time=None), revoke_reason="")
         balance = balances.get(grant.grant_id)
         stored = None if balance is None else StoredBalance(balance.window.start, balance.given, balance.used)
         views.append(view_of(check.tenant_id, row, stored, then.at))

@@ -68,6 +68,7 @@ class HotFeature:
     """One entitlement with its current period and counter key."""
 
     __slots__ = (
+        "_depends",
         "_plain",
         "counter_key",
         "entitlement",
@@ -87,7 +88,7 @@ class HotFeature:
         self.limit = entitlement.limit_quantity
         self.hard = entitlement.limit_mode is LimitMode.HARD
         self.metered = entitlement.kind.metered and entitlement.denied is None
-        self.exact_only = (
+        self.exact_only = self._depends = (
             entitlement.kind is FeatureKind.COUNTER
             and self.metered
             and self.limit != LIMIT_UNLIMITED
@@ -109,6 +110,13 @@ class HotFeature:
         self.period_end_ms = 0
         self.counter_key = ""
 
+    def exact_in(self, period: Period) -> bool:
+        """Tell whether the limit depends on more than the counter in a period: also on credits that are over."""
+        if self._depends:
+            return True
+        until = self.entitlement.credited_until
+        return until is not None and until > period.start and self.metered and self.limit != LIMIT_UNLIMITED
+
     @property
     def plain(self) -> HotFeature:
         """The feature with its plan's own limit, where this one speaks of what credits make of it."""
@@ -118,7 +126,7 @@ class HotFeature:
         """Return the feature with the limit that its credits, and what rolled over, make of it now."""
         feature = HotFeature(replace(self.entitlement, limit_quantity=limit))
         feature._plain = self.plain
-        feature.exact_only = self.exact_only
+        feature.exact_only, feature._depends = self.exact_only, self._depends
         feature.period = self.period
         feature.period_start_ms = self.period_start_ms
         feature.period_end_ms = self.period_end_ms
@@ -208,6 +216,7 @@ class HotAccount:
         feature.period_start_ms = to_ms(period.start)
         feature.period_end_ms = to_ms(period.end)
         feature.counter_key = self.counter_key(feature, period)
+        feature.exact_only = feature.exact_in(period)
 
 
 def counter_ttl_ms(period: Period, now_ms: int) -> int:
@@ -289,6 +298,10 @@ class HotAccounts:
     def cached(self, tenant_id: TenantId, account_id: AccountId) -> HotAccount | None:
         """Return the account if this process has it, at whatever revision."""
         return self._cache.get((tenant_id, account_id))
+
+    def forget(self, tenant_id: TenantId, account_id: AccountId) -> None:
+        """Drop the account from the process' cache."""
+        self._cache.pop((tenant_id, account_id), None)
 
     def load_soon(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, ask_redis: bool) -> None:
         """Load the account, as it is now or later; many loads of one tenant become one query.

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -19,6 +20,7 @@ from tallygate_server.accounts import Accounts
 from tallygate_server.billing.assembly import Billing, StripeOptions, open_billing
 from tallygate_server.catalog import Catalogs
 from tallygate_server.clock import Clock
+from tallygate_server.corrections import Corrections
 from tallygate_server.counters.connection import RedisConnection
 from tallygate_server.counters.counters import Counters
 from tallygate_server.entitlement_changes import EntitlementChanges
@@ -29,7 +31,11 @@ from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.recording import UsageEvents, UsageRecorder
+from tallygate_server.reservations import ReservationExpiry, Reservations
 from tallygate_server.revision_marks import FencedMarks
+from tallygate_server.rollups import RollUp, UsageSums, open_roll_up
+from tallygate_server.simulation import LimitSimulations
 from tallygate_server.storage.cache_epochs import CacheEpochs
 from tallygate_server.storage.changes_by_hand import ChangesByHand
 from tallygate_server.storage.engine import (
@@ -45,6 +51,7 @@ from tallygate_server.subscriptions.due_work import DueSubscriptions
 from tallygate_server.subscriptions.preview import PlanChangePreviews
 from tallygate_server.tenants import TenantDirectory
 from tallygate_server.usage_queries import UsageQueries
+from tallygate_server.validation import Validations
 from tallygate_server.watching.assembly import open_watches
 from tallygate_server.watching.watches import EntitlementWatches
 from tallygate_server.webhooks.assembly import WebhookOptions, Webhooks, open_webhooks
@@ -67,6 +74,7 @@ class HotPathLimits:
     commit_queue_max: int = 10_000
     commit_timeout_ms: int = 2_000
     accepted_queue_max: int = 10_000
+    late_commit_window_seconds: int = 3_600
     redis_timeout_ms: int = 500
     snapshot_cache_max: int = 50_000
 
@@ -95,9 +103,18 @@ class Service:
     expiring_grants: ExpiringGrants
     meter: Meter
     usage: UsageQueries
+    usage_sums: UsageSums
+    roll_up: RollUp
+    recorder: UsageRecorder
+    corrections: Corrections
+    usage_events: UsageEvents
+    reservations: Reservations
+    reservation_expiry: ReservationExpiry
     sweeper: HoldSweeper
     webhooks: Webhooks
     billing: Billing
+    simulations: LimitSimulations
+    validations: Validations
     events: Events
 
 
@@ -110,8 +127,8 @@ async def open_service(
     limits: HotPathLimits | None = None,
     webhook_options: WebhookOptions | None = None,
     stripe: StripeOptions | None = None,
-    event_options: EventOptions | None = None,
     grant_notice_days: int = 7,
+    event_options: EventOptions | None = None,
 ) -> AsyncIterator[Service]:
     """Open the service on a migrated database; closing it finishes what is in flight.
 
@@ -201,6 +218,17 @@ async def open_service(
         )
         await meter.start()
         stack.push_async_callback(meter.close)
+        recorder = await stack.enter_async_context(
+            UsageRecorder(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                timeout_ms=limits.commit_timeout_ms,
+            ).closing()
+        )
         usage = UsageQueries(
             checker=checker,
             accounts=hot_accounts,
@@ -208,6 +236,20 @@ async def open_service(
             database=database,
             tenants=tenants,
             clock=clock,
+        )
+        reservations = await stack.enter_async_context(
+            Reservations(
+                accounts=hot_accounts,
+                counters=counters,
+                ledger=ledger,
+                database=database,
+                tenants=tenants,
+                clock=clock,
+                next_entry_id=meter.next_entry_id,
+                late_window=timedelta(seconds=limits.late_commit_window_seconds),
+                waiting_max=limits.commit_queue_max,
+                timeout_ms=limits.commit_timeout_ms,
+            )
         )
         webhooks = await stack.enter_async_context(
             open_webhooks(
@@ -272,9 +314,38 @@ async def open_service(
             expiring_grants=ExpiringGrants(database, intake_database, clock=clock, notice_days=grant_notice_days),
             meter=meter,
             usage=usage,
+            usage_sums=UsageSums(database, tenants=tenants, clock=clock),
+            roll_up=await stack.enter_async_context(open_roll_up(database_url)),
+            recorder=recorder,
+            corrections=await stack.enter_async_context(
+                Corrections(
+                    accounts=hot_accounts,
+                    counters=counters,
+                    ledger=ledger,
+                    tenants=tenants,
+                    clock=clock,
+                    next_entry_id=meter.next_entry_id,
+                    timeout_ms=limits.commit_timeout_ms,
+                ).closing()
+            ),
+            usage_events=UsageEvents(database, tenants),
+            reservations=reservations,
+            reservation_expiry=ReservationExpiry(ledger=ledger, counters=counters, clock=clock),
             sweeper=HoldSweeper(counters=counters, ledger=ledger, clock=clock),
             webhooks=webhooks,
             billing=billing,
+            simulations=LimitSimulations(database_url, tenants=tenants, clock=clock),
+            validations=Validations(
+                database_url,
+                database=database,
+                lookups=intake_database,
+                changes=changes,
+                counters=counters,
+                ledger=ledger,
+                hot_accounts=hot_accounts,
+                tenants=tenants,
+                clock=clock,
+            ),
             events=events,
         )
 

@@ -190,7 +190,7 @@ class Level:
 class Metrics(Collector):
     """All that Tallygate counts. Attributes are the metrics; methods translate from what happened."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - one for each metric.
         """Define every metric."""
         # ---- calls, under the names that every gRPC dashboard knows
         self.calls_handled = Counts(
@@ -220,11 +220,23 @@ class Metrics(Collector):
             "tallygate_increment_committed",
             "Increments written to the ledger; an accepted one counts when it is written.",
         )
+        self.reservations = Counts(
+            "tallygate_reservation",
+            "Calls on reservations answered: `allowed` or `denied`, `replayed`, or `error_` and the error's reason.",
+            "action",
+            "result",
+        )
+        self.reservations_expired = Counts(
+            "tallygate_reservation_expired", "Reservations that were neither committed nor released in time."
+        )
         self.accepted_refusals = Counts(
             "tallygate_accepted_refused", "Increments that were answered as ACCEPTED and that Postgres then refused."
         )
         self.denials_unrecorded = Counts(
             "tallygate_denial_unrecorded", "Denials without a request id that were dropped from the denial log."
+        )
+        self.usage_events = Counts(
+            "tallygate_usage_event", "Usage events: `recorded`, `duplicate` or `refused`.", "outcome"
         )
         # ---- the hot path
         self.fallbacks = Counts(
@@ -324,6 +336,10 @@ class Metrics(Collector):
             "Webhooks that wait (`pending`), are to be attempted again (`retrying`), or failed too often (`dead`).",
             "state",
         )
+        # ---- rollups
+        self.rollup_rows = Counts(
+            "tallygate_rollup_rows", "Ledger `entries` and recorded `events` that went into rollups.", "source"
+        )
         # ---- events for tenants
         self.events_published = Counts(
             "tallygate_event_published",
@@ -404,6 +420,19 @@ class Metrics(Collector):
         self.commit_rows.observe(rows, path)
         self.commit_seconds.observe(seconds, path)
 
+    def reservation(self, action: str, result: str) -> None:
+        """Count the answer of a call on a reservation."""
+        self.reservations.add(action, result)
+
+    def reservation_batch(self, calls: int, seconds: float) -> None:
+        """Count one transaction of reservations."""
+        self.commit_rows.observe(calls, "reservations")
+        self.commit_seconds.observe(seconds, "reservations")
+
+    def reservation_expired(self, count: int) -> None:
+        """Count reservations that ended by themselves."""
+        self.reservations_expired.add(count=count)
+
     def fallback(self, path: str, count: int = 1) -> None:
         """Count calls that left the fast path."""
         self.fallbacks.add(path, count=count)
@@ -427,6 +456,10 @@ class Metrics(Collector):
     def hold_swept(self, count: int = 1) -> None:
         """Count overdue holds that the sweeper ended."""
         self.holds_swept.add(count=count)
+
+    def rolled_up(self, source: str, rows: int) -> None:
+        """Count rows that went into rollups."""
+        self.rollup_rows.add(source, count=rows)
 
     def job(self, name: str, outcome: Literal["succeeded", "failed", "skipped"], seconds: float) -> None:
         """Count one run of a background job."""

@@ -51,6 +51,8 @@ class ServerSide:
     """The counter, in the period that starts as follows."""
     period_start_s: int
     entries: Sequence[LedgerLine]
+    held_quantity: int = 0
+    """Units that reservations hold, when every call has been answered: none should be left."""
 
 
 def find_disagreements(
@@ -76,6 +78,8 @@ def find_disagreements(
 def _account_findings(told: Sequence[Told], server: ServerSide, *, committed: bool) -> Iterable[str]:
     allowed = [answer for answer in told if answer.allowed]
     yield from _sums(allowed, server)
+    if server.held_quantity:
+        yield f"{server.held_quantity:,} units are still held"
     yield from _entries(allowed, told, server.entries, committed=committed)
     yield from _periods(allowed, server.entries)
     yield from _gaps(

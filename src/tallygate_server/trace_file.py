@@ -50,6 +50,8 @@ class Trace:
     """When each call was made, in seconds since any epoch."""
     quantities: Sequence[int]
     """Context and generated tokens of each call together."""
+    contexts: Sequence[int] = ()
+    """Context tokens of each call: what is known before it is made."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -90,7 +92,7 @@ def read_trace(path: Path, *, time_column: str = "", context_column: str = "", g
 
 def _parse(path: Path, rows: Iterable[list[str]], digest: str, wanted: Mapping[str, str]) -> Trace:
     times_s = array("d")
-    quantities = array("q")
+    quantities, contexts = array("q"), array("q")
     columns: _Columns | None = None
     line = 0
     try:
@@ -105,19 +107,20 @@ def _parse(path: Path, rows: Iterable[list[str]], digest: str, wanted: Mapping[s
             if len(quantities) == ROWS_MAX:
                 raise TraceError(path, line, f"a trace has at most {ROWS_MAX:,} rows")
             times_s.append(_time_s(path, line, _cell(path, line, cells, columns.time, "time")))
-            quantity = _tokens(path, line, _cell(path, line, cells, columns.context, "context tokens")) + _tokens(
-                path, line, _cell(path, line, cells, columns.generated, "generated tokens")
-            )
+            context = _tokens(path, line, _cell(path, line, cells, columns.context, "context tokens"))
+            generated = _tokens(path, line, _cell(path, line, cells, columns.generated, "generated tokens"))
+            quantity = context + generated
             if quantity > QUANTITY_MAX:
                 raise TraceError(path, line, f"{quantity:,} tokens are more than one call may count")
             quantities.append(quantity)
+            contexts.append(context)
     except csv.Error as error:
         raise TraceError(path, line + 1, f"is not CSV: {error}") from None
     if columns is None:
         raise TraceError(path, 0, "is empty; a header with time, context tokens and generated tokens is needed")
     if not quantities:
         raise TraceError(path, 0, "has a header, but no rows")
-    return Trace(path=path, digest=digest, times_s=times_s, quantities=quantities)
+    return Trace(path=path, digest=digest, times_s=times_s, quantities=quantities, contexts=contexts)
 
 
 def _find_columns(path: Path, line: int, header: list[str], wanted: Mapping[str, str]) -> _Columns:

@@ -1,4 +1,4 @@
-"""Replay a trace of LLM calls through `Increment`, remember every answer, and compare notes with the server.
+"""Replay a trace of LLM calls through a server, remember every answer, and compare notes with it.
 
 A call's account and request id follow from the run's id and the row's number alone. So whatever is repeated,
 after a crash of the server or of the replay itself, is the same call again, and is counted once.
@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TextIO, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tallygate.v1 import access_pb2, catalog_service_pb2, usage_pb2, usage_service_pb2
@@ -38,6 +39,9 @@ LIMIT_SHARE: Final = 0.8
 ACCOUNTS_MAX: Final = 100_000
 CONCURRENCY_MAX: Final = 2_000
 RUN_ID_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+RESERVATION_TTL_S: Final = 600
+"""How long a reservation is held; a replay that stops in between may go on with it for as long, and a window more."""
 
 RETRY_DELAY_S: Final = 0.05
 RETRY_DELAY_S_MAX: Final = 1.0
@@ -77,6 +81,9 @@ class Run:
     """Units per account and period in our own tenant's plan, -1 for unlimited; 0 in a tenant of others."""
     period: Period
     ack: Ack
+    reserve_margin: int | None = None
+    """Tokens above the context that are reserved before a call whose actual tokens are then committed; None: every call
+    is one increment."""
 
     @property
     def makes_tenant(self) -> bool:
@@ -248,6 +255,7 @@ class TraceReplay:
         self._give_up_after_s = give_up_after_s
         self._record = record
         self.progress = progress
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._request_ack = (
             usage_service_pb2.ACK_MODE_COMMITTED if run.ack == "committed" else usage_service_pb2.ACK_MODE_ACCEPTED
         )
@@ -315,7 +323,7 @@ class TraceReplay:
                 await asyncio.sleep(wait_s)
             elif self._speed is not None:
                 self.session.behind_s = max(self.session.behind_s, -wait_s)
-            answer = await self._increment(row)
+            answer = await (self._increment(row) if self.run.reserve_margin is None else self._work_reserved(row))
             self.told[row] = answer
             if self._record is not None:
                 self._record(answer)
@@ -339,13 +347,73 @@ class TraceReplay:
             quantity=quantity,
             request_id=request.request_id,
             allowed=response.decision == access_pb2.DECISION_ALLOWED,
-            reason=access_pb2.DecisionReason.Name(response.reason).removeprefix("DECISION_REASON_"),
+            reason=_reason(response.reason),
             used_quantity=response.used_quantity,
             limit_quantity=response.limit_quantity,
             period_end_s=response.reset_time.seconds if response.HasField("reset_time") else NO_PERIOD,
             entry_id=response.entry_id,
             replayed=response.replayed,
         )
+
+    async def _work_reserved(self, row: int) -> Told:
+        """Reserve what a call may cost, then commit what it did; calls of one account in the order of the trace.
+
+        So what is allowed follows from the trace alone. A surplus that the limit refuses is not counted.
+        """
+        async with self._turns[self.run.account_id(row)]:
+            return await self._reserve_and_commit(row)
+
+    async def _reserve_and_commit(self, row: int) -> Told:
+        run, quantity = self.run, self.trace.quantities[row - 1]
+        assert run.reserve_margin is not None
+        reserve = usage_service_pb2.ReserveRequest(
+            tenant_id=run.tenant_id,
+            account_id=run.account_id(row),
+            feature_key=run.feature_key,
+            quantity=max(1, self.trace.contexts[row - 1] + run.reserve_margin),
+            ttl=Duration(seconds=RESERVATION_TTL_S),
+            request_id=run.request_id(row),
+        )
+        latencies_s = self.session.latencies_s
+        held = await self._persistently(self._client.usage.Reserve, reserve, latencies_s=latencies_s)
+        told = Told(
+            row=row,
+            quantity=quantity,
+            request_id=reserve.request_id,
+            allowed=False,
+            reason=_reason(held.reason),
+            used_quantity=held.used_quantity,
+            limit_quantity=held.limit_quantity,
+            period_end_s=held.reset_time.seconds if held.HasField("reset_time") else NO_PERIOD,
+            entry_id="",
+            replayed=held.replayed,
+        )
+        if held.decision != access_pb2.DECISION_ALLOWED:
+            return told
+        # Beyond the limit only as much counts as was promised.
+        for actual in (quantity, min(quantity, reserve.quantity)):
+            commit = usage_service_pb2.CommitReservationRequest(
+                tenant_id=run.tenant_id,
+                account_id=reserve.account_id,
+                reservation_id=held.reservation.reservation_id,
+                quantity=actual,
+            )
+            try:
+                done = await self._persistently(self._client.usage.CommitReservation, commit, latencies_s=latencies_s)
+            except CallFailed as failure:
+                # Committed with the other quantity by an earlier session, or too late even for a late commit.
+                if failure.reason != "RESERVATION_CLOSED":
+                    raise
+                told.reason = failure.reason
+                continue
+            told.reason = _reason(done.reason)
+            if done.decision == access_pb2.DECISION_ALLOWED:
+                told.allowed = True
+                told.quantity = done.committed_quantity
+                told.used_quantity, told.limit_quantity = done.used_quantity, done.limit_quantity
+                told.entry_id, told.replayed = done.entry_id, done.replayed
+                break
+        return told
 
     async def _persistently(
         self,
@@ -423,7 +491,12 @@ class TraceReplay:
                 raise
             return ServerSide(used_quantity=0, period_start_s=NO_PERIOD, entries=entries)
         quota = usage.quota
-        return ServerSide(used_quantity=quota.used_quantity, period_start_s=_start_s(quota), entries=entries)
+        return ServerSide(
+            used_quantity=quota.used_quantity,
+            period_start_s=_start_s(quota),
+            entries=entries,
+            held_quantity=quota.held_quantity if run.reserve_margin is not None else 0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -494,6 +567,10 @@ def report_of(replay: TraceReplay, disagreements: Sequence[str]) -> Report:
         behind_s=session.behind_s,
         disagreements=disagreements,
     )
+
+
+def _reason(reason: access_pb2.DecisionReason) -> str:
+    return access_pb2.DecisionReason.Name(reason).removeprefix("DECISION_REASON_")
 
 
 def _percentile(ascending: Sequence[float], percent: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import and_, select
+from sqlalchemy import ColumnElement, and_, select
 
 from tallygate_server.access import AccessChecker
 from tallygate_server.clock import Clock
@@ -17,7 +17,7 @@ from tallygate_server.domain.entitlement import AccountSources, Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.period import PeriodKind
-from tallygate_server.domain.usage import threshold_percent_reached
+from tallygate_server.domain.usage import EntryKind, threshold_percent_reached
 from tallygate_server.errors import (
     AccountNotFound,
     FeatureNotFound,
@@ -27,9 +27,10 @@ from tallygate_server.errors import (
 )
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature
 from tallygate_server.metering.credit_book import CountedFeature, read_accounts
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import CONNECTION_ERRORS, Database
 from tallygate_server.storage.ledger import NO_COUNTER, CounterKey, Ledger, LedgerDown, read_counters
-from tallygate_server.storage.tables import usage_counters, usage_entries
+from tallygate_server.storage.tables import usage_counters, usage_entries, usage_requests
 from tallygate_server.tenants import TenantDirectory
 
 _COUNTER_KEY: Final = ("tenant_id", "account_id", "feature_key", "period_kind", "period_start")
@@ -98,6 +99,13 @@ class UsageEntry:
     recorded_time: datetime
     request_id: str
     dimensions: dict[str, str]
+    kind: EntryKind = EntryKind.INCREMENT
+    plan_key: str = ""
+    """Plan in force when it was written; empty for none, and for what the first release wrote."""
+    reservation_id: str = ""
+    reversed_entry_id: int | None = None
+    reason_text: str = ""
+    actor: str = ""
 
 
 class UsageQueries:
@@ -144,7 +152,7 @@ class UsageQueries:
         key = CounterKey(tenant_id, account_id, feature_key, period.kind.value, period.start)
         now = self._clock.now()
         try:
-            if feature.exact_only:
+            if feature.exact_in(period):
                 async with self._ledger.reading() as connection:
                     states = await read_counters(connection, [key], now)
                     counted = CountedFeature.of(account.sources, feature, period)
@@ -186,12 +194,14 @@ class UsageQueries:
         feature_key: str = "",
         start: datetime | None = None,
         end: datetime | None = None,
+        kind: int = 0,
+        request_id: str = "",
         before_entry_id: int | None = None,
         limit: int,
     ) -> list[UsageEntry]:
         """Return ledger entries, newest first: those of usage in `[start, end)`, older than an entry, at most so many.
 
-        Keyset-paged on the primary key (tenant_id, account_id, entry_id).
+        Keyset-paged on the primary key (tenant_id, account_id, entry_id). `kind` is an EntryKind's number, 0 for any.
         """
         t = usage_entries.c
         query = (
@@ -210,6 +220,8 @@ class UsageQueries:
             query = query.where(t.entry_id < before_entry_id)
         if feature_key:
             query = query.where(t.feature_key == feature_key)
+        if kind:
+            query = query.where(t.kind == kind)
         if start is not None:
             query = query.where(t.event_time >= start)
         if end is not None:
@@ -217,6 +229,8 @@ class UsageQueries:
         await self._tenants.get(tenant_id)
         try:
             async with self._database.tenant_transaction(tenant_id) as connection:
+                if request_id:
+                    query = query.where(await _of_request(connection, tenant_id, account_id, request_id))
                 rows = (await connection.execute(query)).all()
         except CONNECTION_ERRORS as error:
             raise StoreUnavailable("the ledger cannot be read just now") from error
@@ -234,6 +248,12 @@ class UsageQueries:
                 recorded_time=row.recorded_time,
                 request_id=row.request_id or "",
                 dimensions=row.dimensions or {},
+                kind=EntryKind(row.kind),
+                plan_key=row.plan_key or "",
+                reservation_id=row.reservation_id or "",
+                reversed_entry_id=row.reversed_entry_id,
+                reason_text=row.reason_text or "",
+                actor=row.actor or "",
             )
             for row in rows
         ]
@@ -288,6 +308,17 @@ class UsageQueries:
             revision=account.revision,
             reason=denied or Reason.NO_ENTITLEMENT,
         )
+
+
+async def _of_request(
+    connection: Connection, tenant_id: TenantId, account_id: AccountId, request_id: str
+) -> ColumnElement[bool]:
+    """Return what chooses the entry of a request: its key, while the request is remembered; the ledger has no index."""
+    r = usage_requests.c
+    entry_id = await connection.scalar(
+        select(r.entry_id).where(r.tenant_id == tenant_id, r.account_id == account_id, r.request_id == request_id)
+    )
+    return usage_entries.c.request_id == request_id if entry_id is None else usage_entries.c.entry_id == entry_id
 
 
 def _usage(

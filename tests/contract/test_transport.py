@@ -15,13 +15,13 @@ from grpc import aio
 from structlog.testing import capture_logs
 
 from tallygate.v1 import access_pb2, entitlement_service_pb2, usage_service_pb2
+from tallygate.v1.data_lifecycle_service_pb2 import PutRecordsRequest, QueryRecordsRequest
 from tallygate.v1.entitlement_service_pb2 import BatchCheckAccessRequest, ListEntitlementsRequest
 from tallygate.v1.usage_service_pb2 import (
     BatchIncrementRequest,
     GetQuotaRequest,
     GetUsageRequest,
     ListUsageEntriesRequest,
-    ReserveRequest,
 )
 from tallygate_server import errors
 from tallygate_server.errors import InvalidRequest, TallygateError
@@ -268,12 +268,12 @@ async def test_an_answer_that_cannot_be_encoded_is_an_incident(served: Served) -
 
 
 async def test_what_is_not_built_says_so(served: Served) -> None:
-    unary = await refused(served.usage.Reserve(ReserveRequest()))
+    unary = await refused(served.lifecycle.PutRecords(PutRecordsRequest()))
     assert (unary.code, unary.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    assert unary.metadata == {"method": "tallygate.v1.UsageService/Reserve"}
+    assert unary.metadata == {"method": "tallygate.v1.DataLifecycleService/PutRecords"}
 
     with pytest.raises(aio.AioRpcError) as caught:
-        async for _ in served.entitlements.WatchEntitlements(entitlement_service_pb2.WatchEntitlementsRequest()):
+        async for _ in served.lifecycle.QueryRecords(QueryRecordsRequest()):
             pass
     assert refusal_of(caught.value).reason == "NOT_IMPLEMENTED"
 
@@ -522,14 +522,14 @@ async def test_every_finished_call_is_observed(served: Served) -> None:
     await refused(served.entitlements.CheckAccess(a_check(account_id="bad")))
     await refused(served.entitlements.CheckAccess(a_check(quantity=0)))
     await served.usage.Increment(an_increment())
-    await refused(served.usage.Reserve(ReserveRequest()))
+    await refused(served.lifecycle.PutRecords(PutRecordsRequest()))
 
     assert served.observed == [
         (CHECK, "OK"),
         (CHECK, "UNAVAILABLE"),
         (CHECK, "INVALID_ARGUMENT"),
         (INCREMENT, "OK"),
-        ("/tallygate.v1.UsageService/Reserve", "UNIMPLEMENTED"),
+        ("/tallygate.v1.DataLifecycleService/PutRecords", "UNIMPLEMENTED"),
     ]
 
 

@@ -41,7 +41,7 @@ from tallygate_server.transport.subscription_servicer import SubscriptionService
 from tallygate_server.transport.usage_servicer import UsageServicer
 from tests.support import tls_material
 from tests.support.transport_servers import a_check, serving
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeTenants, FakeUsageQueries
+from tests.support.use_case_fakes import FakeChecks, a_usage_servicer, an_entitlement_servicer
 
 KINDS: tuple[TransportKind, ...] = ("native", "grpcio")
 SERVICERS: tuple[type[Servicer], ...] = (
@@ -63,7 +63,7 @@ def kind(request: pytest.FixtureRequest) -> TransportKind:
 
 
 def a_server(kind: TransportKind, **changes: Any) -> GrpcServer:
-    return build_server(kind, [EntitlementServicer(FakeChecks(), lambda: NOW)], observe=lambda *_call: None, **changes)
+    return build_server(kind, [an_entitlement_servicer()], observe=lambda *_call: None, **changes)
 
 
 async def test_a_taken_port_is_one_clear_sentence(kind: TransportKind) -> None:
@@ -242,7 +242,7 @@ async def test_lane_calls_start_no_task() -> None:
             done(self.answer)
 
     tasks: list[object] = []
-    server = build_server("native", [EntitlementServicer(Immediate(), lambda: NOW)], observe=lambda *_call: None)
+    server = build_server("native", [an_entitlement_servicer(Immediate())], observe=lambda *_call: None)
     port = await server.start("127.0.0.1", 0)
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await EntitlementServiceStub(channel).CheckAccess(a_check())
@@ -266,10 +266,9 @@ def test_every_public_method_of_a_servicer_is_an_rpc_of_its_service(servicer: ty
 
 
 def test_a_servicer_can_be_built_from_fakes() -> None:
-    assert (
-        UsageServicer(FakeMetering(), FakeUsageQueries(), lambda: NOW, tenants=FakeTenants()).SERVICE.name
-        == "UsageService"
-    )
+    servicer = a_usage_servicer()
+
+    assert servicer.SERVICE.name == "UsageService"
 
 
 def test_methods_that_ask_the_billing_provider_are_methods() -> None:

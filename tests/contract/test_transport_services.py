@@ -399,7 +399,9 @@ async def test_a_bad_subscription_names_its_field(lekhak: Client, changes: dict[
 # ---- catalogs
 
 
-@pytest.mark.parametrize("name", ["lekhak", "training-analyzer", "technically-fit", "booktalks-buddy"])
+@pytest.mark.parametrize(
+    "name", ["lekhak", "training-analyzer", "technically-fit", "booktalks-buddy", "writing-studio"]
+)
 async def test_a_catalog_read_as_a_message_applies_again_without_a_difference(client: Client, name: str) -> None:
     applied = await client.catalogs.ApplyCatalog(catalog_service_pb2.ApplyCatalogRequest(yaml=example(name).text))
     shown = await client.catalogs.GetCatalog(catalog_service_pb2.GetCatalogRequest(tenant_id=applied.tenant_id))
@@ -441,15 +443,15 @@ async def test_a_bad_catalog_names_line_and_reason(lekhak: Client) -> None:
 
 async def test_what_a_catalog_message_says_in_vain_is_refused_by_name(lekhak: Client) -> None:
     catalog = (await lekhak.catalogs.GetCatalog(catalog_service_pb2.GetCatalogRequest(tenant_id="lekhak"))).catalog
-    catalog.tenant.usage_retention_days = 30
-    catalog.plans[0].allowances[0].limit.rollover.max_quantity = 5
+    catalog.tenant.metadata["team"] = "growth"
+    catalog.plans[0].allowances[0].grace_days = 5
 
     refusal = await refused(lekhak.catalogs.ApplyCatalog(catalog_service_pb2.ApplyCatalogRequest(catalog=catalog)))
 
     assert refusal.reason == "CATALOG_INVALID"
     assert set(refusal.fields) == {
-        "catalog.tenant.usage_retention_days",
-        "catalog.plans[0].allowances[0].limit.rollover",
+        "catalog.tenant.metadata",
+        "catalog.plans[0].allowances[0].grace_days",
     }
 
 
@@ -483,4 +485,7 @@ async def test_plans_features_and_meters_are_listed(lekhak: Client) -> None:
     assert rest.next_page_token == ""
     assert "text_rewrite" in [feature.key for feature in features.features]
     assert [feature.key for feature in counters.features] == ["text_rewrite"]
-    assert list(meters.meters) == []
+    assert [meter.key for meter in meters.meters] == ["input_characters", "rewritten_characters"]
+    (kept,) = meters.meters[1].filters
+    assert (kept.dimension, list(kept.values)) == ("action_type", ["text_rewrite"])
+    assert dict(meters.meters[1].group_by) == {"action_type": "action_type"}

@@ -15,11 +15,11 @@ from tallygate.v1 import entitlement_service_pb2 as wire
 from tallygate.v1.entitlement_service_pb2_grpc import EntitlementServiceStub
 from tallygate_server.domain.identifier import AccountId
 from tallygate_server.service import Service
-from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.server import GrpcServer, TransportKind, build_server
 from tests.support.acme import ACME, a_check, services
 from tests.support.eventually import eventually
 from tests.support.transport_servers import refusal_of
+from tests.support.use_case_fakes import an_entitlement_servicer
 
 WATCHERS = 1_000
 ACCOUNTS = 100
@@ -36,7 +36,7 @@ async def service(acme_database: str, fresh_redis: str) -> AsyncIterator[Service
 @asynccontextmanager
 async def served(service: Service, kind: TransportKind) -> AsyncIterator[tuple[GrpcServer, int]]:
     """Serve EntitlementService over the real use cases until the block is left."""
-    servicer = EntitlementServicer(service.checker, service.clock.now, watches=service.watches)
+    servicer = an_entitlement_servicer(service.checker, watches=service.watches)
     server = build_server(kind, [servicer], observe=lambda *_call: None)
     server.at_drain(service.watches.end)
     port = await server.start("127.0.0.1", 0)

@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from tallygate_server.catalog import CatalogSource
 from tallygate_server.catalog_diff import CatalogElement, ChangeKind
 from tallygate_server.catalog_files import parse_catalog
-from tallygate_server.domain.catalog import Catalog, FeatureKind
+from tallygate_server.domain.catalog import Catalog, FeatureKind, Meter, MeterAggregation
 from tallygate_server.domain.identifier import AccountId, PlanKey, TenantId
 from tallygate_server.domain.subscription import BillingProvider
 from tallygate_server.errors import CatalogConflict, CatalogInvalid, CatalogRevisionMismatch, TenantNotFound
+from tallygate_server.storage.engine import connect
 from tallygate_server.subscriptions import NewSubscription
 from tests.support.catalogs import catalogs as catalog_values
 from tests.support.use_cases import EXAMPLE_NAMES, LEKHAK, UseCases, example, use_cases
 
 ANNA = AccountId("anna")
+STUDIO = TenantId("writing-studio")
 
 
 @pytest.fixture
@@ -338,6 +340,8 @@ async def test_whatever_is_applied_reads_back_and_applies_twice_without_effect(
     assert unversioned(stored).plans == tuple(ordered)
     assert stored.features == catalog.features
     assert set(stored.meters) == set(catalog.meters)
+    assert stored.model_prices == catalog.model_prices
+    assert stored.settings == catalog.settings
 
 
 async def test_a_directory_that_is_closed_leaves_nobody_in_the_database(world: UseCases) -> None:
@@ -353,3 +357,77 @@ async def test_a_directory_that_is_closed_leaves_nobody_in_the_database(world: U
 
     names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
     assert "TenantDirectory.refresh" not in names
+
+
+async def test_the_directory_knows_meters_and_prices_of_models(world: UseCases) -> None:
+    await world.catalogs.apply(example("writing-studio"))
+
+    tenant = await world.tenants.get(STUDIO)
+
+    assert tenant.settings.late_event_window == dt.timedelta(days=3)
+    assert tenant.features["ai_cost"].meter_key == "ai_cost"
+    assert set(tenant.meters) == {"ai_cost", "ai_tokens_used", "chat_messages", "slowest_answer", "active_authors"}
+    assert {key: len(prices) for key, prices in tenant.model_prices.items()} == {"quill-large": 2, "quill-small": 1}
+    assert [price.start_time for price in tenant.model_prices["quill-large"]] == [
+        None,
+        dt.datetime(2026, 7, 1, tzinfo=dt.UTC),
+    ]
+
+
+async def test_prices_of_models_are_replaced_and_a_meter_that_is_left_out_is_retired(world: UseCases) -> None:
+    await world.catalogs.apply(example("writing-studio"))
+    text = example("writing-studio").text
+    before, after = text.index("  slowest_answer:"), text.index("  active_authors:")
+    shorter = text[:before] + text[after:]
+    cheaper = shorter.replace("quill-small: {input: 0.15", "quill-tiny: {input: 0.05")
+
+    applied = await world.catalogs.apply(CatalogSource(cheaper))
+
+    assert [(change.kind, change.path) for change in applied.changes] == [
+        (ChangeKind.REMOVED, "meters.slowest_answer"),
+        (ChangeKind.ADDED, "model_prices.quill-tiny"),
+        (ChangeKind.REMOVED, "model_prices.quill-small"),
+    ]
+    tenant = await world.tenants.get(STUDIO)
+    assert set(tenant.model_prices) == {"quill-large", "quill-tiny"}
+    assert "slowest_answer" not in tenant.meters
+    retired = [row.meter.key for row in await world.catalogs.meter_rows(STUDIO, include_retired=True) if row.retired]
+    assert retired == ["slowest_answer"]
+
+
+async def test_what_the_release_before_stored_is_read(world: UseCases) -> None:
+    await world.catalogs.apply(example("lekhak"))
+    connection = await connect(world.url)
+    try:
+        await connection.execute("SELECT set_config('tallygate.tenant_id', 'lekhak', false)")
+        await connection.execute("UPDATE tenants SET settings = '{}'")
+        await connection.execute(
+            "UPDATE meters SET definition = $1 WHERE meter_key = 'input_characters'",
+            '{"event_type": "e", "aggregation": "sum", "value_property": "v", "group_by": ["b", "a"]}',
+        )
+    finally:
+        await connection.close()
+
+    stored, _ = await world.catalogs.get(LEKHAK)
+
+    assert stored.settings.late_event_window is None
+    assert not stored.settings.closed_period_corrections
+    assert stored.meters_by_key["input_characters"] == Meter(
+        key="input_characters",
+        event_type="e",
+        aggregation=MeterAggregation.SUM,
+        value_property="v",
+        group_by=(("a", "a"), ("b", "b")),
+    )
+
+
+async def test_a_new_account_lives_in_the_tenants_time_zone_unless_it_says_where(world: UseCases) -> None:
+    await world.catalogs.apply(example("writing-studio"))
+
+    assert await world.accounts.provision(STUDIO, ANNA)
+    named, _ = await world.accounts.identify(STUDIO, [], account_id="ben", time_zone="Asia/Kathmandu")
+    unnamed, _ = await world.accounts.identify(STUDIO, [], account_id="cleo")
+
+    assert (await world.accounts.get(STUDIO, ANNA)).time_zone == "Europe/Berlin"
+    assert named.time_zone == "Asia/Kathmandu"
+    assert unnamed.time_zone == "Europe/Berlin"

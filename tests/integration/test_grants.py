@@ -243,11 +243,10 @@ async def test_upgrade_and_downgrade_leave_credits_as_they_are(server: Service, 
     assert await standing(server) == (10, 0, 10)
 
 
-@pytest.mark.parametrize("with_rollover", [False, True])
+@pytest.mark.parametrize("feature", ["words", "rolling"])
 async def test_two_servers_never_give_more_than_there_is(
-    pair: list[Service], fresh_database: str, with_rollover: bool
+    pair: list[Service], fresh_database: str, feature: str
 ) -> None:
-    feature = "rolling" if with_rollover else "words"
     for n in range(4):
         await give(pair[0], a_credit(7, feature=feature, priority=n % 2))
 
@@ -474,7 +473,7 @@ async def test_the_same_switch_is_set_once(pair: list[Service]) -> None:
     made = await asyncio.gather(
         *(override(pair[i % 2], "export", FeatureOverride.ENABLED, request_id="s1") for i in range(6))
     )
-    assert len({view.grant.grant.grant_id for view in made}) == 1
+    assert len({view.grant.grant.grant_id for view in made if view.grant is not None}) == 1
     assert sum(not view.replayed for view in made) == 1
     for n in range(2):
         cleared = await override(pair[n], "export", FeatureOverride.CLEARED, request_id="s2")
@@ -697,7 +696,7 @@ async def _by_hand(database_url: str, sql: str) -> None:
         await connection.close()
 
 
-async def _of_tenant(database_url: str, sql: str) -> list[dict[str, object]]:
+async def _of_tenant(database_url: str, sql: str) -> list[dict[str, Any]]:
     connection = await connect(database_url, DatabaseRole.READER)
     try:
         await connection.execute("SELECT set_config('tallygate.tenant_id', 'credita', false)")

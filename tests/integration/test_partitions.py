@@ -11,11 +11,13 @@ import pytest
 
 from tallygate_server.storage.engine import DatabaseRole, connect, owner_engine
 from tallygate_server.storage.partitions import create_partitions_ahead
+from tallygate_server.storage.tables import PARTITIONED_TABLES
 from tallygate_server.workers.ledger_upkeep import make_partitions
 from tests.support.acme import an_increment, assert_books_balance, fetch, outcome_of, services
 from tests.support.clock import FrozenClock
 
 FAR = datetime(2031, 5, 17, 12, tzinfo=UTC)
+TABLES = [table.name for table in PARTITIONED_TABLES]
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ async def make(database_url: str, at: datetime, months_ahead: int = 2) -> list[s
         await engine.dispose()
 
 
-@pytest.mark.parametrize("table", ["usage_entries", "usage_denials"])
+@pytest.mark.parametrize("table", TABLES)
 async def test_a_year_is_made_ahead_by_the_migrations(owner: asyncpg.Connection, table: str) -> None:
     this_month = (await owner.fetchval("SELECT now()")).strftime("%Y_%m")
 
@@ -56,10 +58,7 @@ async def test_what_is_missing_is_made_once(fresh_database: str, owner: asyncpg.
     made = await make(fresh_database, FAR)
     again = await make(fresh_database, FAR)
 
-    assert made == [
-        *(f"usage_entries_2031_{month:02}" for month in (5, 6, 7)),
-        *(f"usage_denials_2031_{month:02}" for month in (5, 6, 7)),
-    ]
+    assert made == [f"{table}_2031_{month:02}" for table in TABLES for month in (5, 6, 7)]
     assert again == []
     assert set(made[:3]) <= set(await partitions(owner))
 
@@ -67,7 +66,7 @@ async def test_what_is_missing_is_made_once(fresh_database: str, owner: asyncpg.
 async def test_a_new_partition_is_as_closed_as_its_parent(fresh_database: str, owner: asyncpg.Connection) -> None:
     made = await make(fresh_database, FAR)
 
-    for name in [*made, "usage_entries", "usage_denials", "usage_entries_default", "usage_denials_default"]:
+    for name in [*made, *TABLES, *(f"{table}_default" for table in TABLES)]:
         row = await owner.fetchrow(
             "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::regclass", name
         )
@@ -97,7 +96,7 @@ async def test_rows_that_came_before_their_partition_move_into_it(acme_database:
 
     after = await fetch(acme_database, "SELECT tableoid::regclass::text AS part FROM usage_entries ORDER BY entry_id")
     denials = await fetch(acme_database, "SELECT tableoid::regclass::text AS part FROM usage_denials")
-    assert len(made) == 14
+    assert len(made) == 7 * len(TABLES)
     assert {row["part"] for row in before} == {"usage_entries_default"}
     assert [row["part"] for row in after] == [
         "usage_entries_2031_05",
@@ -115,7 +114,7 @@ async def test_two_processes_make_them_at_once(fresh_database: str) -> None:
     made = await asyncio.gather(*(make(fresh_database, FAR, months_ahead=3) for _ in range(4)))
 
     assert sorted(name for names in made for name in names) == sorted(
-        f"{table}_2031_{month:02}" for table in ("usage_entries", "usage_denials") for month in (5, 6, 7, 8)
+        f"{table}_2031_{month:02}" for table in TABLES for month in (5, 6, 7, 8)
     )
 
 
@@ -137,4 +136,4 @@ async def test_the_job_tells_what_it_made(fresh_database: str) -> None:
 
     detail = await make_partitions(fresh_database, 13)
 
-    assert len(detail["partitions_made"]) == 2
+    assert len(detail["partitions_made"]) == len(TABLES)

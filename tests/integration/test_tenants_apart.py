@@ -102,8 +102,8 @@ async def test_the_meter_reads_and_writes_nothing_but_usage(acme_database: str) 
                 await connection.fetch(f"SELECT * FROM {table.name}")
                 continue
             statements = [f"SELECT * FROM {table.name}", f"DELETE FROM {table.name}", f"TRUNCATE {table.name}"]
-            if table.name != "outbox_events":
-                # Of that the meter adds to, and reads nothing.
+            if table.name not in {"outbox_events", "audit_entries"}:
+                # Of those that the meter adds to, and reads nothing.
                 statements.append(f"INSERT INTO {table.name} DEFAULT VALUES")
             for statement in statements:
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -15,6 +16,7 @@ from tallygate_server.clock import Clock, SystemClock
 from tallygate_server.domain.call import Check, Increment, IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.usage import EntryKind
 from tallygate_server.errors import TallygateError
 from tallygate_server.service import HotPathLimits, Service, open_service
 from tallygate_server.storage.engine import CONNECTION_ERRORS, Database, DatabaseRole, connect
@@ -204,6 +206,7 @@ async def assert_books_balance(database_url: str) -> None:
     for entry in entries:
         by_counter[_counter_key(entry)].append(entry)
     known = {_counter_key(counter): counter for counter in counters}
+    await _assert_reservations_add_up(database_url, known)
     assert not by_counter.keys() - known.keys(), "entries without a counter"
     for key, counter in known.items():
         _check_counter(key, counter, by_counter[key])
@@ -218,6 +221,11 @@ async def assert_books_balance(database_url: str) -> None:
     for request in requests:
         request_key = (request["tenant_id"], request["account_id"], request["request_id"])
         entry = by_request.get(request_key)
+        if request["answer"] is not None and json.loads(request["answer"]).get("rpc") == "Reserve":
+            # What it counts in the end is another matter; the line then carries its request id.
+            if entry is not None:
+                assert entry["reservation_id"] == json.loads(request["answer"])["reservation_id"]
+            continue
         assert (request["entry_id"] is not None) == Reason(request["reason"]).allows
         if request["entry_id"] is None:
             assert entry is None, f"denied, yet counted: {request_key}"
@@ -230,6 +238,38 @@ async def assert_books_balance(database_url: str) -> None:
     assert by_request.keys() <= recorded, "an entry whose request is not recorded"
 
 
+async def _assert_reservations_add_up(database_url: str, counters: Mapping[tuple[object, ...], asyncpg.Record]) -> None:
+    """Check that each counter carries the sum of its reservations, and that each committed one has its entry."""
+    held: defaultdict[tuple[object, ...], list[asyncpg.Record]] = defaultdict(list)
+    reservations = await fetch(database_url, "SELECT * FROM reservations")
+    for row in reservations:
+        assert (row["state"] == "held") == (row["close_time"] is None), f"{row} is neither held nor closed"
+        if row["state"] == "held":
+            held[_counter_key(row)].append(row)
+    for key, counter in counters.items():
+        expected = sum(row["quantity"] for row in held[key])
+        assert counter["reserved_quantity"] == expected, f"{key}: counter and reservations differ"
+        first = min((row["expire_time"] for row in held[key]), default=None)
+        assert counter["reserve_expire_time"] == first, f"{key}: the earliest reservation ends at another time"
+    entries = await fetch(database_url, "SELECT * FROM usage_entries WHERE reservation_id IS NOT NULL")
+    counted = {
+        (row["tenant_id"], row["account_id"], row["reservation_id"]): (row["entry_id"], row["quantity"])
+        for row in entries
+    }
+    overrun = {row["reservation_id"] for row in entries if 0 <= row["limit_quantity"] < row["used_after"]}
+    for row in reservations:
+        if row["reservation_id"] in overrun:
+            answer = json.loads(row["answer"])
+            assert Reason(answer["reason"]) is Reason.OVERAGE, f"{row} is above its limit"
+            assert answer["overdrawn_quantity"] or row["feature_key"] == "soft", f"{row} is above its limit"
+    committed = {
+        (row["tenant_id"], row["account_id"], row["reservation_id"]): (row["entry_id"], row["committed_quantity"])
+        for row in reservations
+        if row["entry_id"] is not None
+    }
+    assert counted == committed, "what reservations counted is not what the ledger has of them"
+
+
 def _counter_key(row: asyncpg.Record) -> tuple[object, ...]:
     return tuple(row[name] for name in ("tenant_id", "account_id", "feature_key", "period_kind", "period_start"))
 
@@ -238,7 +278,9 @@ def _check_counter(key: tuple[object, ...], counter: asyncpg.Record, entries: li
     assert counter["used_quantity"] == sum(entry["quantity"] for entry in entries), f"{key}: counter and ledger differ"
     for entry in entries:
         limit = entry["limit_quantity"]
-        if limit >= 0 and entry["quantity"] > 0 and entry["feature_key"] != "soft":
+        # What happened is counted, whatever the limit; a reservation may be overdrawn, and then says so.
+        enforced = not entry["feature_key"].startswith("soft") and entry["kind"] == EntryKind.INCREMENT
+        if limit >= 0 and entry["quantity"] > 0 and enforced:
             assert entry["used_after"] <= limit, f"{key}: {entry} is above its limit"
         assert entry["used_after"] >= 0, f"{key}: {entry} is below zero"
         assert entry["period_start"] <= entry["event_time"], f"{key}: {entry} happened before its period"
@@ -305,13 +347,14 @@ async def assert_redis_agrees(
     async def agrees() -> bool:
         if sweeping:
             await service.sweeper.sweep()
-        totals = {
-            _counter_key(row): row["used_quantity"] for row in await fetch(database_url, "SELECT * FROM usage_counters")
-        }
+        rows = {_counter_key(row): row for row in await fetch(database_url, "SELECT * FROM usage_counters")}
+        totals = {key: row["used_quantity"] for key, row in rows.items()}
+        reserved = {key: row["reserved_quantity"] for key, row in rows.items()}
         for key, state in (await redis_counters(service)).items():
-            assert int(state.get("h", 0)) == 0, f"{key} still holds {state}"
-            assert not [name for name in state if name.startswith("h:")], f"{key} still holds {state}"
             counter = ledger_key(key)
+            expected = reserved.get(tuple(counter), 0)
+            assert int(state.get("h", 0)) == int(state.get("r", 0)) == expected, f"{key} holds other than {expected}"
+            assert not [name for name in state if name.startswith("h:")], f"{key} still holds {state}"
             if (counter[1], counter[2]) not in in_doubt:
                 assert int(state["c"]) == totals.get(tuple(counter), 0), f"{key} is off: {state}"
         registries = await service.redis.execute("KEYS", "tg:holds:*")

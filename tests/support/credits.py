@@ -123,8 +123,8 @@ async def assert_credits_balance(database_url: str) -> None:
     assert all(0 <= used <= given for given, used in stored.values())
     for counter in await fetch(database_url, "SELECT * FROM usage_counters"):
         assert counter["credited_quantity"] == credited[tuple(counter[name] for name in key)]
-        rolled_in = counter["rolled_in_quantity"] or 0
-        if counter["limit_quantity"] >= 0:
+        rolled_in = counter["rolled_in_quantity"]
+        if rolled_in is not None and counter["limit_quantity"] >= 0:
             # What came in, and what the plan gives, pays for all that credits do not.
             most = counter["limit_quantity"] + rolled_in - counter["rolled_out_quantity"]
             assert counter["used_quantity"] - counter["credited_quantity"] <= max(0, most)

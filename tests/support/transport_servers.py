@@ -12,14 +12,22 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from tallygate.v1.data_lifecycle_service_pb2_grpc import DataLifecycleServiceStub
 from tallygate.v1.entitlement_service_pb2 import CheckAccessRequest
 from tallygate.v1.entitlement_service_pb2_grpc import EntitlementServiceStub
 from tallygate.v1.usage_service_pb2 import IncrementRequest
 from tallygate.v1.usage_service_pb2_grpc import UsageServiceStub
-from tallygate_server.transport.entitlement_servicer import EntitlementServicer
+from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServicer
 from tallygate_server.transport.server import GrpcServer, ServerLimits, TransportKind, build_server
-from tallygate_server.transport.usage_servicer import UsageServicer
-from tests.support.use_case_fakes import NOW, FakeChecks, FakeMetering, FakeTenants, FakeUsageQueries
+from tests.support.use_case_fakes import (
+    FakeChecks,
+    FakeMetering,
+    FakeRecording,
+    FakeReservations,
+    FakeUsageQueries,
+    a_usage_servicer,
+    an_entitlement_servicer,
+)
 
 Flavour = Literal["native", "native_without_lanes", "grpcio"]
 FLAVOURS: tuple[Flavour, ...] = ("native", "native_without_lanes", "grpcio")
@@ -35,6 +43,7 @@ class Served:
     checks: FakeChecks
     metering: FakeMetering
     queries: FakeUsageQueries
+    reservations: FakeReservations
     observed: list[tuple[str, str]] = field(default_factory=list)
     """Method and code of every finished call."""
 
@@ -47,6 +56,11 @@ class Served:
     def usage(self) -> Any:
         """Stub of UsageService."""
         return UsageServiceStub(self.channel)
+
+    @property
+    def lifecycle(self) -> Any:
+        """Stub of DataLifecycleService, of which nothing is built."""
+        return DataLifecycleServiceStub(self.channel)
 
     async def call_raw(self, path: str, payload: bytes) -> bytes:
         """Call a unary method with bytes and return the bytes of the response."""
@@ -64,15 +78,17 @@ async def serving(
     options: list[tuple[str, Any]] | None = None,
 ) -> AsyncIterator[Served]:
     """Serve until the block is left."""
-    checks, queries = FakeChecks(), FakeUsageQueries()
+    checks, queries, recording = FakeChecks(), FakeUsageQueries(), FakeRecording()
+    reservations = FakeReservations()
     metering = metering or FakeMetering()
     observed: list[tuple[str, str]] = []
     kind: TransportKind = "grpcio" if flavour == "grpcio" else "native"
     server = build_server(
         kind,
         [
-            EntitlementServicer(checks, lambda: NOW),
-            UsageServicer(metering, queries, lambda: NOW, tenants=FakeTenants()),
+            an_entitlement_servicer(checks),
+            a_usage_servicer(metering=metering, queries=queries, recording=recording, reservations=reservations),
+            DataLifecycleServicer(),
         ],
         observe=lambda method, code, _seconds: observed.append((method, code)),
         limits=limits,
@@ -91,6 +107,7 @@ async def serving(
                 checks=checks,
                 metering=metering,
                 queries=queries,
+                reservations=reservations,
                 observed=observed,
             )
         finally:

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
+from tallygate_server.domain.ai_cost import AiCost
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import FeatureKind, TenantSettings
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.domain.period import PeriodKind
-from tallygate_server.errors import TallygateError
+from tallygate_server.domain.period import Period, PeriodKind
+from tallygate_server.domain.reservation import Reservation, ReservationState, Settlement
+from tallygate_server.domain.usage_event import UsageEvent
+from tallygate_server.errors import EntryNotFound, FeatureNotFound, TallygateError
+from tallygate_server.recording import RecordOutcome, RecordResult
+from tallygate_server.reservations import (
+    Commit,
+    CommitAnswer,
+    Extend,
+    ExtendAnswer,
+    Release,
+    ReleaseAnswer,
+    Reserve,
+    ReserveAnswer,
+)
+from tallygate_server.rollups import UsageAnswer, UsageQuery
+from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.tenants import Tenant
+from tallygate_server.transport.entitlement_servicer import EntitlementServicer
+from tallygate_server.transport.usage_servicer import UsageServicer
+from tallygate_server.transport.use_cases import AccessChecks
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -111,6 +133,66 @@ class FakeChecks(Scripted):
         """Answer with five features."""
         self.raise_if_scripted(account_id)
         return [(f"feature_{index}", self.answer) for index in range(5)]
+
+
+class FakeRecording(Scripted):
+    """UsageRecording in memory: records everything that breaks no rule, once, and lists it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorded: list[UsageEvent] = []
+        self.pages: list[tuple[object, ...]] = []
+
+    async def record(self, _tenant_id: TenantId, events: Sequence[UsageEvent | TallygateError]) -> list[RecordResult]:
+        """Record what is new."""
+        results = []
+        for event in events:
+            if isinstance(event, TallygateError):
+                results.append(RecordResult(outcome=RecordOutcome.REFUSED, error=event))
+                continue
+            await self.wait_if_held(event.account_id)
+            self.raise_if_scripted(event.account_id)
+            known = any((each.source, each.event_id) == (event.source, event.event_id) for each in self.recorded)
+            self.recorded.append(event)
+            outcome = RecordOutcome.DUPLICATE if known else RecordOutcome.RECORDED
+            results.append(RecordResult(outcome=outcome, meter_keys=("calls",), cost=AiCost(450_000, "USD")))
+        return results
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        event_type: str,
+        source: str,
+        event_id: str,
+        start: datetime | None,
+        end: datetime | None,
+        before_event_key: int | None,
+        limit: int,
+    ) -> list[UsageEventRow]:
+        """Return what was recorded, newest first."""
+        self.pages.append((tenant_id, account_id, event_type, source, event_id, start, end))
+        rows = [
+            UsageEventRow(
+                account_id=event.account_id,
+                event_key=index,
+                recorded_time=NOW,
+                source=event.source,
+                event_id=event.event_id,
+                type=event.type,
+                event_time=event.time or NOW,
+                data=event.data,
+                ai=asdict(event.ai) if event.ai is not None else None,
+                client=asdict(event.client) if event.client is not None else None,
+                readings=[{"meter": "calls", "value": 1, "dimensions": {}}],
+                cost_nanos=450_000,
+                cost_currency_code="USD",
+            )
+            for index, event in enumerate(self.recorded, 1)
+        ]
+        older = [row for row in rows if before_event_key is None or row.event_key < before_event_key]
+        return older[::-1][:limit]
 
 
 class FakeMetering(Scripted):
@@ -212,8 +294,113 @@ class FakeTenants:
         return Tenant(settings=settings, features={}, retired_features={}, catalog_revision=1)
 
 
+def a_reservation(reservation_id: str = "rsv_1", **changes: Any) -> Reservation:
+    """Describe a reservation of five units for a minute."""
+    reservation = Reservation(
+        tenant_id=TenantId("acme"),
+        account_id=AccountId("ann"),
+        reservation_id=reservation_id,
+        feature_key=FeatureKey("text_rewrite"),
+        period=Period(PeriodKind.DAY, datetime(2026, 11, 20, tzinfo=UTC), MIDNIGHT),
+        quantity=5,
+        create_time=NOW,
+        expire_time=NOW + timedelta(minutes=1),
+    )
+    return replace(reservation, **changes)
+
+
+class FakeReservations(Scripted):
+    """ReservationUse in memory: remembers what is asked, and answers as told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wishes: list[Reserve | Commit | Release | Extend] = []
+        self.listed: tuple[str, ReservationState | None] | None = None
+        self.reserve_answer = ReserveAnswer(reason=Reason.OK, reservation=a_reservation(), limit_quantity=10)
+        self.commit_answer = CommitAnswer(
+            reason=Reason.OK,
+            reservation=a_reservation(),
+            settlement=Settlement.EXACT,
+            used_quantity=5,
+            held_quantity=0,
+            limit_quantity=10,
+            revision=7,
+        )
+        self.all_reservations = [a_reservation(f"rsv_{number:02}") for number in range(25, 0, -1)]
+
+    async def reserve(self, wish: Reserve) -> ReserveAnswer:
+        """Answer as told."""
+        self.wishes.append(wish)
+        self.raise_if_scripted(wish.account_id)
+        return self.reserve_answer
+
+    async def commit(self, wish: Commit) -> CommitAnswer:
+        """Answer as told."""
+        self.wishes.append(wish)
+        self.raise_if_scripted(wish.account_id)
+        return self.commit_answer
+
+    async def release(self, wish: Release) -> ReleaseAnswer:
+        """Release."""
+        self.wishes.append(wish)
+        return ReleaseAnswer(
+            reservation=a_reservation(state=ReservationState.RELEASED, close_time=NOW), remaining_quantity=10
+        )
+
+    async def extend(self, wish: Extend) -> ExtendAnswer:
+        """Extend."""
+        self.wishes.append(wish)
+        return ExtendAnswer(reservation=a_reservation(expire_time=NOW + wish.ttl))
+
+    async def list(
+        self,
+        _tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str,
+        state: ReservationState | None,
+        before_reservation_id: str,
+        limit: int,
+    ) -> list[Reservation]:
+        """Page through the reservations, newest first."""
+        self.raise_if_scripted(account_id)
+        self.listed = (feature_key, state)
+        return [
+            each
+            for each in self.all_reservations
+            if not before_reservation_id or each.reservation_id < before_reservation_id
+        ][:limit]
+
+
+class FakeCorrections:
+    """UsageCorrections without a ledger: no line is ever found, and nothing is counted."""
+
+    async def reverse(self, reversal: Reversal) -> ReversalAnswer:
+        """Find no such line."""
+        raise EntryNotFound(reversal.entry_id)
+
+    async def correct(self, correction: Correction) -> CorrectionAnswer:
+        """Know no such feature."""
+        raise FeatureNotFound(correction.feature_key)
+
+
+class FakeUsageSums:
+    """UsageSumsUse in memory: answers every query with what it was given."""
+
+    def __init__(self) -> None:
+        self.answer = UsageAnswer(rows=(), total_quantity=0, fresh_time=NOW, next=None)
+        self.asked: list[UsageQuery] = []
+
+    async def query(self, wanted: UsageQuery) -> UsageAnswer:
+        """Answer."""
+        self.asked.append(wanted)
+        return self.answer
+
+
 class FakeUsageQueries(Scripted):
     """UsageQueries in memory."""
+
+    filtered_by: tuple[int, str] = (0, "")
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,10 +428,49 @@ class FakeUsageQueries(Scripted):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
+        kind: int,
+        request_id: str,
         before_entry_id: int | None,
         limit: int,
     ) -> list[UsageEntry]:
         """Page through the entries, newest first."""
         self.raise_if_scripted(account_id)
         self.asked = (feature_key, start, end)
+        self.filtered_by = (kind, request_id)
         return [e for e in self.all_entries if before_entry_id is None or e.entry_id < before_entry_id][:limit]
+
+
+class Unused:
+    """A use case that a test does not call: whatever is asked of it fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"{name} is not part of this test"
+        raise AssertionError(message)
+
+
+def an_entitlement_servicer(checks: AccessChecks | None = None, **others: Any) -> EntitlementServicer:
+    """Build the servicer of entitlements on fakes; of what is not given nothing may be asked."""
+    unused: dict[str, Any] = dict.fromkeys(("explanations", "watches", "grants", "simulations"), Unused())
+    return EntitlementServicer(checks or FakeChecks(), lambda: NOW, **(unused | others))
+
+
+def a_usage_servicer(
+    *,
+    metering: FakeMetering | None = None,
+    queries: FakeUsageQueries | None = None,
+    recording: FakeRecording | None = None,
+    reservations: FakeReservations | None = None,
+) -> UsageServicer:
+    """Build the servicer of usage on fakes."""
+    recording = recording or FakeRecording()
+    return UsageServicer(
+        metering or FakeMetering(),
+        queries or FakeUsageQueries(),
+        lambda: NOW,
+        tenants=FakeTenants(),
+        recording=recording,
+        events=recording,
+        sums=FakeUsageSums(),
+        corrections=FakeCorrections(),
+        reservations=reservations or FakeReservations(),
+    )

@@ -269,12 +269,15 @@ def test_nothing_is_allowed_without_an_open_subscription_that_gives_it(
 # ---------------------------------------------------------------- grants
 
 
-def test_a_bonus_adds_to_the_limit_while_it_lasts() -> None:
+def test_a_bonus_stands_beside_the_limit_while_it_lasts() -> None:
     source = a_subscription(a_counter(10))
     bonus = a_grant(GrantKind.BONUS, quantity=5, expire_time=NOW + DAY)
 
-    assert entitlement(an_account(source, grants=(bonus,))).limit_quantity == 15
-    assert resolve(an_account(source, grants=(bonus,)), NOW + DAY).entitlements["words"].limit_quantity == 10
+    during = entitlement(an_account(source, grants=(bonus,)))
+    after = resolve(an_account(source, grants=(bonus,)), NOW + DAY).entitlements["words"]
+
+    assert (during.limit_quantity, during.credits) == (10, (bonus,))
+    assert (after.limit_quantity, after.credits) == (10, ())
 
 
 def test_an_override_replaces_the_limit_and_the_strongest_one_wins() -> None:
@@ -300,12 +303,11 @@ def test_an_enabling_grant_gives_a_switch_that_no_plan_gives() -> None:
     assert reason(an_account(grants=(on,)), "export") is Reason.OK
 
 
-def test_a_bonus_alone_is_all_that_there_is() -> None:
+def test_a_bonus_alone_gives_the_feature_and_no_allowance() -> None:
     bonus = a_grant(GrantKind.BONUS, quantity=5)
-    account = an_account(grants=(bonus,))
+    alone = entitlement(an_account(grants=(bonus,)))
 
-    assert reason(account, used=4) is Reason.OK
-    assert reason(account, used=5) is Reason.EXHAUSTED
+    assert (alone.denied, alone.limit_quantity, alone.credits) == (None, 0, (bonus,))
 
 
 def test_a_grant_that_has_not_begun_changes_nothing() -> None:

@@ -212,9 +212,10 @@ class UsageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def QueryUsage(self, request, context):
-        """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+        """Sums up usage in windows of time, by group. Served from rollups, and exact also for what is not in them yet.
 
-        A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
+        A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE; so does
+        one by the hour with more than 200,000 hours between its first and its last usage.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,9 +80,10 @@ class UsageServiceStub:
     ListUsageEvents: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEventsRequest, _usage_service_pb2.ListUsageEventsResponse]
     """Lists raw events as they were recorded, newest first, with what each one cost."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
-    """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+    """Sums up usage in windows of time, by group. Served from rollups, and exact also for what is not in them yet.
 
-    A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
+    A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE; so does
+    one by the hour with more than 200,000 hours between its first and its last usage.
     """
     ListUsageEntries: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEntriesRequest, _usage_service_pb2.ListUsageEntriesResponse]
     """Lists the ledger of an account, newest first."""
@@ -139,9 +140,10 @@ class UsageServiceAsyncStub(UsageServiceStub):
     ListUsageEvents: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEventsRequest, _usage_service_pb2.ListUsageEventsResponse]  # type: ignore[assignment]
     """Lists raw events as they were recorded, newest first, with what each one cost."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
-    """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+    """Sums up usage in windows of time, by group. Served from rollups, and exact also for what is not in them yet.
 
-    A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
+    A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE; so does
+    one by the hour with more than 200,000 hours between its first and its last usage.
     """
     ListUsageEntries: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEntriesRequest, _usage_service_pb2.ListUsageEntriesResponse]  # type: ignore[assignment]
     """Lists the ledger of an account, newest first."""
@@ -273,9 +275,10 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.QueryUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.QueryUsageResponse, _abc.Awaitable[_usage_service_pb2.QueryUsageResponse]]:
-        """Sums up usage in windows of time, by group. Served from rollups that the ledger's own writes keep, and exact.
+        """Sums up usage in windows of time, by group. Served from rollups, and exact also for what is not in them yet.
 
-        A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE.
+        A query that would return more than 100,000 rows fails with INVALID_ARGUMENT and ERROR_REASON_QUERY_TOO_LARGE; so does
+        one by the hour with more than 200,000 hours between its first and its last usage.
         """
 
     @_abc_1.abstractmethod

@@ -1,8 +1,9 @@
-"""Commands that call a running server: catalog, account, check, increment, usage."""
+"""Commands that call a running server: catalog, account, check, increment; usage is shown by usage_commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -22,6 +23,15 @@ from tallygate_server.cli.output import (
     time_text,
     usage_text,
 )
+from tallygate_server.cli.simulation_commands import (
+    WINDOW_DEFAULT,
+    WindowOption,
+    length_of,
+    print_simulation,
+    read_draft,
+    run_simulation,
+    simulation_as_json,
+)
 
 if TYPE_CHECKING:
     from tallygate.v1 import (
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
         usage_pb2,
         usage_service_pb2,
     )
+    from tallygate_server.cli.simulation_commands import Simulation
     from tallygate_server.client import Client
 
 CATALOG_BYTES_MAX: Final = 1_048_576
@@ -55,7 +66,6 @@ def add_to(app: typer.Typer) -> None:
     panel = "Call a running server"
     app.command("check", rich_help_panel=panel)(check)
     app.command("increment", rich_help_panel=panel)(increment)
-    app.command("usage", rich_help_panel=panel)(usage)
     catalog = typer.Typer(no_args_is_help=True, help="Declare what a tenant sells, and look at it.")
     catalog.command("apply")(catalog_apply)
     catalog.command("diff")(catalog_diff)
@@ -99,13 +109,28 @@ def catalog_apply(
         typer.echo(f"Catalog {response.tenant_id} is now at revision {response.catalog_revision}.")
 
 
-def catalog_diff(file: CatalogFile, *, target: Target = TARGET_DEFAULT, as_json: Json = False) -> None:
+def catalog_diff(
+    file: CatalogFile,
+    *,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Replay real usage against it, too: who would be blocked.")
+    ] = False,
+    window: WindowOption = WINDOW_DEFAULT,
+    target: Target = TARGET_DEFAULT,
+    as_json: Json = False,
+) -> None:
     """Show what applying a file would change. Exit code 0 when nothing differs, 1 when something does."""
     response = _apply(file, target, validate_only=True)
-    if as_json:
+    found = _simulate(file, response.tenant_id, window, target, quiet=as_json) if simulate else None
+    if as_json and found is not None:
+        print_json({"differences": message_as_json(response), "simulation": simulation_as_json(*found)})
+    elif as_json:
         print_message(response)
     else:
         _print_changes(response)
+        if found is not None:
+            typer.echo()
+            print_simulation(*found)
     if response.changes:
         raise typer.Exit(EXIT_NO)
 
@@ -177,6 +202,16 @@ def _print_changes(response: catalog_service_pb2.ApplyCatalogResponse) -> None:
         f"{len(response.changes)} differences; {response.affected_account_count:,} accounts and"
         f" {response.affected_subscription_count:,} subscriptions are affected."
     )
+
+
+def _simulate(file: Path, tenant_id: str, window: str, target: str, *, quiet: bool) -> Simulation:
+    from tallygate.v1 import entitlement_service_pb2
+
+    now = datetime.now(UTC)
+    request = entitlement_service_pb2.SimulateLimitsRequest(
+        tenant_id=tenant_id, start_time=now - length_of(window), end_time=now, yaml=read_draft(file)
+    )
+    return run_simulation(request, target, quiet=quiet)
 
 
 def _literal(text: str) -> str:
@@ -355,7 +390,7 @@ def increment(
         feature_key=feature,
         quantity=quantity,
         request_id=request_id,
-        dimensions=dict(_dimensions(dimension or [])),
+        dimensions=dict(dimensions_of(dimension or [])),
         ack=usage_service_pb2.ACK_MODE_COMMITTED if ack is Ack.COMMITTED else usage_service_pb2.ACK_MODE_ACCEPTED,
     )
     response = with_client(target, lambda client: client.call(client.usage.Increment, request))
@@ -380,7 +415,8 @@ def increment(
         raise typer.Exit(EXIT_NO)
 
 
-def _dimensions(pairs: list[str]) -> Iterator[tuple[str, str]]:
+def dimensions_of(pairs: list[str]) -> Iterator[tuple[str, str]]:
+    """Read options of the form NAME=VALUE; raise CommandError."""
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -454,15 +490,18 @@ def _print_quotas(quotas: list[usage_pb2.Quota]) -> None:
 
 
 def _print_entries(entries: list[usage_pb2.UsageEntry], *, more: bool) -> None:
+    from tallygate.v1 import usage_pb2
+
     if not entries:
         typer.echo("The ledger has no such lines.")
         return
     print_table(
-        ("entry", "happened", "feature", "quantity", "total after", "request"),
+        ("entry", "happened", "kind", "feature", "quantity", "total after", "request"),
         (
             (
                 item.entry_id,
                 time_text(item.event_time),
+                usage_pb2.UsageEntryKind.Name(item.kind).removeprefix("USAGE_ENTRY_KIND_").lower(),
                 item.feature_key,
                 f"{item.quantity:,}",
                 f"{item.used_quantity:,}",

@@ -71,6 +71,15 @@ def replay(
     ] = None,
     period: Annotated[str, typer.Option(metavar="|".join(_PERIODS), help="Period of the limit.")] = "month",
     ack: Annotated[str, typer.Option(metavar="|".join(_ACKS), help="When the server answers.")] = "committed",
+    reserve: Annotated[
+        int | None,
+        typer.Option(
+            "--reserve",
+            min=0,
+            metavar="TOKENS",
+            help="Reserve the context and so many tokens more before each call, then commit what it really took.",
+        ),
+    ] = None,
     run_id: Annotated[
         str, typer.Option("--run-id", help="Name of the run. The same name again counts nothing twice.")
     ] = "",
@@ -91,7 +100,8 @@ def replay(
 ) -> None:
     """Replay a trace of LLM calls and prove that client, counters and ledger agree. Exit code 1 when they do not.
 
-    Every call counts its context and generated tokens on the account that its row number leads to. A call that the
+    Every call counts its context and generated tokens on the account that its row number leads to; with --reserve it
+    reserves first, as one whose cost is not known yet, and commits afterwards. A call that the
     server may not have answered is made again under the same request id, also after a crash of either side: resume
     with --resume and the state file, or start again with the same --run-id.
     """
@@ -112,7 +122,7 @@ def replay(
         else:
             run = _new_run(
                 trace, accounts=accounts, seed=seed, tenant=tenant, feature=feature, limit=limit, period=period,
-                ack=ack, run_id=run_id,
+                ack=ack, run_id=run_id, reserve=reserve,
             )  # fmt: skip
             file = None if state is None else File.create(state, run)
         if file is not None:
@@ -153,6 +163,7 @@ def _new_run(
     period: str,
     ack: str,
     run_id: str,
+    reserve: int | None,
 ) -> Run:
     from tallygate_server.trace_replay import OWN_TENANT, RUN_ID_PATTERN, Run, limit_for, new_run_id
 
@@ -162,6 +173,8 @@ def _new_run(
         raise CommandError(f"--period {period}: say {', '.join(_PERIODS)}")
     if ack not in _ACKS:
         raise CommandError(f"--ack {ack}: say {' or '.join(_ACKS)}")
+    if reserve is not None and ack != "committed":
+        raise CommandError(f"--ack {ack}: reservations are committed; leave --ack or --reserve out")
     if limit == 0:
         raise CommandError("--limit 0: would deny every call; say at least 1, or -1 for unlimited")
     makes_tenant = tenant == OWN_TENANT
@@ -180,6 +193,7 @@ def _new_run(
         limit=chosen,
         period=period,  # type: ignore[arg-type]  # Checked above.
         ack=ack,  # type: ignore[arg-type]  # Checked above.
+        reserve_margin=reserve,
     )
 
 
@@ -260,6 +274,7 @@ def _print_start(trace: Trace, run: Run, target: str, *, resumed: int) -> None:
             ("server", target),
             ("run", run.run_id + (f", going on after {resumed:,} answers" if resumed else "")),
             ("counts on", f"{run.feature_key} of {run.accounts:,} accounts of tenant {run.tenant_id}"),
+            ("reserves", f"context and {run.reserve_margin:,} tokens" if run.reserve_margin is not None else ""),
             ("limit", f"{limit_text(run.limit)} per account and {run.period}" if run.makes_tenant else ""),
         )
     )

@@ -12,15 +12,20 @@ from typer.core import TyperGroup
 
 from tallygate_server.cli import (
     bench_command,
+    bench_query_command,
     client_commands,
     endpoint_commands,
     entitlement_commands,
     event_commands,
     grant_commands,
     replay_command,
+    reservation_commands,
     server_commands,
+    simulation_commands,
     stripe_commands,
     subscription_commands,
+    usage_commands,
+    validation_commands,
     webhook_commands,
 )
 from tallygate_server.cli.explanations import EXIT_ERROR, speak
@@ -86,15 +91,20 @@ def _root(
 
 server_commands.add_to(app)
 client_commands.add_to(app)
+usage_commands.add_to(app)
 entitlement_commands.add_to(app)
 subscription_commands.add_to(app)
+reservation_commands.add_to(app)
 grant_commands.add_to(app)
 webhook_commands.add_to(app)
 event_commands.add_to(app)
 endpoint_commands.add_to(app)
 stripe_commands.add_to(app)
+simulation_commands.add_to(app)
+validation_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
+bench_query_command.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

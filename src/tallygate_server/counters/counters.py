@@ -245,6 +245,23 @@ class Counters:
         """Make readers ask Postgres about an account that was changed behind the service's back."""
         scripts.call_soon(self.connection, scripts.FORGET, [self.account_key(tenant_id, account_id)], [], _ignore)
 
+    async def look(self, key: str) -> dict[str, str]:
+        """Return what a hash says, read at once; empty for one that is not there.
+
+        Raises RedisUnavailable or RedisCommandError.
+        """
+        flat = await self.connection.execute("HGETALL", key)
+        return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def registered(self, batch_id: str) -> bool:
+        """Tell whether a batch of holds stands in its server's registry; raises as `look` does."""
+        server_id = batch_id.rpartition(":")[0]
+        return bool(await self.connection.execute("HEXISTS", keys.holds(server_id), batch_id))
+
+    async def forget_counter(self, key: str) -> None:
+        """Drop a counter, as a flush would: who needs it asks Postgres. Raises as `look` does."""
+        await self.connection.execute("DEL", key)
+
     async def servers_with_holds(self) -> list[str]:
         """Return the ids of the servers that may have holds."""
         return [server.decode() for server in await self.connection.execute("SMEMBERS", keys.SERVERS)]

@@ -261,13 +261,14 @@ class Catalog:
     plans: tuple[Plan, ...] = ()
     meters: tuple[Meter, ...] = ()
     model_prices: tuple[ModelPrice, ...] = ()
-    """By model and start; the order of a file says nothing."""
+    """By model and start; like that of meters, the order of a file says nothing."""
     features_by_key: dict[str, Feature] = field(init=False, repr=False, compare=False)
     plans_by_key: dict[str, Plan] = field(init=False, repr=False, compare=False)
     meters_by_key: dict[str, Meter] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Index features, plans and meters by key, and sort the prices of models."""
+        """Index features, plans and meters by key; sort meters and the prices of models."""
+        object.__setattr__(self, "meters", tuple(sorted(self.meters, key=lambda meter: meter.key)))
         object.__setattr__(self, "model_prices", tuple(sorted(self.model_prices, key=model_price_position)))
         object.__setattr__(self, "features_by_key", {feature.key: feature for feature in self.features})
         object.__setattr__(self, "plans_by_key", {plan.key: plan for plan in self.plans})

@@ -116,10 +116,17 @@ class Grant:
     create_time: datetime
     grace_end_time: datetime | None = None
     """For a disabling grant: until then the feature still works, in grace."""
+    revoke_time: datetime | None = None
+
+    @property
+    def end_time(self) -> datetime | None:
+        """When it ends or ended, by itself or taken back; None for never."""
+        return min((t for t in (self.expire_time, self.revoke_time) if t is not None), default=None)
 
     def active(self, at: datetime) -> bool:
         """Tell whether it counts at the instant."""
-        return self.start_time <= at and (self.expire_time is None or at < self.expire_time)
+        end_time = self.end_time
+        return self.start_time <= at and (end_time is None or at < end_time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +208,8 @@ class Entitlement:
     """Set while the entitlement rests on grace; access ends then."""
     credits: tuple[Grant, ...] = ()
     """Counters: credits that are active, in the order in which they are used, after the allowance."""
+    credited_until: datetime | None = None
+    """Counters: when the last of its credits that are over ended; None: there was none."""
     rollover: Rollover | None = None
     """What of an unused rest goes into the next period; None: nothing."""
     overrun_policy: OverrunPolicy = OverrunPolicy.REJECT
@@ -276,15 +285,7 @@ def resolve(sources: AccountSources, at: datetime) -> Resolution:
             )
     for key, candidate in best.items():
         entitlements[key] = _from_candidate(candidate)
-    by_feature: dict[FeatureKey, list[Grant]] = {}
-    for grant in sorted(sources.grants, key=burn_order):
-        boundaries.extend(t for t in (grant.start_time, grant.expire_time, grant.grace_end_time) if t is not None)
-        if grant.active(at):
-            by_feature.setdefault(grant.feature_key, []).append(grant)
-    for feature_key, grants in by_feature.items():
-        entitlements[feature_key] = _with_grants(
-            grants, entitlements.get(feature_key), inactive.get(feature_key), sources, at
-        )
+    boundaries.extend(_lay_grants(sources, at, entitlements, inactive))
     return Resolution(
         entitlements=entitlements,
         expire_time=min((boundary for boundary in boundaries if boundary > at), default=None),
@@ -422,6 +423,30 @@ def burn_order(grant: Grant) -> tuple[int, float, datetime, str]:
     """Return what grants are sorted by: priority, then the earlier expiry, the earlier creation, the id."""
     expiry = grant.expire_time.timestamp() if grant.expire_time is not None else float("inf")
     return (grant.priority, expiry, grant.create_time, grant.grant_id)
+
+
+def _lay_grants(
+    sources: AccountSources, at: datetime, entitlements: dict[str, Entitlement], inactive: dict[str, Allowance]
+) -> list[datetime]:
+    """Lay the grants over what plans give; return when any of them begins, ends or takes effect."""
+    boundaries: list[datetime] = []
+    by_feature: dict[FeatureKey, list[Grant]] = {}
+    credited_until: dict[str, datetime] = {}
+    for grant in sorted(sources.grants, key=burn_order):
+        boundaries.extend(t for t in (grant.start_time, grant.end_time, grant.grace_end_time) if t is not None)
+        if grant.active(at):
+            by_feature.setdefault(grant.feature_key, []).append(grant)
+        elif grant.kind.credit and grant.end_time is not None and grant.end_time <= at:
+            until = credited_until.get(grant.feature_key)
+            credited_until[grant.feature_key] = grant.end_time if until is None else max(until, grant.end_time)
+    for feature_key, grants in by_feature.items():
+        entitlements[feature_key] = _with_grants(
+            grants, entitlements.get(feature_key), inactive.get(feature_key), sources, at
+        )
+    for key, until in credited_until.items():
+        if key in entitlements and entitlements[key].kind is FeatureKind.COUNTER:
+            entitlements[key] = replace(entitlements[key], credited_until=until)
+    return boundaries
 
 
 def _with_grants(

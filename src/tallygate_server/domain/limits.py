@@ -31,6 +31,10 @@ DIMENSION_VALUE_LENGTH_MAX: Final = 256
 
 EVENT_AGE_SECONDS_MAX: Final = 35 * 86_400
 EVENT_AHEAD_SECONDS_MAX: Final = 5 * 60
+EVENT_DATA_BYTES_MAX: Final = 65_536
+"""Of a usage event's data, as JSON."""
+LATE_EVENT_WINDOW_SECONDS_DEFAULT: Final = 86_400
+"""How long after its end a period still takes events, where the tenant does not say."""
 
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 1_000
@@ -44,3 +48,8 @@ GRANTS_PER_ACCOUNT_MAX: Final = 1_000
 GRACE_DAYS_DEFAULT: Final = 14
 GRACE_DAYS_MAX: Final = 90
 CATALOG_BYTES_MAX: Final = 1_048_576
+
+QUERY_ROWS_MAX: Final = 100_000
+"""Rows of one QueryUsage, on all pages together."""
+QUERY_WINDOWS_MAX: Final = 200_000
+"""Windows between the first and the last usage; those without usage are no rows, but somebody has to lay them out."""

@@ -133,7 +133,7 @@ class Grants:
         now = self._clock.now()
         async with self._database.tenant_transaction(tenant_id) as connection:
             row = await self._find(connection, tenant_id, account_id, grant_id)
-            if row.revoke_time is not None:
+            if row.grant.revoke_time is not None:
                 return await self._view(connection, tenant_id, row, now)
         try:
             async with self._changes.begin(tenant_id, [account_id], actor=actor, cause="grant.revoked") as change:
@@ -315,7 +315,7 @@ class Grants:
         self, connection: Connection, tenant_id: TenantId, account_id: AccountId, grant_id: str
     ) -> GrantRow:
         row = await self._find(connection, tenant_id, account_id, grant_id)
-        if row.revoke_time is not None:
+        if row.grant.revoke_time is not None:
             raise _AlreadyRevoked(row)
         return row
 

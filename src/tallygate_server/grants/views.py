@@ -70,7 +70,7 @@ class OverrideView:
 def seen_at(row: GrantRow, now: datetime) -> datetime:
     """Return the instant at which a credit's balance is shown: now, or the last or first one of its life."""
     grant = row.grant
-    end = min((t for t in (grant.expire_time, row.revoke_time) if t is not None), default=None)
+    end = grant.end_time
     if end is not None and end <= now:
         # Its window is the one before its end, which belongs to no window of it any more.
         return max(grant.start_time, end - _INSTANT)
@@ -97,7 +97,7 @@ def view_of(tenant_id: TenantId, row: GrantRow, stored: StoredBalance | None, no
 
 def _state(row: GrantRow, now: datetime, remaining: int) -> GrantState:
     grant = row.grant
-    if row.revoke_time is not None:
+    if grant.revoke_time is not None:
         return GrantState.REVOKED
     if grant.expire_time is not None and grant.expire_time <= now:
         return GrantState.EXPIRED

@@ -238,7 +238,7 @@ class _Verdict:
                 assert call.feature is not None
                 key = call.ledger_key()
                 keys[key] = call.period.end
-                if call.feature.exact_only:
+                if call.feature.exact_in(call.period):
                     assert call.account is not None
                     counted[key] = CountedFeature.of(call.account.sources, call.feature, call.period)
         # What has expired stands in nobody's way, whether or not anybody has written that down.

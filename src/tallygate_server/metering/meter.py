@@ -139,6 +139,10 @@ class Meter:
         """How many increments wait for a commit."""
         return len(self._group) + len(self._exact)
 
+    def next_entry_id(self) -> int:
+        """Return an id for a line of the ledger that somebody else writes in this process; no other line has it."""
+        return self._answers.next_entry_id()
+
     @property
     def in_flight(self) -> int:
         """How many increments are between arrival and commit."""
@@ -317,6 +321,7 @@ class Meter:
         else:
             call.period = account.period_at(feature, increment.event_time)
             call.counter_key = account.counter_key(feature, call.period)
+            call.exact = call.exact or feature.exact_in(call.period)
         if feature.exact_only or (increment.request_id and not feature.hard):
             # Whether a soft limit was passed is part of the recorded answer: only the exact commit knows it.
             call.exact = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import text
@@ -104,16 +104,35 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def tenant_snapshot(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that reads one tenant's rows as they are at one instant, and writes nothing.
+
+        Its statements are planned for their values. Raises StoreUnavailable as above.
+        """
+        async with self._begin(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
+            await connection.execute(
+                text(
+                    "SELECT set_config('tallygate.tenant_id', :tenant_id, true),"
+                    " set_config('plan_cache_mode', 'force_custom_plan', true)"
+                ),
+                {"tenant_id": tenant_id},
+            )
+            yield connection
+
+    @asynccontextmanager
     async def plain_transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction of no tenant: only what the role may use without one, such as job runs."""
         async with self._begin() as connection:
             yield connection
 
     @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+    async def _begin(self, **options: Any) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._engine.begin() as connection:
-                yield connection
+            async with self._engine.connect() as connection:
+                if options:
+                    await connection.execution_options(**options)
+                async with connection.begin():
+                    yield connection
         except DBAPIError as error:
             # A connection that breaks while it is made is no error of its own to SQLAlchemy; asyncpg's is the cause.
             away = isinstance(error, InterfaceError | OperationalError) or isinstance(

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, and_, func, or_, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import distinct_on
 
 from tallygate_server.domain.catalog import FeatureKind
 from tallygate_server.domain.credits import StoredBalance
@@ -22,10 +21,24 @@ from tallygate_server.storage.mapping import (
     rollover_from_json,
     rollover_to_json,
 )
-from tallygate_server.storage.tables import features, grant_balances, grant_requests, grants
+from tallygate_server.storage.tables import features, grant_requests, grants
 
 # Written out, as in the partial index: a plan made for any parameters could not use it.
 _UNANNOUNCED: Final = text("grants.revoke_time IS NULL AND grants.notice_time IS NULL")
+
+
+_NEWEST_BALANCES: Final = text("""
+SELECT b.account_id, b.grant_id, b.window_start, b.given_quantity, b.used_quantity
+FROM unnest(CAST(:account_ids AS text[]), CAST(:grant_ids AS text[]), CAST(:window_starts AS timestamptz[]))
+    AS k(account_id, grant_id, window_start)
+CROSS JOIN LATERAL (
+    SELECT * FROM grant_balances AS e
+    WHERE e.tenant_id = :tenant_id AND e.account_id = k.account_id AND e.grant_id = k.grant_id
+      AND e.window_start <= k.window_start
+    ORDER BY e.window_start DESC
+    LIMIT 1
+) AS b
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +50,6 @@ class GrantRow:
     reason: str
     actor: str
     metadata: dict[str, str] = field(default_factory=dict)
-    revoke_time: datetime | None = None
     revoke_reason: str = ""
 
 
@@ -144,7 +156,7 @@ async def revoke_grant(
         )
         .values(revoke_time=at, revoke_reason=reason)
     )
-    return replace(row, revoke_time=at, revoke_reason=reason)
+    return replace(row, grant=replace(row.grant, revoke_time=at), revoke_reason=reason)
 
 
 async def page_of_grants(
@@ -176,26 +188,20 @@ async def read_balances(
     """Return the newest balance up to a window's start of each credit (account, grant) that has one."""
     if not wanted:
         return {}
-    b = grant_balances.c
-    newest = (
-        select(b.account_id, b.grant_id, b.window_start, b.given_quantity, b.used_quantity)
-        .ext(distinct_on(b.account_id, b.grant_id))
-        .where(
-            b.tenant_id == tenant_id,
-            or_(
-                *(
-                    and_(b.account_id == account_id, b.grant_id == grant_id, b.window_start <= window_start)
-                    for (account_id, grant_id), window_start in wanted.items()
-                )
-            ),
-        )
-        .order_by(b.account_id, b.grant_id, b.window_start.desc())
+    found = await connection.execute(
+        _NEWEST_BALANCES,
+        {
+            "tenant_id": tenant_id,
+            "account_ids": [account_id for account_id, _ in wanted],
+            "grant_ids": [grant_id for _, grant_id in wanted],
+            "window_starts": list(wanted.values()),
+        },
     )
     return {
         (AccountId(row.account_id), row.grant_id): StoredBalance(
             row.window_start, row.given_quantity, row.used_quantity
         )
-        for row in await connection.execute(newest)
+        for row in found
     }
 
 
@@ -313,10 +319,10 @@ def _row(row: Row[Any]) -> GrantRow:
             expire_time=row.expire_time,
             create_time=row.create_time,
             grace_end_time=row.grace_end_time,
+            revoke_time=row.revoke_time,
         ),
         reason=row.reason,
         actor=row.actor,
         metadata=dict(row.metadata),
-        revoke_time=row.revoke_time,
         revoke_reason=row.revoke_reason,
     )

@@ -478,13 +478,19 @@ WHERE (r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start)
 RETURNING r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start, r.quantity
 """
 
+# The first entry of the index over reservations that are held: one row is looked at, however many there are.
 _NEXT_EXPIRIES: Final = """
-SELECT r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start, min(r.expire_time)
+SELECT k.*, next.expire_time
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
     AS k(tenant_id, account_id, feature_key, period_kind, period_start)
-JOIN reservations AS r USING (tenant_id, account_id, feature_key, period_kind, period_start)
-WHERE r.state = 'held'
-GROUP BY r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start
+CROSS JOIN LATERAL (
+    SELECT r.expire_time
+    FROM reservations AS r
+    WHERE (r.tenant_id, r.account_id, r.feature_key, r.period_kind, r.period_start)
+        = (k.tenant_id, k.account_id, k.feature_key, k.period_kind, k.period_start)
+      AND r.state = 'held'
+    ORDER BY r.expire_time LIMIT 1
+) AS next
 """
 
 _INSERT_DENIALS: Final = """
@@ -783,15 +789,21 @@ class ExactTransaction:
         if not due:
             return 0
         expired = await self._connection.fetch(_EXPIRE_RESERVATIONS, *_columns(due), at)
-        nexts = await self._connection.fetch(_NEXT_EXPIRIES, *_columns(due))
         for row in expired:
             counters[CounterKey(*row[:5])].reserved -= row[5]
         for key in due:
-            counters[key].reserve_expire_time = None
             counters[key].changed = True
-        for row in nexts:
-            counters[CounterKey(*row[:5])].reserve_expire_time = row[5]
+        await self.find_next_expiries({key: counters[key] for key in due})
         return len(expired)
+
+    async def find_next_expiries(self, counters: Mapping[CounterKey, LockedCounter]) -> None:
+        """Set when the first reservation of each of these locked counters expires, as the rows are now."""
+        if not counters:
+            return
+        for counter in counters.values():
+            counter.reserve_expire_time = None
+        for row in await self._connection.fetch(_NEXT_EXPIRIES, *_columns(counters)):
+            counters[CounterKey(*row[:5])].reserve_expire_time = row[5]
 
     async def find_entries(self, entries: Sequence[tuple[TenantId, AccountId, int, datetime | None]]) -> dict[int, int]:
         """Return used_after by entry id, for those of the entries (with their recorded time) that are written."""

@@ -36,7 +36,7 @@ PAST_SUBSCRIPTIONS_MAX: Final = 20
 """How many ended subscriptions are carried along, to tell a lapsed account from one that never had any."""
 
 PAST_GRANTS_MAX: Final = 200
-"""How many expired grants are carried along: clocks of servers differ, and step back."""
+"""How many grants that are over are carried along: they tell of used credits, and some servers' clocks are behind."""
 
 
 def documents_statement(tenant_id: str, account_ids: str, at: str) -> str:
@@ -90,18 +90,22 @@ SELECT a.account_id, a.revision, json_build_object(
             'id', g.grant_id, 'feature', g.feature_key, 'feature_kind', f.kind, 'kind', g.kind,
             'quantity', g.quantity, 'value', g.value, 'priority', g.priority, 'start', g.start_time,
             'expire', g.expire_time, 'created', g.create_time, 'grace_end', g.grace_end_time,
-            'limit', g."limit", 'recurrence', g.recurrence, 'rollover', g.rollover
+            'limit', g."limit", 'recurrence', g.recurrence, 'rollover', g.rollover, 'revoked', g.revoke_time
         ))
         FROM (
             SELECT * FROM (
                 SELECT *, row_number() OVER (
                     -- Only to keep documents short: what is over by the caller's clock counts for nothing anyway.
-                    PARTITION BY expire_time <= @at ORDER BY expire_time DESC, grant_id
+                    PARTITION BY revoke_time IS NOT NULL OR expire_time <= @at
+                    ORDER BY COALESCE(revoke_time, expire_time) DESC, grant_id
                 ) AS newest
                 FROM grants
-                WHERE tenant_id = a.tenant_id AND account_id = a.account_id AND revoke_time IS NULL
+                -- Credits that are over still tell who paid for what was used.
+                WHERE tenant_id = a.tenant_id AND account_id = a.account_id
+                  AND (revoke_time IS NULL OR kind IN ('bonus', 'purchase'))
             ) AS ranked
-            WHERE newest <= {PAST_GRANTS_MAX} OR expire_time > @at OR expire_time IS NULL
+            WHERE newest <= {PAST_GRANTS_MAX}
+                OR revoke_time IS NULL AND (expire_time > @at OR expire_time IS NULL)
         ) AS g
         JOIN features AS f ON f.tenant_id = g.tenant_id AND f.feature_key = g.feature_key
     ), '[]'::json)
@@ -216,6 +220,7 @@ def _grant(item: dict[str, Any]) -> Grant:
         expire_time=_time(item["expire"]),
         create_time=datetime.fromisoformat(item["created"]),
         grace_end_time=_time(item["grace_end"]),
+        revoke_time=_time(item.get("revoked")),
     )
 
 

@@ -18,10 +18,12 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
@@ -475,6 +477,19 @@ usage_entries = Table(
     ),
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
     Index("ix_usage_entries_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_entries_reversed_entry_id",
+        "tenant_id",
+        "account_id",
+        "reversed_entry_id",
+        postgresql_where=text("reversed_entry_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_usage_entries_event_time",
+        "event_time",
+        postgresql_using="brin",
+        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
+    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
@@ -510,9 +525,11 @@ reservations = Table(
         "feature_key",
         "period_kind",
         "period_start",
+        "expire_time",
         postgresql_where=text("state = 'held'"),
     ),
     Index("ix_reservations_due", "expire_time", postgresql_where=text("state = 'held'")),
+    Index("ix_reservations_close_time", "close_time", postgresql_using="brin"),
 )
 
 usage_requests = Table(
@@ -558,6 +575,162 @@ usage_denials = Table(
     Column("request_id", Text, nullable=True),
     PrimaryKeyConstraint("tenant_id", "account_id", "entry_id", "recorded_time"),
     postgresql_partition_by="RANGE (recorded_time)",
+)
+
+usage_series = Table(
+    "usage_series",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, Identity(always=True), nullable=False),
+    Column("subject", Text, nullable=False, comment="feature, meter or ai_cost"),
+    Column("subject_key", Text, nullable=False, comment="of the feature or meter; empty for ai_cost"),
+    Column("account_id", Text, nullable=False, comment="empty for all accounts of the tenant together"),
+    Column(
+        "digest",
+        LargeBinary,
+        nullable=False,
+        comment="SHA-256 of the dimensions as text: an index of their own could not hold long ones",
+    ),
+    Column("dimensions", JSONB, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "series_id"),
+    UniqueConstraint("tenant_id", "subject", "subject_key", "account_id", "digest", name="uq_usage_series_content"),
+    CheckConstraint("subject IN ('feature', 'meter', 'ai_cost')", name="subject_known"),
+)
+
+usage_rollups = Table(
+    "usage_rollups",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, nullable=False),
+    Column("minutes", SmallInteger, nullable=False, comment="length of the bucket: 1, 15 or 1440"),
+    _time("start_time"),
+    Column("event_count", BigInteger, nullable=False),
+    Column("quantity", Numeric, nullable=False, comment="sum of all quantities"),
+    Column("min_quantity", BigInteger, nullable=True, comment="of meters only, as all that follows"),
+    Column("max_quantity", BigInteger, nullable=True),
+    _time("latest_time", nullable=True),
+    Column(
+        "latest_key",
+        BigInteger,
+        nullable=True,
+        comment="event_key of the latest event: decides between two of one instant",
+    ),
+    Column("latest_quantity", BigInteger, nullable=True),
+    PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time"),
+    postgresql_with={"fillfactor": "90"},
+)
+
+usage_rollup_values = Table(
+    "usage_rollup_values",
+    metadata,
+    _tenant_id(),
+    Column("series_id", BigInteger, nullable=False),
+    Column("minutes", SmallInteger, nullable=False),
+    _time("start_time"),
+    Column("value", Text, nullable=False, comment="one of the different values of a meter that counts those"),
+    PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time", "value"),
+)
+
+usage_rollup_progress = Table(
+    "usage_rollup_progress",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column(
+        "next_xid",
+        BigInteger,
+        nullable=False,
+        comment="rows of transactions before this one are in the rollups",
+    ),
+    Column(
+        "next_recorded_time",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="of the rows without a transaction, those recorded before this are in the rollups; null: all",
+    ),
+    PrimaryKeyConstraint("source"),
+    CheckConstraint("source IN ('entries', 'events')", name="source_known"),
+)
+
+usage_events = Table(
+    "usage_events",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column(
+        "event_key",
+        BigInteger,
+        nullable=False,
+        comment="time-ordered, as ids of ledger entries: milliseconds, node, sequence",
+    ),
+    _time("recorded_time"),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column(
+        "event_time",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="when it happened; when it came in, where the event does not say",
+    ),
+    Column("data", JSONB, nullable=True),
+    Column(
+        "ai",
+        JSONB,
+        nullable=True,
+        comment="what a model did, under the names of the contract; null where it is about none",
+    ),
+    Column("client", JSONB, nullable=True),
+    Column(
+        "readings",
+        JSONB,
+        nullable=False,
+        comment='[{"meter": key, "value": whole number or text, "dimensions": {...}}, ...]',
+    ),
+    Column(
+        "cost_nanos",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="billionths of the major unit of the currency; 0 without a price",
+    ),
+    Column(
+        "cost_currency_code",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="ISO 4217 code; empty without a price",
+    ),
+    Column(
+        "commit_xid",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+        comment="transaction that wrote it: what rollups go by",
+    ),
+    PrimaryKeyConstraint("tenant_id", "event_key", "recorded_time"),
+    Index("ix_usage_events_account", "tenant_id", "account_id", "event_key"),
+    Index("ix_usage_events_event_id", "tenant_id", "event_id"),
+    Index("ix_usage_events_commit_xid", "commit_xid"),
+    Index(
+        "ix_usage_events_event_time",
+        "event_time",
+        postgresql_using="brin",
+        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
+    ),
+    postgresql_partition_by="RANGE (recorded_time)",
+)
+
+usage_event_keys = Table(
+    "usage_event_keys",
+    metadata,
+    _tenant_id(),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("fingerprint", BigInteger, nullable=False, comment="hash of the event's content"),
+    Column("event_key", BigInteger, nullable=False),
+    _time("recorded_time"),
+    PrimaryKeyConstraint("tenant_id", "source", "event_id"),
+    Index("ix_usage_event_keys_recorded_time", "recorded_time", postgresql_using="brin"),
 )
 
 outbox_events = Table(
@@ -968,6 +1141,18 @@ job_runs = Table(
 )
 
 TENANT_TABLES = tuple(table for table in metadata.sorted_tables if "tenant_id" in table.c)
-METER_TABLES = (usage_counters, usage_entries, usage_requests, usage_denials, reservations, grant_balances)
-"""What the group commit's role reaches, across tenants; of all else it may only add events to the outbox."""
-PARTITIONED_TABLES = (usage_entries, usage_denials)
+METER_TABLES = (
+    usage_counters,
+    usage_entries,
+    usage_requests,
+    usage_denials,
+    reservations,
+    grant_balances,
+    usage_series,
+    usage_rollups,
+    usage_rollup_values,
+    usage_events,
+    usage_event_keys,
+)
+"""What the group commit's role reaches, across tenants; of all else it may only add to the outbox and the audit log."""
+PARTITIONED_TABLES = (usage_entries, usage_denials, usage_events)

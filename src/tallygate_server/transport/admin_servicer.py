@@ -1,15 +1,17 @@
-"""AdminService: converts, calls, converts. Of this release: webhooks; every other RPC answers UNIMPLEMENTED."""
+"""AdminService: converts, calls, converts. What is not here answers UNIMPLEMENTED."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from tallygate.v1 import admin_service_pb2
-from tallygate_server.transport import convert, paging, webhook_convert
-from tallygate_server.transport.use_cases import Now, WebhookAdministrationUse
+from tallygate_server.transport import convert, correction_convert, paging, validation_convert, webhook_convert
+from tallygate_server.transport.use_cases import Now, UsageCorrections, ValidationUse, WebhookAdministrationUse
 
 SERVICE: Final[ServiceDescriptor] = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
@@ -21,9 +23,25 @@ class AdminServicer:
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE
 
-    def __init__(self, webhooks: WebhookAdministrationUse, now: Now) -> None:
+    def __init__(
+        self,
+        webhooks: WebhookAdministrationUse,
+        now: Now,
+        *,
+        corrections: UsageCorrections,
+        validations: ValidationUse,
+    ) -> None:
         self._webhooks = webhooks
+        self._corrections = corrections
         self._now = now
+        self._validations = validations
+
+    async def CorrectUsage(
+        self, request: admin_service_pb2.CorrectUsageRequest, _context: _Context
+    ) -> admin_service_pb2.CorrectUsageResponse:
+        """Add to a counter or a gauge, or take away from it."""
+        answer = await self._corrections.correct(correction_convert.from_api_correction(request))
+        return correction_convert.to_api_correction(request, answer)
 
     async def ListWebhookEvents(
         self, request: admin_service_pb2.ListWebhookEventsRequest, _context: _Context
@@ -68,3 +86,17 @@ class AdminServicer:
             actor=convert.actor_of(request),
         )
         return admin_service_pb2.ReplayWebhookEventsResponse(event_count=count)
+
+    async def ValidateEntitlements(
+        self, request: admin_service_pb2.ValidateEntitlementsRequest, _context: _Context
+    ) -> AsyncGenerator[admin_service_pb2.ValidateEntitlementsResponse]:
+        """Compare counters, Redis and snapshots with the rows of record."""
+        validating = self._validations.validate(
+            tenant_id=request.tenant_id,
+            account_id=request.account_id,
+            repair=request.repair,
+            actor=convert.actor_of(request),
+        )
+        async with aclosing(validating) as updates:
+            async for update in updates:
+                yield validation_convert.to_api_update(update)

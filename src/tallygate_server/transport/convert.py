@@ -336,7 +336,7 @@ def from_api_increment(request: usage_service_pb2.IncrementRequest, now: Now, *,
     """Convert a valid increment; raise InvalidRequest of `path` + event_time if that is out of its window."""
     event_time: datetime | None = None
     if request.HasField("event_time"):
-        event_time = _from_api_event_time(request.event_time, now(), f"{path}event_time")
+        event_time = from_api_event_time(request.event_time, now(), f"{path}event_time")
     dimensions = request.dimensions
     return Increment(
         TenantId(request.tenant_id),
@@ -443,7 +443,8 @@ def to_api_increment_result(
     return usage_service_pb2.BatchIncrementResult(answer=to_api_increment(outcome))
 
 
-def _from_api_event_time(time: Timestamp, now: datetime, field: str) -> datetime:
+def from_api_event_time(time: Timestamp, now: datetime, field: str) -> datetime:
+    """Convert when usage happened; raise InvalidRequest of the field if that is out of its window."""
     event_time = from_api_time(time, field)
     if event_time < now - _EVENT_AGE_MAX:
         raise InvalidRequest.of(field, f"is more than {_EVENT_AGE_MAX.days} days ago")
@@ -476,11 +477,6 @@ def entry_id_of(position: str) -> int | None:
     return int(position) if position else None
 
 
-def lists_increments(kind: int) -> bool:
-    """Tell whether entries of increments pass the filter; in this release there are no others."""
-    return kind in (usage_pb2.USAGE_ENTRY_KIND_UNSPECIFIED, usage_pb2.USAGE_ENTRY_KIND_INCREMENT)
-
-
 def to_api_quota(usage: FeatureUsage) -> usage_pb2.Quota:
     """Convert where an account stands with a feature."""
     reason = usage.reason
@@ -508,7 +504,8 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
         tenant_id=tenant_id,
         account_id=account_id,
         feature_key=entry.feature_key,
-        kind=usage_pb2.USAGE_ENTRY_KIND_INCREMENT,
+        # The stored numbers are those of the contract.
+        kind=usage_pb2.UsageEntryKind.Name(entry.kind),
         quantity=entry.quantity,
         used_quantity=entry.used_after,
         request_id=entry.request_id,
@@ -520,6 +517,11 @@ def to_api_usage_entry(entry: UsageEntry, *, tenant_id: str, account_id: str) ->
             else period_pb2.Period(start_time=to_api_time(entry.period_start), end_time=to_api_time(entry.period_end))
         ),
         dimensions=entry.dimensions,
+        reversed_entry_id=str(entry.reversed_entry_id) if entry.reversed_entry_id is not None else "",
+        reservation_id=entry.reservation_id,
+        reason_text=entry.reason_text,
+        actor=entry.actor,
+        plan_key=entry.plan_key,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
@@ -11,11 +11,24 @@ from grpc import aio
 
 from tallygate.v1 import entitlement_service_pb2
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.errors import NotBuilt
-from tallygate_server.transport import convert, explanation_convert, grant_convert, paging, watch_convert
+from tallygate_server.transport import (
+    convert,
+    explanation_convert,
+    grant_convert,
+    paging,
+    simulation_convert,
+    watch_convert,
+)
 from tallygate_server.transport.acceptance import accepts_check
 from tallygate_server.transport.fast_lane import Done, FastLane
-from tallygate_server.transport.use_cases import AccessChecks, AccessExplanations, EntitlementWatchUse, GrantsUse, Now
+from tallygate_server.transport.use_cases import (
+    AccessChecks,
+    AccessExplanations,
+    EntitlementWatchUse,
+    GrantsUse,
+    LimitSimulationUse,
+    Now,
+)
 from tallygate_server.watching.watches import WatchUpdate
 
 SERVICE: Final[ServiceDescriptor] = entitlement_service_pb2.DESCRIPTOR.services_by_name["EntitlementService"]
@@ -34,22 +47,19 @@ class EntitlementServicer:
         checks: AccessChecks,
         now: Now,
         *,
-        explanations: AccessExplanations | None = None,
-        watches: EntitlementWatchUse | None = None,
-        grants: GrantsUse | None = None,
+        explanations: AccessExplanations,
+        watches: EntitlementWatchUse,
+        grants: GrantsUse,
+        simulations: LimitSimulationUse,
     ) -> None:
         self._checks = checks
         self._now = now
         self._explanations = explanations
         self._watches = watches
         self._grants = grants
+        self._simulations = simulations
         self._last: tuple[WatchUpdate, entitlement_service_pb2.WatchEntitlementsResponse] | None = None
         """The change that was converted last: watchers of one account are told the same ones."""
-
-    def _granting(self) -> GrantsUse:
-        if self._grants is None:
-            raise NotBuilt("EntitlementService without grants")
-        return self._grants
 
     def fast_lanes(self) -> Sequence[FastLane]:
         """Return how the native transport answers the hot calls."""
@@ -99,12 +109,19 @@ class EntitlementServicer:
             stale=any(answer.stale for _key, answer in everything),
         )
 
+    async def SimulateLimits(
+        self, request: entitlement_service_pb2.SimulateLimitsRequest, _context: _Context
+    ) -> AsyncGenerator[entitlement_service_pb2.SimulateLimitsResponse]:
+        """Tell who would have been blocked under a draft."""
+        wanted = simulation_convert.from_api_simulation(request)
+        async with aclosing(self._simulations.simulate(wanted)) as updates:
+            async for update in updates:
+                yield simulation_convert.to_api_update(update)
+
     async def WatchEntitlements(
         self, request: entitlement_service_pb2.WatchEntitlementsRequest, _context: _Context
     ) -> AsyncIterator[entitlement_service_pb2.WatchEntitlementsResponse]:
         """Send everything, then each change in order, and signs of life while there is none."""
-        if self._watches is None:
-            raise NotBuilt("WatchEntitlements")
         updates = self._watches.watch(
             TenantId(request.tenant_id),
             AccountId(request.account_id),
@@ -119,8 +136,6 @@ class EntitlementServicer:
         self, request: entitlement_service_pb2.ExplainAccessRequest, _context: _Context
     ) -> entitlement_service_pb2.ExplainAccessResponse:
         """Explain an answer, now or in the past."""
-        if self._explanations is None:
-            raise NotBuilt("ExplainAccess")
         explanation = await self._explanations.explain(
             explanation_convert.from_api_explained_check(request), convert.from_api_optional_time(request, "at_time")
         )
@@ -130,7 +145,7 @@ class EntitlementServicer:
         self, request: entitlement_service_pb2.CreateGrantRequest, _context: _Context
     ) -> entitlement_service_pb2.CreateGrantResponse:
         """Give an account an extra."""
-        view = await self._granting().create(
+        view = await self._grants.create(
             TenantId(request.tenant_id),
             AccountId(request.account_id),
             grant_convert.from_api_grant(request),
@@ -145,7 +160,7 @@ class EntitlementServicer:
         self, request: entitlement_service_pb2.RevokeGrantRequest, _context: _Context
     ) -> entitlement_service_pb2.RevokeGrantResponse:
         """Take a grant back."""
-        view = await self._granting().revoke(
+        view = await self._grants.revoke(
             TenantId(request.tenant_id),
             AccountId(request.account_id),
             request.grant_id,
@@ -161,7 +176,7 @@ class EntitlementServicer:
     ) -> entitlement_service_pb2.ListGrantsResponse:
         """List grants, newest first."""
         now = self._now()
-        page = await self._granting().page(
+        page = await self._grants.page(
             TenantId(request.tenant_id),
             account_id=request.account_id,
             feature_key=request.feature_key,
@@ -181,7 +196,7 @@ class EntitlementServicer:
     ) -> entitlement_service_pb2.SetFeatureOverrideResponse:
         """Switch a feature on or off for one account, or take such a switch back."""
         return grant_convert.to_api_override(
-            await self._granting().override(
+            await self._grants.override(
                 TenantId(request.tenant_id),
                 AccountId(request.account_id),
                 FeatureKey(request.feature_key),

@@ -124,7 +124,7 @@ def to_api_grant(view: GrantView) -> entitlement_pb2.Grant:
         actor=row.actor,
         metadata=row.metadata,
         create_time=to_api_instant(grant.create_time),
-        revoke_time=to_api_optional_instant(row.revoke_time),
+        revoke_time=to_api_optional_instant(grant.revoke_time),
         revoke_reason=row.revoke_reason,
     )
     _set_gift(message, grant)

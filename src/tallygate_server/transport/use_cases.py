@@ -12,18 +12,35 @@ from tallygate_server.billing.provider import CustomerDetails
 from tallygate_server.billing.reconcile import Reconciliation
 from tallygate_server.catalog import CatalogApplied, CatalogSource
 from tallygate_server.catalog_rules import CatalogSet
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
 from tallygate_server.domain.call import Check, CheckAnswer, Increment, IncrementAnswer
 from tallygate_server.domain.catalog import BillingInterval, Catalog
 from tallygate_server.domain.entitlement import AccountState, GrantKind
 from tallygate_server.domain.identifier import AccountId, FeatureKey, PlanKey, TenantId
+from tallygate_server.domain.reservation import Reservation, ReservationState
 from tallygate_server.domain.subscription import BillingProvider, SubscriptionState
+from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import TallygateError
 from tallygate_server.events.endpoints import CreatedEndpoint, EndpointChange, RotatedSecret
 from tallygate_server.explain import Explanation
 from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
+from tallygate_server.recording import RecordResult
+from tallygate_server.reservations import (
+    Commit,
+    CommitAnswer,
+    Extend,
+    ExtendAnswer,
+    Release,
+    ReleaseAnswer,
+    Reserve,
+    ReserveAnswer,
+)
+from tallygate_server.rollups import UsageAnswer, UsageQuery
+from tallygate_server.simulation import SimulationUpdate, WantedSimulation
 from tallygate_server.storage.billing import CustomerRow, InvoiceRow, PaymentRow
 from tallygate_server.storage.catalogs import FeatureRow, MeterRow, PlanRow
 from tallygate_server.storage.outbox import EventFilter, OutboxEvent
+from tallygate_server.storage.usage_events import UsageEventRow
 from tallygate_server.storage.webhook_deliveries import DeliveryRow, DeliveryState
 from tallygate_server.storage.webhook_endpoints import EndpointRow
 from tallygate_server.storage.webhook_events import WebhookEventRow
@@ -36,6 +53,7 @@ from tallygate_server.subscriptions import (
 from tallygate_server.subscriptions.preview import PlanChangePreview
 from tallygate_server.tenants import Tenant
 from tallygate_server.usage_queries import AccountQuota, FeatureUsage, UsageEntry
+from tallygate_server.validation import ValidationUpdate
 from tallygate_server.watching.watches import WatchUpdate
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 from tallygate_server.webhooks.intake import Taken
@@ -58,6 +76,22 @@ class AccessChecks(Protocol):
 
     async def list_entitlements(self, tenant_id: TenantId, account_id: AccountId) -> list[tuple[str, CheckAnswer]]:
         """Return the answer of every feature of the account, sorted by feature key."""
+
+
+class LimitSimulationUse(Protocol):
+    """Replays usage under drafts."""
+
+    def simulate(self, wanted: WantedSimulation) -> AsyncGenerator[SimulationUpdate]:
+        """Yield who would have been blocked and how far it is, and the totals last."""
+
+
+class ValidationUse(Protocol):
+    """Compares what is derived with the rows of record."""
+
+    def validate(
+        self, *, tenant_id: str, account_id: str, repair: bool, actor: str
+    ) -> AsyncGenerator[ValidationUpdate]:
+        """Yield what differs and how far it is, and the totals last."""
 
 
 class AccessExplanations(Protocol):
@@ -110,10 +144,85 @@ class UsageQueries(Protocol):
         feature_key: str,
         start: datetime | None,
         end: datetime | None,
+        kind: int,
+        request_id: str,
         before_entry_id: int | None,
         limit: int,
     ) -> Sequence[UsageEntry]:
         """Return lines of the ledger, newest first, those before an entry."""
+
+
+class UsageSumsUse(Protocol):
+    """Sums up usage."""
+
+    async def query(self, wanted: UsageQuery) -> UsageAnswer:
+        """Return a page of usage by window and group."""
+
+
+class UsageRecording(Protocol):
+    """Records what happened."""
+
+    async def record(
+        self, tenant_id: TenantId, events: Sequence[UsageEvent | TallygateError]
+    ) -> Sequence[RecordResult]:
+        """Record each event alone, in order; an error stands for an event that breaks a rule."""
+
+
+class UsageEventQueries(Protocol):
+    """Reads what was recorded."""
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str,
+        event_type: str,
+        source: str,
+        event_id: str,
+        start: datetime | None,
+        end: datetime | None,
+        before_event_key: int | None,
+        limit: int,
+    ) -> Sequence[UsageEventRow]:
+        """Return events, newest first, those before a key."""
+
+
+class ReservationUse(Protocol):
+    """Takes quantity from limits for a while."""
+
+    async def reserve(self, wish: Reserve) -> ReserveAnswer:
+        """Take quantity."""
+
+    async def commit(self, wish: Commit) -> CommitAnswer:
+        """Count the actual quantity."""
+
+    async def release(self, wish: Release) -> ReleaseAnswer:
+        """Give a reservation back."""
+
+    async def extend(self, wish: Extend) -> ExtendAnswer:
+        """Set a new time to live."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        feature_key: str,
+        state: ReservationState | None,
+        before_reservation_id: str,
+        limit: int,
+    ) -> Sequence[Reservation]:
+        """Return reservations, newest first, those before one."""
+
+
+class UsageCorrections(Protocol):
+    """Takes usage back and puts it right."""
+
+    async def reverse(self, reversal: Reversal) -> ReversalAnswer:
+        """Take back what a line of the ledger counted."""
+
+    async def correct(self, correction: Correction) -> CorrectionAnswer:
+        """Add to a counter or a gauge, or take away from it."""
 
 
 class TenantUse(Protocol):
@@ -449,6 +558,48 @@ class ReconcilerUse(Protocol):
         """Compare, and repair unless only told to look."""
 
 
+class GrantsUse(Protocol):
+    """Gives accounts extras, and takes them back."""
+
+    async def create(
+        self, tenant_id: TenantId, account_id: AccountId, wanted: NewGrant, *, request_id: str = "", actor: str = ""
+    ) -> GrantView:
+        """Give the account an extra."""
+
+    async def revoke(
+        self, tenant_id: TenantId, account_id: AccountId, grant_id: str, *, reason: str, actor: str = ""
+    ) -> GrantView:
+        """Take a grant back."""
+
+    async def page(
+        self,
+        tenant_id: TenantId,
+        *,
+        account_id: str = "",
+        feature_key: str = "",
+        kinds: Sequence[GrantKind] = (),
+        state: GrantState | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int,
+    ) -> GrantPage:
+        """Return grants, newest first."""
+
+    async def override(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        feature_key: FeatureKey,
+        override: FeatureOverride,
+        *,
+        grace_days: int = 0,
+        expire_time: datetime | None = None,
+        reason: str = "",
+        request_id: str = "",
+        actor: str = "",
+    ) -> OverrideView:
+        """Switch a feature on or off, or take such a switch back."""
+
+
 class EventLogUse(Protocol):
     """Looks back on events."""
 
@@ -525,45 +676,3 @@ class EndpointUse(Protocol):
         actor: str,
     ) -> int:
         """Send events again; return how many."""
-
-
-class GrantsUse(Protocol):
-    """Gives accounts extras, and takes them back."""
-
-    async def create(
-        self, tenant_id: TenantId, account_id: AccountId, wanted: NewGrant, *, request_id: str = "", actor: str = ""
-    ) -> GrantView:
-        """Give the account an extra."""
-
-    async def revoke(
-        self, tenant_id: TenantId, account_id: AccountId, grant_id: str, *, reason: str, actor: str = ""
-    ) -> GrantView:
-        """Take a grant back."""
-
-    async def page(
-        self,
-        tenant_id: TenantId,
-        *,
-        account_id: str = "",
-        feature_key: str = "",
-        kinds: Sequence[GrantKind] = (),
-        state: GrantState | None = None,
-        before: tuple[datetime, str] | None = None,
-        limit: int,
-    ) -> GrantPage:
-        """Return grants, newest first."""
-
-    async def override(
-        self,
-        tenant_id: TenantId,
-        account_id: AccountId,
-        feature_key: FeatureKey,
-        override: FeatureOverride,
-        *,
-        grace_days: int = 0,
-        expire_time: datetime | None = None,
-        reason: str = "",
-        request_id: str = "",
-        actor: str = "",
-    ) -> OverrideView:
-        """Switch a feature on or off, or take such a switch back."""

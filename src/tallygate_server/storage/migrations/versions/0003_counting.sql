@@ -54,15 +54,16 @@ CREATE TABLE reservations (
     CONSTRAINT ck_reservations_quantity_positive CHECK (quantity > 0)
 );
 CREATE INDEX ix_reservations_held
-    ON reservations (tenant_id, account_id, feature_key, period_kind, period_start) WHERE state = 'held';
+    ON reservations (tenant_id, account_id, feature_key, period_kind, period_start, expire_time) WHERE state = 'held';
 CREATE INDEX ix_reservations_due ON reservations (expire_time) WHERE state = 'held';
+CREATE INDEX ix_reservations_close_time ON reservations USING brin (close_time);
 COMMENT ON COLUMN reservations.state IS 'held, committed, released or expired';
 COMMENT ON COLUMN reservations.overrun_policy IS 'reject or overdraw';
 COMMENT ON COLUMN reservations.answer IS 'first answer to its commit, for those who ask again';
 
 -- The group commit and the exact commit write events of thresholds in their own transaction.
 CREATE POLICY every_tenant ON reservations FOR ALL TO tallygate_meter USING (true) WITH CHECK (true);
-GRANT SELECT, INSERT, UPDATE ON reservations TO tallygate_meter;
+GRANT SELECT, INSERT, UPDATE, DELETE ON reservations TO tallygate_meter;
 GRANT SELECT ON reservations TO tallygate_app;
 CREATE POLICY every_tenant ON outbox_events FOR INSERT TO tallygate_meter WITH CHECK (true);
 GRANT INSERT (tenant_id, type, account_id, revision, payload, create_time) ON outbox_events TO tallygate_meter;

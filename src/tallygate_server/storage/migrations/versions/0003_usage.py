@@ -18,6 +18,7 @@ _FILES = (
     "0003_rollups.sql",
     "0003_events.sql",
     "0003_catalog.sql",
+    "0003_corrections.sql",
 )
 _TENANT_TABLES = (
     "reservations",
@@ -27,7 +28,12 @@ _TENANT_TABLES = (
     "outbox_horizons",
     "webhook_endpoints",
     "webhook_deliveries",
+    "usage_series",
+    "usage_rollups",
+    "usage_rollup_values",
     "model_prices",
+    "usage_events",
+    "usage_event_keys",
 )
 """New ones: each is closed to other tenants."""
 _ENDPOINT_COLUMNS_READ = (
@@ -63,6 +69,9 @@ def downgrade() -> None:
     """Drop what was added. What was recorded in it is lost."""
     for table in reversed(_TENANT_TABLES):
         op.execute(f"DROP TABLE {table}")
+    op.execute("DROP POLICY every_tenant ON audit_entries")
+    op.execute("REVOKE ALL ON audit_entries FROM tallygate_meter")
+    op.execute("DROP INDEX ix_usage_entries_reversed_entry_id")
     op.execute("DROP TABLE outbox_position")
     op.execute("DROP POLICY every_tenant_of_outbox ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_outbox")
@@ -74,6 +83,8 @@ def downgrade() -> None:
     )
     op.execute("DROP POLICY every_tenant ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_meter")
+    op.execute("DROP TABLE usage_rollup_progress")
+    op.execute("DROP INDEX ix_usage_entries_event_time")
     op.execute("DROP INDEX ix_usage_entries_commit_xid")
     op.execute("DROP INDEX ix_grants_newest")
     op.execute("DROP INDEX ix_grants_expiring")
@@ -128,8 +139,17 @@ def _close(table: str) -> None:
     op.execute(f"GRANT SELECT ON {table} TO tallygate_reader")
 
 
+_ENTRY_INDEXES = {
+    "commit_xid": "(commit_xid)",
+    # Of few lines: most are never reversed.
+    "reversed_entry_id": "(tenant_id, account_id, reversed_entry_id) WHERE reversed_entry_id IS NOT NULL",
+    # Costs next to nothing to keep, and finds the minute of usage at the ends of a query.
+    "event_time": "USING brin (event_time timestamptz_minmax_multi_ops)",
+}
+
+
 def _index_entries_concurrently() -> None:
-    """Index the ledger by transaction without keeping anybody from writing: partition by partition."""
+    """Index the ledger by transaction and by time without keeping anybody from writing: partition by partition."""
     partitions = [
         row[0]
         for row in op.get_bind().execute(
@@ -139,14 +159,17 @@ def _index_entries_concurrently() -> None:
             )
         )
     ]
-    op.execute("CREATE INDEX ix_usage_entries_commit_xid ON ONLY usage_entries (commit_xid)")
+    for column, definition in _ENTRY_INDEXES.items():
+        op.execute(f"CREATE INDEX ix_usage_entries_{column} ON ONLY usage_entries {definition}")
     with op.get_context().autocommit_block():
         for partition in partitions:
-            # What an attempt before this one left behind may be half an index.
-            op.execute(f"DROP INDEX IF EXISTS {partition}_commit_xid_idx")
-            op.execute(f"CREATE INDEX CONCURRENTLY {partition}_commit_xid_idx ON {partition} (commit_xid)")
+            for column, definition in _ENTRY_INDEXES.items():
+                # What an attempt before this one left behind may be half an index.
+                op.execute(f"DROP INDEX IF EXISTS {partition}_{column}_idx")
+                op.execute(f"CREATE INDEX CONCURRENTLY {partition}_{column}_idx ON {partition} {definition}")
     for partition in partitions:
-        op.execute(f"ALTER INDEX ix_usage_entries_commit_xid ATTACH PARTITION {partition}_commit_xid_idx")
+        for column in _ENTRY_INDEXES:
+            op.execute(f"ALTER INDEX ix_usage_entries_{column} ATTACH PARTITION {partition}_{column}_idx")
 
 
 def _index_outbox_concurrently() -> None:

@@ -40,15 +40,11 @@ SERVICES: Final = (
 """In the order of the page."""
 
 SUBSCRIPTIONS: Final = "subscriptions and Stripe"
-USAGE: Final = "usage in depth"
 LIFECYCLE: Final = "data lifecycle"
 RUNNING: Final = "running it"
 
 LATER: Final[Mapping[str, str]] = {
-    "EntitlementService": USAGE,
-    "UsageService": USAGE,
     "SubscriptionService": SUBSCRIPTIONS,
-    "EventService": USAGE,
     "DataLifecycleService": LIFECYCLE,
     "AdminService": RUNNING,
     "AccountService.RecordConsent": LIFECYCLE,

@@ -83,20 +83,29 @@ async def test_the_past_is_explained_and_the_future_is_not(say: Say) -> None:
     assert "--at yesterday: is no time" in wrong.stderr
 
 
+async def watched(app: App, say: Say, *arguments: str, suspend: bool) -> Result:
+    """Watch an account for two messages, of which the second one comes from a change."""
+
+    async def change() -> None:
+        await eventually(lambda: any(each.watchers for each in app.service.watches._watched.values()))
+        await app.service.accounts.suspend(LEKHAK, AccountId("ann"), suspend=suspend)
+
+    result, _ = await asyncio.gather(say("watch", "lekhak", "ann", *arguments, "--count", "2"), change())
+    assert result.exit_code == 0, result.output
+    return result
+
+
 async def test_an_account_is_watched_until_enough_was_shown(app: App, say: Say) -> None:
     await say("check", "lekhak", "ann", "text_rewrite")
 
-    watched = asyncio.create_task(say("watch", "lekhak", "ann", "text_rewrite", "--count", "2"))
-    as_json = asyncio.create_task(say("watch", "lekhak", "ann", "--count", "2", "--json"))
-    await eventually(lambda: sum(len(each.watchers) for each in app.service.watches._watched.values()) == 2)
-    await app.service.accounts.suspend(LEKHAK, AccountId("ann"))
+    shown = await watched(app, say, "text_rewrite", suspend=True)
+    await eventually(lambda: app.service.watches.watcher_count == 0)
+    lines = [json.loads(line) for line in (await watched(app, say, "--json", suspend=False)).stdout.splitlines()]
 
-    shown = await watched
-    lines = [json.loads(line) for line in (await as_json).stdout.splitlines()]
-    assert shown.exit_code == 0, shown.output
     assert "text_rewrite: no longer" in shown.stdout
     assert "account.suspended" in shown.stdout
     assert [next(iter(line)) for line in lines] == ["snapshot", "change"]
+    assert lines[0]["snapshot"]["entitlements"] == []
     assert int(lines[1]["change"]["revision"]) == int(lines[0]["snapshot"]["revision"]) + 1
 
 

@@ -228,7 +228,7 @@ def _gift(source: entitlement_pb2.EntitlementSource) -> str:
 def _reason(reason: int) -> str:
     from tallygate.v1 import access_pb2
 
-    return access_pb2.DecisionReason.Name(reason).removeprefix(REASON_PREFIX).lower().replace("_", " ")  # type: ignore[arg-type]
+    return access_pb2.DecisionReason.Name(reason).removeprefix(REASON_PREFIX).lower().replace("_", " ")
 
 
 def _literal(text: str) -> str:

@@ -146,6 +146,7 @@ async def test_a_draft_with_longer_periods_counts_what_was_used_before_the_windo
 
 async def test_plans_that_the_draft_lacks_stay_as_each_subscription_has_them(service: Service) -> None:
     await use(service, 6)
+    await use(service, 1, account_id=BOB)
     await change_plan(service, "pro", account_id=BOB)
     await use(service, 15, account_id=BOB)
 
@@ -155,6 +156,7 @@ async def test_plans_that_the_draft_lacks_stay_as_each_subscription_has_them(ser
 
 
 async def test_what_is_simulated_can_be_narrowed_down(service: Service) -> None:
+    await use(service, 1, account_id=BOB, feature_key="words")
     await change_plan(service, "pro", account_id=BOB)
     for account_id in (ANN, BOB):
         await use(service, 4, account_id=account_id)
@@ -169,6 +171,7 @@ async def test_what_is_simulated_can_be_narrowed_down(service: Service) -> None:
         assert totals(updates).account_count == len({each.account_id for each in accounts(updates)})
         return {(each.account_id, each.feature_key) for each in accounts(updates)}
 
+    # The draft's pro plan gives no devices at all: none of them would have been let in.
     assert await found() == {(ANN, "ten"), (ANN, "devices"), (BOB, "ten"), (BOB, "devices")}
     assert await found(account_id=ANN) == {(ANN, "ten"), (ANN, "devices")}
     assert await found(feature_key="ten") == {(ANN, "ten"), (BOB, "ten")}

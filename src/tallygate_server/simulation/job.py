@@ -17,8 +17,8 @@ from tallygate_server.errors import (
     TallygateError,
 )
 
-LINE_BYTES_MAX: Final = 4 * 1_048_576
-"""Of one document: a draft of a megabyte, escaped, fits."""
+LINE_BYTES_MAX: Final = 8 * 1_048_576
+"""Of one document: a draft of a megabyte fits, even if each of its bytes is escaped with six."""
 VIOLATIONS_TOLD_MAX: Final = 100
 
 

@@ -146,5 +146,13 @@ async def _write_events(change: EntitlementChange, at: datetime) -> None:
     if change.events:
         await change.connection.execute(
             outbox_events.insert(),
-            [{"tenant_id": change.tenant_id, "create_time": at, **event} for event in change.events],
+            [
+                {
+                    "tenant_id": change.tenant_id,
+                    "create_time": at,
+                    "revision": change.revisions.get(event["account_id"], 0),
+                    **event,
+                }
+                for event in change.events
+            ],
         )

@@ -325,6 +325,7 @@ async def open_service(
                     tenants=tenants,
                     clock=clock,
                     next_entry_id=meter.next_entry_id,
+                    record_denials=meter.record_denials,
                     timeout_ms=limits.commit_timeout_ms,
                 ).closing()
             ),

@@ -117,6 +117,8 @@ async def test_what_happens_is_watched_listed_and_delivered_as_the_same_event(
     assert told["event_id"] == watched.event_id == asked.headers["webhook-id"]
     assert told["data"] == MessageToDict(watched.data)
     assert told["sequence"] == watched.sequence
+    revision = (await world.service.accounts.get(TenantId(LEKHAK), AccountId("ann"))).revision
+    assert told["revision"] == watched.revision == revision
     deliveries = pb.ListWebhookDeliveriesRequest(tenant_id=LEKHAK, event_id=watched.event_id)
 
     async def delivered() -> bool:

@@ -349,3 +349,68 @@ async def test_the_doctor_tells_what_is_wrong(fresh_database: str) -> None:
     assert [finding["name"] for finding in wrong] == ["redis"]
     assert "wrong" in shown.output
     assert wrong[0]["way_out"] in " ".join(shown.output.split())
+
+
+async def test_a_reservation_is_made_listed_extended_and_committed(say: Say) -> None:
+    made = await say(
+        "reservation", "reserve", "lekhak", "a", "text_rewrite", "-q", "6", "--ttl", "5m", "--request-id", "r1"
+    )
+    again = await say(
+        "reservation", "reserve", "lekhak", "a", "text_rewrite", "-q", "6", "--ttl", "5m", "--request-id", "r1"
+    )
+    denied = await say("reservation", "reserve", "lekhak", "a", "text_rewrite", "-q", "5")
+    listed = await say("reservation", "list", "lekhak", "a", "--state", "held", "--json")
+    [reservation] = json.loads(listed.stdout)["reservations"]
+    reservation_id = reservation["reservation_id"]
+    extended = await say("reservation", "extend", "lekhak", "a", reservation_id, "--ttl", "1h")
+    refused = await say("reservation", "commit", "lekhak", "a", reservation_id, "-q", "11")
+    counted = await say("reservation", "commit", "lekhak", "a", reservation_id, "-q", "4", "-d", "model=x")
+    table = await say("reservation", "list", "lekhak", "a")
+
+    assert made.exit_code == 0
+    assert made.stdout.startswith("reserved 6")
+    assert reservation_id in made.stdout
+    assert "0 used and 6 held of 10, 4 left" in made.stdout
+    assert "as it was answered before" in again.stdout
+    assert denied.exit_code == 1
+    assert "denied (exhausted), nothing is held" in denied.stdout
+    assert "https://lekhak.ai/upgrade?user_id=a" in denied.stdout
+    assert "held until " in extended.stdout
+    assert refused.exit_code == 1
+    assert "the reservation stays as it was" in refused.stdout
+    assert counted.exit_code == 0
+    assert counted.stdout.startswith("counted 4 (returned)")
+    assert "4 used and 0 held of 10, 6 left" in counted.stdout
+    assert "committed" in table.stdout
+
+
+async def test_a_reservation_is_released(say: Say) -> None:
+    made = await say("reservation", "reserve", "lekhak", "a", "text_rewrite", "-q", "6", "--json")
+    reservation_id = json.loads(made.stdout)["reservation"]["reservation_id"]
+
+    released = await say("reservation", "release", "lekhak", "a", reservation_id)
+    late = await say("reservation", "commit", "lekhak", "a", reservation_id)
+    nobody = await say("reservation", "list", "lekhak", "nobody")
+
+    assert released.stdout.startswith("released 6, 10 left")
+    assert late.exit_code == 2
+    assert "is released (RESERVATION_CLOSED)" in late.output
+    assert nobody.stdout == "No reservations.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("reserve", "lekhak", "a", "text_rewrite", "--ttl", "soon"), "--ttl soon: write it as 90s, 10m or 2h"),
+        (("reserve", "lekhak", "a", "text_rewrite", "--ttl", "25h"), "ttl: "),
+        (("reserve", "lekhak", "a", "grammar_check"), "(FEATURE_NOT_METERED)"),
+        (("commit", "lekhak", "a", "rsv_none"), "(RESERVATION_NOT_FOUND)"),
+    ],
+)
+async def test_what_is_wrong_with_a_reservation_is_one_sentence(
+    say: Say, arguments: tuple[str, ...], words: str
+) -> None:
+    told = await say("reservation", *arguments)
+
+    assert told.exit_code == 2
+    assert words in told.output

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tallygate_server.catalog import CatalogSource
-from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer
+from tallygate_server.corrections import Correction, CorrectionAnswer, Reversal, ReversalAnswer, use_cases
 from tallygate_server.corrections.attempts import Attempt
 from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.entitlement import Reason
@@ -26,13 +26,16 @@ from tallygate_server.errors import (
     FeatureNotFound,
     FeatureNotMetered,
     InvalidRequest,
+    OutcomeUnknown,
+    Overloaded,
     PeriodClosed,
     RequestIdReused,
+    StoreUnavailable,
     TallygateError,
 )
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import DatabaseRole, connect
-from tallygate_server.storage.ledger import ExactTransaction
+from tallygate_server.storage.ledger import ExactTransaction, GroupRefused
 from tests.support import credits as credit
 from tests.support.acme import (
     ACME,
@@ -333,6 +336,29 @@ async def test_the_answer_names_who_was_denied_because_of_it(
     assert again.replayed
 
 
+async def test_who_was_denied_a_moment_ago_is_named_as_well(pair: list[Service]) -> None:
+    wrong = await count(pair[0], "ten", 10)
+    await be_denied(pair[0], 4, request_id="just now")
+
+    answer = await pair[0].corrections.reverse(a_reversal(wrong.entry_id))
+
+    assert [each.request_id for each in answer.redeemable_denials] == ["just now"]
+
+
+async def test_an_answer_lists_a_thousand_denials_and_counts_them_all(
+    pair: list[Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_cases, "REDEEMABLE_DENIALS_MAX", 2)
+    wrong = await count(pair[0], "words", 1_000)
+    for _ in range(3):
+        await be_denied(pair[0], 1, "words")
+
+    answer = await pair[0].corrections.reverse(a_reversal(wrong.entry_id))
+
+    assert len(answer.redeemable_denials) == 2
+    assert answer.redeemable_denial_count == 3
+
+
 # --- Thresholds -------------------------------------------------------------------------------------------
 
 
@@ -598,3 +624,79 @@ async def test_a_correction_whose_answer_was_lost_is_made_once(
                 assert (again.entry, again.replayed) == (answer.entry, True)
             assert await used_now(service, "devices") == 2
             await assert_books_balance(acme_database)
+
+
+async def test_a_correction_that_stays_in_doubt_says_so(
+    acme_database: str, fresh_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="tallygate-test-") as parent:
+        async with (
+            postgres_proxy(acme_database, Path(parent) / "wire") as (address, proxy),
+            services(address, fresh_redis) as [service],
+        ):
+            wrong = await count(service, "devices", 5)
+            service.corrections._timeout_seconds = 0.2
+            reach = Attempt.reach
+
+            async def reach_and_lose_the_answer(attempt: Attempt, transaction: ExactTransaction) -> None:
+                await reach(attempt, transaction)
+                proxy.swallows_after = b"COMMIT;"
+                proxy.refuses = True
+
+            monkeypatch.setattr(Attempt, "reach", reach_and_lose_the_answer)
+            call = asyncio.ensure_future(service.corrections.reverse(a_reversal(wrong.entry_id, 3, request_id="fix")))
+
+            async def committed() -> bool:
+                return len(await fetch(acme_database, "SELECT FROM usage_entries WHERE kind = 4")) == 1
+
+            await eventually(committed)
+            proxy.cut()
+            with pytest.raises(OutcomeUnknown):
+                await call
+            monkeypatch.setattr(Attempt, "reach", reach)
+            service.corrections._timeout_seconds = 60.0
+            proxy.refuses = False
+
+            async def heard() -> bool:
+                return (await service.corrections.reverse(a_reversal(wrong.entry_id, 3, request_id="fix"))).replayed
+
+            # The one that asks again hears what became of it, as soon as Postgres is back.
+            await eventually(heard, ignore=(OutcomeUnknown, StoreUnavailable))
+            await assert_books_balance(acme_database)
+
+
+@pytest.mark.parametrize(("times", "goes_on"), [(use_cases.REFUSALS_MAX - 1, True), (use_cases.REFUSALS_MAX, False)])
+async def test_a_correction_that_postgres_refuses_is_tried_again_so_often(
+    pair: list[Service], monkeypatch: pytest.MonkeyPatch, times: int, *, goes_on: bool
+) -> None:
+    await count(pair[0], "devices", 2)
+    reach, tries = Attempt.reach, 0
+
+    async def refuse(attempt: Attempt, transaction: ExactTransaction) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= times:
+            raise GroupRefused("DeadlockDetectedError")
+        await reach(attempt, transaction)
+
+    monkeypatch.setattr(Attempt, "reach", refuse)
+
+    if goes_on:
+        assert (await pair[0].corrections.correct(a_correction("devices", 1))).usage.used_quantity == 3
+    else:
+        with pytest.raises(StoreUnavailable):
+            await pair[0].corrections.correct(a_correction("devices", 1))
+    assert await used_now(pair[0], "devices") == (3 if goes_on else 2)
+
+
+async def test_only_so_many_corrections_wait(pair: list[Service], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "CORRECTIONS_WAITING_MAX", 2)
+    await count(pair[0], "devices", 1)
+
+    outcomes = await asyncio.gather(
+        *(pair[0].corrections.correct(a_correction("words", 1)) for _ in range(4)), return_exceptions=True
+    )
+
+    # One is written and two wait; the one that finds them there is told to come back.
+    assert [type(each) for each in outcomes] == [CorrectionAnswer, CorrectionAnswer, CorrectionAnswer, Overloaded]
+    assert await used_now(pair[0], "words") == 3

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from random import Random
 from typing import Any
 
 import pytest
@@ -41,6 +44,7 @@ from tests.support.acme import (
     services,
 )
 from tests.support.clock import FrozenClock
+from tests.support.credits import a_credit, assert_credits_balance, balances
 from tests.support.recording import (
     CLOSED,
     METERED,
@@ -680,3 +684,116 @@ async def test_two_servers_agree(metered_database: str, fresh_redis: str) -> Non
         assert outcomes(again) == ["duplicate", "recorded"]
         check = await one.checker.check(a_check("requests", tenant_id=METERED, account_id=AccountId(ANN)))
         assert check.used_quantity == 2
+
+
+# --- Credits ------------------------------------------------------------------------------------------------
+
+
+async def test_credits_pay_after_the_allowance_and_the_rest_counts_all_the_same(
+    service: Service, metered_database: str
+) -> None:
+    await service.accounts.identify(METERED, [], account_id=ANN)
+    credit = await service.grants.create(METERED, ANN, a_credit(3, feature="requests"), actor="test")
+
+    results = await service.recorder.record(METERED, [a_call(str(n)) for n in range(15)])
+
+    assert set(outcomes(results)) == {"recorded"}
+    assert list((await balances(metered_database)).values()) == [(3, 3)]
+    rows = await fetch(
+        metered_database, "SELECT used_after, credits FROM usage_entries WHERE feature_key = 'requests' ORDER BY 1"
+    )
+    paid = {row["used_after"]: json.loads(row["credits"]) for row in rows if row["credits"] is not None}
+    assert sorted(paid) == [11, 12, 13]
+    assert {burn[0] for burns in paid.values() for burn in burns} == {credit.grant.grant_id}
+    check = await service.checker.check(a_check("requests", tenant_id=METERED))
+    assert (check.reason, check.used_quantity, check.remaining_quantity) == (Reason.EXHAUSTED, 15, 0)
+    assert not (await service.meter.increment(an_increment("requests", tenant_id=METERED))).reason.allows
+    await assert_credits_balance(metered_database)
+    crossed = [each for each in await announced(metered_database) if each[0].startswith("requests")]
+    assert [each[0] for each in crossed].count("requests exhausted") == 1
+
+
+async def test_one_batch_from_many_callers_burns_a_credit_once(
+    metered_database: str, fresh_redis: str, clock: FrozenClock
+) -> None:
+    async with metered_services(metered_database, fresh_redis, 2, clock=clock) as pair:
+        await pair[0].accounts.identify(METERED, [], account_id=ANN)
+        await pair[0].grants.create(METERED, ANN, a_credit(100, feature="requests"), actor="test")
+        batch = [a_call(str(n)) for n in range(20)]
+
+        await asyncio.gather(*(pair[n % 2].recorder.record(METERED, batch) for n in range(6)))
+
+        assert list((await balances(metered_database)).values()) == [(100, 10)]
+        check = await pair[0].checker.check(a_check("requests", tenant_id=METERED))
+        assert (check.used_quantity, check.remaining_quantity) == (20, 90)
+    await assert_credits_balance(metered_database)
+
+
+# --- All together -------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_in_disorder_agrees_with_a_recount(
+    metered_database: str, fresh_redis: str, clock: FrozenClock
+) -> None:
+    """Late, repeated, contradicting and broken events, from six senders over two servers."""
+    random = Random(2026)
+    yesterday = NOON - timedelta(hours=20)
+    events = [
+        a_call(
+            f"{n}",
+            account_id=random.choice(("ann", "bob", "cid")),
+            model=random.choice(("small", "small", "unheard-of")),
+            time=random.choice((None, NOON, yesterday, NOON + timedelta(minutes=4))),
+            data=random.choice((None, {"region": "eu"}, {"region": random.choice(("us", ["no", "text"]))})),
+            ai={
+                "input_tokens": (tokens := random.randrange(100_000)),
+                "cached_input_tokens": random.randrange(tokens + 1),
+                "output_tokens": random.randrange(10_000),
+                "operation": random.choice(("chat", "rewrite", "summary", "")),
+            },
+        )
+        for n in range(200)
+    ]
+    contradicting = [replace(each, data={"region": "xx"}) for each in random.sample(events, 30)]
+
+    def shuffled() -> list[UsageEvent]:
+        return random.sample([*events, *contradicting], k=150)
+
+    async with metered_services(metered_database, fresh_redis, 2, clock=clock) as pair:
+        sent = [shuffled() for _ in range(6)]
+        answers = await asyncio.gather(*(pair[n % 2].recorder.record(METERED, batch) for n, batch in enumerate(sent)))
+
+        stored = {row["event_id"]: row for row in await fetch(metered_database, "SELECT * FROM usage_events")}
+        by_outcome: Counter[str] = Counter()
+        for batch, results in zip(sent, answers, strict=True):
+            for event, result in zip(batch, results, strict=True):
+                said = outcomes([result])[0]
+                by_outcome[said] += 1
+                kept = json.loads(stored[event.event_id]["data"] or "null") if event.event_id in stored else ()
+                assert (said in ("recorded", "duplicate")) == (kept == event.data), (event, said)
+        assert by_outcome["recorded"] == len(stored) == await events_in(metered_database)
+        assert {"duplicate", "EVENT_ID_REUSED", "EVENT_PROPERTY_INVALID"} <= by_outcome.keys()
+
+        expected: Counter[tuple[str, str, datetime]] = Counter()
+        day, month = NOON.replace(hour=0), NOON.replace(day=1, hour=0)
+        for row in stored.values():
+            ai = json.loads(row["ai"])
+            account_id, happened = row["account_id"], row["event_time"]
+            cost = Fraction(0)
+            if ai["model_key"] == "small":
+                fresh = ai["input_tokens"] - ai["cached_input_tokens"]
+                cost = fresh * Fraction("0.15") + ai["cached_input_tokens"] * Fraction("0.075")
+                cost += ai["output_tokens"] * Fraction("0.6")
+            nanos = round(cost * 1_000)
+            assert row["cost_nanos"] == nanos
+            expected[account_id, "requests", day if happened >= day else day - timedelta(days=1)] += 1
+            expected[account_id, "soft_requests", month] += 1
+            expected[account_id, "ai_cost", month] += nanos
+            if ai["operation"] in ("chat", "rewrite"):
+                expected[account_id, "tokens", month] += ai["input_tokens"] + ai["output_tokens"]
+        counters = await fetch(metered_database, "SELECT * FROM usage_counters WHERE used_quantity > 0")
+        counted = {
+            (row["account_id"], row["feature_key"], row["period_start"]): row["used_quantity"] for row in counters
+        }
+        assert counted == {key: total for key, total in expected.items() if total}
+        await assert_redis_agrees(pair[0], metered_database)

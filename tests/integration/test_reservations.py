@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tallygate_server.catalog import CatalogSource
 from tallygate_server.domain.catalog import OverrunPolicy
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
@@ -227,6 +228,15 @@ async def test_a_retry_hears_the_first_answer(service: Service, clock: FrozenClo
 
     assert again == replace(first, replayed=True)
     assert await quota(service) == (4, 0, 6)
+
+
+async def test_a_retry_hears_the_first_answer_whatever_has_become_of_the_account(service: Service) -> None:
+    first = await reserve(service, "ten", 5, request_id="r1")
+    await service.accounts.suspend(ACME, ANN, suspend=True, reason="unpaid", actor="test")
+
+    again = await reserve(service, "ten", 5, request_id="r1")
+
+    assert again == replace(first, replayed=True)
 
 
 async def test_a_retry_of_a_denied_reservation_is_denied_again(service: Service) -> None:
@@ -707,3 +717,31 @@ async def rows_of_acme(database_url: str, sql: str) -> list[asyncpg.Record]:
         return list(await connection.fetch(sql))
     finally:
         await connection.close()
+
+
+_OVERDRAWN_CATALOG = """
+tenant: overdrawn
+default_plan: free
+auto_provision: true
+features:
+  tokens: {kind: counter}
+plans:
+  free:
+    allowances:
+      tokens: {limit: 10, period: day, overrun: overdraw}
+"""
+
+
+async def test_unless_told_otherwise_a_surplus_is_treated_as_the_limit_says(service: Service) -> None:
+    await service.catalogs.apply(CatalogSource(_OVERDRAWN_CATALOG))
+    first = await reserve(service, "tokens", 5, tenant_id="overdrawn")
+    strict = await reserve(service, "tokens", 5, tenant_id="overdrawn", overrun_policy=OverrunPolicy.REJECT)
+    assert first.reservation is not None
+    assert strict.reservation is not None
+
+    rejected = await commit(service, strict.reservation.reservation_id, 7, tenant_id="overdrawn")
+    overdrawn = await commit(service, first.reservation.reservation_id, 7, tenant_id="overdrawn")
+
+    assert first.reservation.overrun_policy is OverrunPolicy.OVERDRAW
+    assert rejected.settlement is Settlement.REJECTED
+    assert (overdrawn.settlement, overdrawn.overdrawn_quantity) == (Settlement.OVERDRAWN, 2)

@@ -191,3 +191,25 @@ async def test_the_intake_learns_whose_somebody_is_and_nothing_else_of_tenants(w
             await connection.execute(f"DELETE FROM {OF_THE_INTAKE}")
     finally:
         await connection.close()
+
+
+async def test_the_outbox_reaches_events_endpoints_and_deliveries_only(world: UseCases) -> None:
+    own = {"outbox_events", "outbox_horizons", "webhook_endpoints", "webhook_deliveries"}
+    connection = await connection_as(world, DatabaseRole.OUTBOX)
+    try:
+        tenants = await connection.fetch("SELECT DISTINCT tenant_id FROM outbox_events")
+        assert {row["tenant_id"] for row in tenants} == {LEKHAK, FITNESS}
+        for name in {*NAMES, OF_THE_INTAKE} - own:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetchval(f"SELECT count(*) FROM {name}")
+        for statement in (
+            "UPDATE outbox_events SET payload = '{}'",
+            "UPDATE webhook_endpoints SET url = url",
+            "UPDATE webhook_endpoints SET secret = secret",
+            "INSERT INTO webhook_endpoints DEFAULT VALUES",
+            "DELETE FROM webhook_endpoints",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()

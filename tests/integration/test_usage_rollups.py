@@ -305,12 +305,11 @@ async def test_lines_of_the_first_releases_are_rolled_up_day_by_day_and_counted_
     totals = [(await books.sums.query(a_query())).total_quantity]
     done = []
     try:
-        async with asyncio.timeout(60):
-            while not (batch := await rollups.advance(RollupSource.ENTRIES)).finished:
-                done.append(batch.rows)
-                totals.append(
-                    (await books.sums.query(a_query(start=FIRST, end=FIRST + timedelta(seconds=1)))).total_quantity
-                )
+        while not (batch := await rollups.advance(RollupSource.ENTRIES)).finished:
+            done.append(batch.rows)
+            totals.append(
+                (await books.sums.query(a_query(start=FIRST, end=FIRST + timedelta(seconds=1)))).total_quantity
+            )
     finally:
         await rollups.close()
 

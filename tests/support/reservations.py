@@ -61,20 +61,32 @@ async def reserved(service: Service, feature_key: str = "ten", quantity: int = 1
 
 
 async def commit(
-    service: Service, reservation_id: str, quantity: int | None = None, *, account_id: str = ANN, **more: Any
+    service: Service,
+    reservation_id: str,
+    quantity: int | None = None,
+    *,
+    account_id: str = ANN,
+    tenant_id: str = ACME,
+    **more: Any,
 ) -> CommitAnswer:
     """Commit."""
     return await service.reservations.commit(
         Commit(
-            tenant_id=ACME, account_id=AccountId(account_id), reservation_id=reservation_id, quantity=quantity, **more
+            tenant_id=TenantId(tenant_id),
+            account_id=AccountId(account_id),
+            reservation_id=reservation_id,
+            quantity=quantity,
+            **more,
         )
     )
 
 
-async def release(service: Service, reservation_id: str, *, account_id: str = ANN) -> ReleaseAnswer:
+async def release(
+    service: Service, reservation_id: str, *, account_id: str = ANN, tenant_id: str = ACME
+) -> ReleaseAnswer:
     """Release."""
     return await service.reservations.release(
-        Release(tenant_id=ACME, account_id=AccountId(account_id), reservation_id=reservation_id)
+        Release(tenant_id=TenantId(tenant_id), account_id=AccountId(account_id), reservation_id=reservation_id)
     )
 
 

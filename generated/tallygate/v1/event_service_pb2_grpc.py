@@ -31,8 +31,10 @@ class EventServiceStub:
     An event is written in the transaction that causes it, so none is lost and none is invented. Delivery is at least once.
     Types are `usage.threshold_crossed`, `usage.exhausted`, `entitlement.changed`, `grant.created`, `grant.expiring`,
     `grant.revoked`, `subscription.created`, `subscription.updated`, `subscription.trial_ending`, `subscription.past_due`,
-    `subscription.canceled`, `subscription.expired`, `account.created`, `account.suspended`, `account.erased`,
-    `catalog.applied` and `job.failed`. More may come; a consumer leaves aside what it does not know.
+    `subscription.canceled`, `subscription.expired`, `payment.succeeded`, `payment.failed`, `payment.refunded`,
+    `payment.disputed`, `payment.fraud_warning`, `account.created`, `account.suspended`, `account.reinstated`,
+    `account.erased`, `catalog.applied`, `endpoint.disabled`, `job.failed`, and `ayrshare.` with what Ayrshare calls it. More
+    may come; a consumer leaves aside what it does not know.
     """
 
     def __init__(self, channel):
@@ -94,8 +96,10 @@ class EventServiceServicer:
     An event is written in the transaction that causes it, so none is lost and none is invented. Delivery is at least once.
     Types are `usage.threshold_crossed`, `usage.exhausted`, `entitlement.changed`, `grant.created`, `grant.expiring`,
     `grant.revoked`, `subscription.created`, `subscription.updated`, `subscription.trial_ending`, `subscription.past_due`,
-    `subscription.canceled`, `subscription.expired`, `account.created`, `account.suspended`, `account.erased`,
-    `catalog.applied` and `job.failed`. More may come; a consumer leaves aside what it does not know.
+    `subscription.canceled`, `subscription.expired`, `payment.succeeded`, `payment.failed`, `payment.refunded`,
+    `payment.disputed`, `payment.fraud_warning`, `account.created`, `account.suspended`, `account.reinstated`,
+    `account.erased`, `catalog.applied`, `endpoint.disabled`, `job.failed`, and `ayrshare.` with what Ayrshare calls it. More
+    may come; a consumer leaves aside what it does not know.
     """
 
     def WatchEvents(self, request, context):
@@ -229,8 +233,10 @@ class EventService:
     An event is written in the transaction that causes it, so none is lost and none is invented. Delivery is at least once.
     Types are `usage.threshold_crossed`, `usage.exhausted`, `entitlement.changed`, `grant.created`, `grant.expiring`,
     `grant.revoked`, `subscription.created`, `subscription.updated`, `subscription.trial_ending`, `subscription.past_due`,
-    `subscription.canceled`, `subscription.expired`, `account.created`, `account.suspended`, `account.erased`,
-    `catalog.applied` and `job.failed`. More may come; a consumer leaves aside what it does not know.
+    `subscription.canceled`, `subscription.expired`, `payment.succeeded`, `payment.failed`, `payment.refunded`,
+    `payment.disputed`, `payment.fraud_warning`, `account.created`, `account.suspended`, `account.reinstated`,
+    `account.erased`, `catalog.applied`, `endpoint.disabled`, `job.failed`, and `ayrshare.` with what Ayrshare calls it. More
+    may come; a consumer leaves aside what it does not know.
     """
 
     @staticmethod

@@ -32,8 +32,10 @@ class EventServiceStub:
     An event is written in the transaction that causes it, so none is lost and none is invented. Delivery is at least once.
     Types are `usage.threshold_crossed`, `usage.exhausted`, `entitlement.changed`, `grant.created`, `grant.expiring`,
     `grant.revoked`, `subscription.created`, `subscription.updated`, `subscription.trial_ending`, `subscription.past_due`,
-    `subscription.canceled`, `subscription.expired`, `account.created`, `account.suspended`, `account.erased`,
-    `catalog.applied` and `job.failed`. More may come; a consumer leaves aside what it does not know.
+    `subscription.canceled`, `subscription.expired`, `payment.succeeded`, `payment.failed`, `payment.refunded`,
+    `payment.disputed`, `payment.fraud_warning`, `account.created`, `account.suspended`, `account.reinstated`,
+    `account.erased`, `catalog.applied`, `endpoint.disabled`, `job.failed`, and `ayrshare.` with what Ayrshare calls it. More
+    may come; a consumer leaves aside what it does not know.
     """
 
     @_typing.overload
@@ -74,8 +76,10 @@ class EventServiceAsyncStub(EventServiceStub):
     An event is written in the transaction that causes it, so none is lost and none is invented. Delivery is at least once.
     Types are `usage.threshold_crossed`, `usage.exhausted`, `entitlement.changed`, `grant.created`, `grant.expiring`,
     `grant.revoked`, `subscription.created`, `subscription.updated`, `subscription.trial_ending`, `subscription.past_due`,
-    `subscription.canceled`, `subscription.expired`, `account.created`, `account.suspended`, `account.erased`,
-    `catalog.applied` and `job.failed`. More may come; a consumer leaves aside what it does not know.
+    `subscription.canceled`, `subscription.expired`, `payment.succeeded`, `payment.failed`, `payment.refunded`,
+    `payment.disputed`, `payment.fraud_warning`, `account.created`, `account.suspended`, `account.reinstated`,
+    `account.erased`, `catalog.applied`, `endpoint.disabled`, `job.failed`, and `ayrshare.` with what Ayrshare calls it. More
+    may come; a consumer leaves aside what it does not know.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -112,8 +116,10 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     An event is written in the transaction that causes it, so none is lost and none is invented. Delivery is at least once.
     Types are `usage.threshold_crossed`, `usage.exhausted`, `entitlement.changed`, `grant.created`, `grant.expiring`,
     `grant.revoked`, `subscription.created`, `subscription.updated`, `subscription.trial_ending`, `subscription.past_due`,
-    `subscription.canceled`, `subscription.expired`, `account.created`, `account.suspended`, `account.erased`,
-    `catalog.applied` and `job.failed`. More may come; a consumer leaves aside what it does not know.
+    `subscription.canceled`, `subscription.expired`, `payment.succeeded`, `payment.failed`, `payment.refunded`,
+    `payment.disputed`, `payment.fraud_warning`, `account.created`, `account.suspended`, `account.reinstated`,
+    `account.erased`, `catalog.applied`, `endpoint.disabled`, `job.failed`, and `ayrshare.` with what Ayrshare calls it. More
+    may come; a consumer leaves aside what it does not know.
     """
 
     @_abc_1.abstractmethod

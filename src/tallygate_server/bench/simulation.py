@@ -1,16 +1,12 @@
 """How fast a simulation is, how much memory it takes, and what it does to live calls.
 
-    python -m tallygate_server.bench.simulation --entries 1000000
-
 Accounts and their ledger are made in SQL on private stores in a directory that is thrown away. Then a draft with half
 the limits is simulated while increments go on, one after the other.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -236,30 +232,7 @@ async def open_bench() -> AsyncIterator[tuple[Service, str]]:
                 yield service, servers.database_url
 
 
-async def _run(entries: int, accounts: int) -> SimulationMeasured:
+async def run_simulation_benchmark(*, entries: int, accounts: int) -> SimulationMeasured:
+    """Measure on stores of its own; raises EmbeddedError."""
     async with open_bench() as (service, database_url):
         return await measure(service, database_url, entries=entries, accounts=accounts)
-
-
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="bench-simulate", description=__doc__)
-    parser.add_argument("--entries", type=int, default=ENTRIES_DEFAULT)
-    parser.add_argument("--accounts", type=int, default=ACCOUNTS_DEFAULT)
-    arguments = parser.parse_args()
-    measured = asyncio.run(_run(arguments.entries, arguments.accounts))
-    before, beside = measured.idle_ms, measured.beside_ms
-    lines = (
-        f"{measured.entry_count:,} entries of {measured.account_count:,} accounts in {measured.seconds:.1f} s:",
-        f"{measured.entries_per_second:,.0f} entries/s; {measured.processor_seconds:.1f} s of a processor,",
-        f"{measured.memory_mib:.0f} MiB at most",
-        f"{measured.denied_count:,} calls of {measured.accounts_told:,} accounts would be denied",
-        f"an increment before: {before[0]:.2f} ms, p99 {before[1]:.2f} ms; beside it: {beside[0]:.2f} ms,",
-        f"p99 {beside[1]:.2f} ms, {measured.calls_beside:,} calls",
-    )
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from tallygate_server.cli import (
     bench_command,
     bench_query_command,
+    bench_simulate_command,
     client_commands,
     endpoint_commands,
     entitlement_commands,
@@ -105,6 +106,7 @@ validation_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
 bench_query_command.add_to(app)
+bench_simulate_command.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -297,7 +297,7 @@ class ReversalAttempt(Attempt):
         feature = account.feature(line.key.feature_key, to_ms(self._now))
         if feature is None or not feature.metered or account.period_at(feature, line.event_time) != self.period:
             return bare_standing(line, self._kind, counter)
-        if feature.exact_only:
+        if feature.exact_in(self.period):
             counted = CountedFeature.of(account.sources, feature, self.period)
             states = {self.key: counter.state()}
             book = await read_accounts(transaction.connection, [counted], states, self._now)
@@ -333,7 +333,7 @@ class CorrectionAttempt(Attempt):
 
     async def _lock(self, transaction: ExactTransaction) -> dict[CounterKey, LockedCounter]:
         counted: Sequence[CountedFeature] = ()
-        if self._feature.exact_only:
+        if self._feature.exact_in(self._period):
             counted = [CountedFeature.of(self._account.sources, self._feature, self._period)]
         locked, self._book = await CreditBook.lock(transaction, {self.key: self._period.end}, counted, self._now)
         return locked

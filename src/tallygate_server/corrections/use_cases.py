@@ -9,7 +9,7 @@ Nothing in the ledger is ever changed: a correction is a line of its own, with w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar
@@ -70,15 +70,20 @@ class Corrections:
         tenants: TenantDirectory,
         clock: Clock,
         next_entry_id: Callable[[], int],
+        record_denials: Callable[[], Awaitable[None]],
         timeout_ms: int,
     ) -> None:
-        """Give up on Postgres after the timeout; `next_entry_id` numbers ledger entries."""
+        """Give up on Postgres after the timeout; `next_entry_id` numbers ledger entries.
+
+        `record_denials` writes the denials that this process has answered and not recorded yet, or raises LedgerDown.
+        """
         self._accounts = accounts
         self._counters = counters
         self._ledger = ledger
         self._tenants = tenants
         self._clock = clock
         self._next_entry_id = next_entry_id
+        self._record_denials = record_denials
         self._timeout_seconds = timeout_ms / 1000
         self._loop = asyncio.get_running_loop()
         self._turns = asyncio.Semaphore(CORRECTIONS_AT_ONCE_MAX)
@@ -102,8 +107,8 @@ class Corrections:
 
         The answer names the denials that would have been allowed without what was taken back of this line: those of
         its feature and period, recorded after it and before this reversal, for want of quantity (EXHAUSTED, not as part
-        of an atomic batch). They are looked at in the order of time, see `Redemption`. Who asks again with the same
-        request id hears of denials that were written down a moment too late for the first answer, too.
+        of an atomic batch). They are looked at in the order of time, see `Redemption`. Other servers record denials a
+        moment after they answered them: who asks again with the same request id hears of those, too.
 
         Raises TenantNotFound, AccountNotFound, EntryNotFound, EntryAlreadyReversed (with what is left), PeriodClosed,
         RequestIdReused, Overloaded, StoreUnavailable, OutcomeUnknown.
@@ -265,6 +270,7 @@ class Corrections:
         listed: list[Denial] = []
         count = 0
         try:
+            await self._record_denials()
             async with self._ledger.reading() as connection:
                 taken_back = [
                     each

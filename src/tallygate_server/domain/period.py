@@ -45,6 +45,12 @@ class Period:
         """Tell whether the instant lies in `[start, end)`."""
         return isinstance(at, datetime) and self.start <= at and (self.end is None or at < self.end)
 
+    def clamp(self, at: datetime) -> datetime:
+        """Return the instant of the period that lies nearest."""
+        if self.end is not None and at >= self.end:
+            at = self.end - timedelta(microseconds=1)
+        return max(at, self.start)
+
 
 LIFETIME = Period(PeriodKind.LIFETIME, EPOCH, None)
 

@@ -33,6 +33,7 @@ from tallygate_server.domain.entitlement import (
 )
 from tallygate_server.domain.limits import BATCH_ITEMS_MAX, LIMIT_UNLIMITED
 from tallygate_server.domain.period import EPOCH, Period, PeriodKind
+from tallygate_server.domain.usage import EntryKind
 
 DECISION_LAG: Final = timedelta(seconds=60)
 """No call is recorded later than this after it was placed under its account's entitlements."""
@@ -43,9 +44,8 @@ FIRST_DAY: Final = timedelta(days=1)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
-_KINDS_THAT_ASK: Final = frozenset({1, 2})
-"""Increments and commits of reservations; events, reversals and corrections are never denied (usage.EntryKind)."""
-_RESERVATION: Final = 2
+_KINDS_THAT_ASK: Final = frozenset({EntryKind.INCREMENT, EntryKind.RESERVATION})
+"""All others are never denied."""
 _DECIDED_BY_COUNTER: Final = frozenset({Reason.EXHAUSTED, Reason.BELOW_ZERO, Reason.ATOMIC_BATCH})
 
 CounterName = tuple[str, datetime]
@@ -393,12 +393,14 @@ class FeatureReplay:
         if kind in _KINDS_THAT_ASK and (
             not view.open or (quantity > 0 and limit != LIMIT_UNLIMITED and used_before + quantity > limit)
         ):
-            # A reservation was granted earlier than it is committed: where its plan and its counter are what they
-            # really were, so was its fate.
-            as_it_was = kind == _RESERVATION and view.open and limit == view.real_limit and counter.offset == 0
-            as_recorded = view.unexplained and view.segment.draft is view.segment.real
+            in_force = view.segment.draft is view.segment.real
             reason = self._decide(view, entry, used_before, 0)
-            if not (reason.allows or as_it_was or as_recorded):
+            stays = view.unexplained and in_force
+            if kind == EntryKind.RESERVATION:
+                # It was granted earlier, and what is promised always counts: where the draft leaves its limit and its
+                # counter as they really were, so was its fate.
+                stays = not view.open or (counter.offset == 0 and (in_force or limit == view.real_limit))
+            if not (reason.allows or stays):
                 if counter is real:
                     counter.offset -= quantity
                 self._deny(view, reason, quantity, recorded_time)
@@ -492,7 +494,9 @@ class FeatureReplay:
     def _view_of(self, entry: ReplayedEntry) -> _View:
         """Find under which of the entitlements about its time an allowed call was decided."""
         segment = likeliest = self._timeline.at(entry.recorded_time)
-        explained = segment is not None and (entry.kind not in _KINDS_THAT_ASK or self._admitted(segment, entry))
+        # Only an increment was decided at the moment that it is recorded at.
+        asked = entry.kind == EntryKind.INCREMENT
+        explained = segment is not None and (not asked or self._admitted(segment, entry))
         if not explained:
             near = self._timeline.near(entry.recorded_time)
             other = next((segment for segment in near if self._admitted(segment, entry)), None)
@@ -569,7 +573,9 @@ def _has_extras(entitlement: Entitlement) -> bool:
     """Tell whether more than the allowance makes the limit: then it changes from call to call."""
     if entitlement.denied is not None or entitlement.limit_quantity == LIMIT_UNLIMITED:
         return False
-    return entitlement.kind is FeatureKind.COUNTER and bool(entitlement.credits or entitlement.rollover is not None)
+    return entitlement.kind is FeatureKind.COUNTER and bool(
+        entitlement.credits or entitlement.credited_until is not None or entitlement.rollover is not None
+    )
 
 
 def _with_extras(entitlement: Entitlement, extras: int) -> Entitlement:

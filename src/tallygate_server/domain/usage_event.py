@@ -18,6 +18,7 @@ from tallygate_server.domain.limits import (
 
 _AGE_MAX: Final = timedelta(seconds=EVENT_AGE_SECONDS_MAX)
 _AHEAD_MAX: Final = timedelta(seconds=EVENT_AHEAD_SECONDS_MAX)
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _LATE_WINDOW_DEFAULT: Final = timedelta(seconds=LATE_EVENT_WINDOW_SECONDS_DEFAULT)
 
 
@@ -97,8 +98,7 @@ class UsageEvent:
             "ai": self.ai.as_json() if self.ai is not None else None,
             "client": self.client.as_json() if self.client is not None else None,
         }
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], signed=True)
+        return int.from_bytes(hashlib.sha256(_ENCODER.encode(content).encode()).digest()[:8], signed=True)
 
 
 def out_of_range(happened: datetime, now: datetime) -> str:

@@ -284,7 +284,12 @@ class Deliverer:
                         connection,
                         delivery.tenant_id,
                         event_type="endpoint.disabled",
-                        payload={"endpoint_id": endpoint.endpoint_id, "url": endpoint.url, "reason": disable_reason},
+                        # Not its address, which may hold a secret of the consumer's.
+                        payload={
+                            "endpoint_id": endpoint.endpoint_id,
+                            "description": endpoint.description,
+                            "reason": disable_reason,
+                        },
                         create_time=now,
                     )
         if not ours:

@@ -31,8 +31,10 @@ WATCHERS_MAX: Final = 2_000
 WATCH_BUFFER_MAX: Final = 1_000
 """Events held for a watcher who reads more slowly than they happen; watchers share the events themselves."""
 READ_BATCH_MAX: Final = 500
-PAGE_MAX: Final = 200
-"""Events that a watcher who catches up reads at a time."""
+PAGE_MAX: Final = 50
+"""Events that a watcher who catches up reads at a time, and holds while it reads slowly."""
+CATCHING_UP_MAX: Final = 4
+"""Watchers who read from the database at the same moment: many begin at once where another server drains."""
 POLL_SECONDS: Final = 1.0
 """Pause between two looks, where nobody announces anything."""
 
@@ -102,6 +104,7 @@ class EventHub:
         self._position = 0
         """Everything up to here was told to whoever was attached."""
         self._attachments = 0
+        self._catching_up = asyncio.Semaphore(CATCHING_UP_MAX)
         self._woken = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
@@ -154,10 +157,11 @@ class EventHub:
         self._open.add(stream)
         try:
             watcher.sent_sequence = await self._beginning(tenant_id, after_sequence)
-            # As far as there is, before anything is held for the watcher.
-            async with contextlib.aclosing(self._missed(watcher, up_to=None)) as missed:
-                async for event in missed:
-                    yield event
+            if after_sequence is not None:
+                # As far as there is, before anything is held for the watcher.
+                async with contextlib.aclosing(self._missed(watcher, up_to=None)) as missed:
+                    async for event in missed:
+                        yield event
             attached_at = self._attach(watcher)
             async with contextlib.aclosing(self._missed(watcher, up_to=attached_at)) as missed:
                 async for event in missed:
@@ -178,7 +182,7 @@ class EventHub:
 
     async def _beginning(self, tenant_id: TenantId, after_sequence: int | None) -> int:
         """Return the sequence after which the watch begins; raises ResumePointLost."""
-        async with self._database.tenant_transaction(tenant_id) as connection:
+        async with self._catching_up, self._database.tenant_transaction(tenant_id) as connection:
             last = await outbox.last_sequence(connection)
             if after_sequence is None:
                 return last
@@ -193,7 +197,7 @@ class EventHub:
     async def _missed(self, watcher: _Watcher, *, up_to: int | None) -> AsyncGenerator[OutboxEvent]:
         """Yield what is in the database after what the watcher was sent, until there is no more or the watch ends."""
         while up_to is None or watcher.sent_sequence < up_to:
-            async with self._database.tenant_transaction(watcher.tenant_id) as connection:
+            async with self._catching_up, self._database.tenant_transaction(watcher.tenant_id) as connection:
                 page = await outbox.events_after(
                     connection,
                     watcher.tenant_id,

@@ -113,7 +113,8 @@ class Answers:
             reason=int(reason),
             used_quantity=used,
             limit_quantity=feature.limit if feature is not None and feature.entitlement.denied is None else 0,
-            event_time=increment.event_time,
+            # As of entries: one that is recorded a little later was denied within its period all the same.
+            event_time=increment.event_time or (call.period.clamp(recorded_time) if call.period is not None else None),
             request_id=increment.request_id or None,
         )
 

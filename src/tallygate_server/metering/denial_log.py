@@ -39,7 +39,7 @@ class DenialLog:
         while True:
             await asyncio.sleep(_INTERVAL_SECONDS)
             try:
-                await self._flush()
+                await self.flush()
             except LedgerDown:
                 continue
 
@@ -47,12 +47,12 @@ class DenialLog:
         """Write all that waits, as soon as Postgres lets us; cancelled, what is left stays."""
         while self._waiting or self._writing.locked():
             try:
-                await self._flush()
+                await self.flush()
             except LedgerDown:
                 await self._ledger.wait_up(_INTERVAL_SECONDS)
                 await asyncio.sleep(_INTERVAL_SECONDS)
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
         """Write all that waits; raises LedgerDown, and keeps what was not written."""
         waiting = self._waiting
         async with self._writing:

@@ -143,6 +143,10 @@ class Meter:
         """Return an id for a line of the ledger that somebody else writes in this process; no other line has it."""
         return self._answers.next_entry_id()
 
+    async def record_denials(self) -> None:
+        """Write every denial that was answered so far by this process; raises LedgerDown."""
+        await self._denials.flush()
+
     @property
     def in_flight(self) -> int:
         """How many increments are between arrival and commit."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Final
 
 from tallygate_server.domain.ai_cost import NO_COST, AiCost, cost_at, price_at
 from tallygate_server.domain.catalog import Feature, FeatureKind, Meter
 from tallygate_server.domain.entitlement import AccountState
+from tallygate_server.domain.identifier import AccountId
 from tallygate_server.domain.meters import PropertyUnreadable, Reading, readings
 from tallygate_server.domain.period import Period
 from tallygate_server.domain.usage_event import UsageEvent, out_of_range, still_counts
@@ -23,7 +26,7 @@ from tallygate_server.errors import (
 from tallygate_server.hot_accounts import HotAccount, HotFeature
 from tallygate_server.recording.results import RecordOutcome, RecordResult, refused
 from tallygate_server.storage.ledger import CounterKey
-from tallygate_server.storage.usage_events import EventName
+from tallygate_server.storage.usage_events import EventName, NewEvent, RecordedBefore
 from tallygate_server.tenants import Tenant
 
 
@@ -55,9 +58,13 @@ class Recordable:
     account: HotAccount
     readings: list[Reading]
     cost: AiCost
+    row: NewEvent
+    """As it is written; made here, so that no counter is locked meanwhile."""
     counts: list[Count] = field(default_factory=list)
     result: RecordResult | None = None
     """Once it is known."""
+    known: RecordedBefore | None = None
+    """What somebody else recorded under its name meanwhile."""
 
     @property
     def name(self) -> EventName:
@@ -82,6 +89,7 @@ class Judge:
         self.now = now
         self._now_ms = now_ms
         self._next_entry_id = next_entry_id
+        self._periods: dict[tuple[AccountId, str], Period] = {}
         self._meters: dict[str, list[Meter]] = {}
         for meter in tenant.meters.values():
             self._meters.setdefault(meter.event_type, []).append(meter)
@@ -104,15 +112,17 @@ class Judge:
             found = readings(self._meters.get(event.type, ()), event, cost)
         except PropertyUnreadable as error:
             raise _property_invalid(path, event, error.meter_key, error.property_path, str(error)) from None
+        event_key = self._next_entry_id()
         return Recordable(
             path=path,
             event=event,
             fingerprint=fingerprint,
-            event_key=self._next_entry_id(),
+            event_key=event_key,
             happened=happened,
             account=account,
             readings=found,
             cost=cost,
+            row=_row(event, event_key, happened, found, cost),
             counts=[count for reading in found for count in self._counts(path, event, account, reading, happened)],
         )
 
@@ -144,7 +154,7 @@ class Judge:
             feature = account.feature(feature_key, self._now_ms)
             if feature is None or not feature.metered or reading.value == 0:
                 continue
-            period = account.period_at(feature, happened)
+            period = self._period(account, feature, happened)
             if not still_counts(period.end, self.now, self._tenant.settings.late_event_window):
                 assert period.end is not None
                 why = (
@@ -167,6 +177,14 @@ class Judge:
                 )
             )
         return counts
+
+    def _period(self, account: HotAccount, feature: HotFeature, happened: datetime) -> Period:
+        """Return the feature's period at the time; the events of one call mostly share it."""
+        place = (account.sources.account_id, feature.entitlement.feature_key)
+        period = self._periods.get(place)
+        if period is None or happened not in period:
+            period = self._periods[place] = account.period_at(feature, happened)
+        return period
 
 
 def overflows(recordable: Recordable, count: Count) -> EventPropertyInvalid:
@@ -192,3 +210,31 @@ def _limited_features(features: Mapping[str, Feature], meters: Mapping[str, Mete
         if meter is not None and meter.aggregation.additive and feature.kind is FeatureKind.COUNTER:
             limited.setdefault(meter.key, []).append(feature.key)
     return limited
+
+
+def _row(event: UsageEvent, event_key: int, happened: datetime, found: list[Reading], cost: AiCost) -> NewEvent:
+    return NewEvent(
+        account_id=event.account_id,
+        event_key=event_key,
+        source=event.source,
+        event_id=event.event_id,
+        type=event.type,
+        event_time=happened,
+        data=json_text(event.data) if event.data is not None else None,
+        ai=json_text(event.ai.as_json()) if event.ai is not None else None,
+        client=json_text(event.client.as_json()) if event.client is not None else None,
+        readings=json_text(
+            [{"meter": each.meter_key, "value": each.value, "dimensions": each.dimensions} for each in found]
+        ),
+        cost_nanos=cost.nanos,
+        cost_currency_code=cost.currency_code,
+    )
+
+
+# Made once: `json.dumps` makes one for each call whose options are not the usual ones.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def json_text(value: Any) -> str:
+    """Return the value as compact JSON."""
+    return _ENCODER.encode(value)

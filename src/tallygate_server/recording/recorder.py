@@ -18,7 +18,7 @@ from typing import Final, Self
 import structlog
 
 from tallygate_server.clock import Clock
-from tallygate_server.counters.counters import SETTLEMENTS_AT_ONCE_MAX, Counters
+from tallygate_server.counters.counters import SETTLEMENTS_AT_ONCE_MAX, Counters, Settlement
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.usage_event import UsageEvent
 from tallygate_server.errors import (
@@ -215,9 +215,11 @@ class UsageRecorder:
     def _settle(self, batch: Sequence[Recordable], states: Mapping[CounterKey, CounterState]) -> None:
         """Put the totals on the wire, ahead of the answer: who was answered finds them in Redis."""
         now_ms = self._clock.now_ms()
-        settlements = {}
+        settlements: dict[CounterKey, Settlement] = {}
         for each in batch:
             for count in each.counts:
+                if count.key in settlements:
+                    continue
                 redis_key = each.account.counter_key(count.feature, count.period)
                 ttl_ms = counter_ttl_ms(count.period, now_ms)
                 settlements[count.key] = settlement(redis_key, "", states[count.key], ttl_ms)
@@ -266,9 +268,7 @@ class _Batch:
             result = recorded_before(fingerprint, name, known, field=f"{path}.id")
             return lambda: result
         if (first := self.recordables.get(name)) is not None:
-            if first.fingerprint != fingerprint:
-                raise EventIdReused(name.source, name.event_id, field=f"{path}.id")
-            return lambda: _repetition(first)
+            return lambda: _repetition(first, fingerprint, field=f"{path}.id")
         account = self._accounts[event.account_id]
         if isinstance(account, TallygateError):
             raise account
@@ -282,10 +282,17 @@ def _result(recordable: Recordable) -> RecordResult:
     return recordable.result
 
 
-def _repetition(first: Recordable) -> RecordResult:
-    """Return the result of an event that stands in the same batch once more."""
+def _repetition(first: Recordable, fingerprint: int, *, field: str) -> RecordResult:
+    """Return the result of an event whose name stands in the same batch before, once that one's is known."""
+    if first.known is not None:
+        # Somebody else was faster, and may have sent what this one says.
+        return recorded_before(fingerprint, first.name, first.known, field=field)
     result = _result(first)
-    return first.recorded(RecordOutcome.DUPLICATE) if result.outcome is RecordOutcome.RECORDED else result
+    if result.outcome is not RecordOutcome.RECORDED:
+        return result
+    if first.fingerprint != fingerprint:
+        return refused(EventIdReused(first.event.source, first.event.event_id, field=field))
+    return first.recorded(RecordOutcome.DUPLICATE)
 
 
 def _gave_up(*, doubtful: bool) -> TallygateError:

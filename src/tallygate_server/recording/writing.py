@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from tallygate_server.domain.ai_cost import AiCost
 from tallygate_server.domain.identifier import TenantId
@@ -16,7 +15,7 @@ from tallygate_server.errors import EventIdReused
 from tallygate_server.hot_accounts import HotFeature
 from tallygate_server.metering.announcing import step
 from tallygate_server.metering.credit_book import CountedFeature, CreditBook, credits_json
-from tallygate_server.recording.judging import Count, Recordable, overflows
+from tallygate_server.recording.judging import Count, Recordable, json_text, overflows
 from tallygate_server.recording.results import RecordOutcome, RecordResult, refused
 from tallygate_server.storage.ledger import (
     CounterKey,
@@ -28,7 +27,6 @@ from tallygate_server.storage.ledger import (
 )
 from tallygate_server.storage.usage_events import (
     EventName,
-    NewEvent,
     NewKey,
     RecordedBefore,
     add_events,
@@ -60,7 +58,7 @@ class Writing:
         for each in self._batch:
             for count in each.counts:
                 ends[count.key] = count.period.end
-                if count.feature.exact_only:
+                if count.feature.exact_in(count.period):
                     counted[count.key] = CountedFeature.of(each.account.sources, count.feature, count.period)
         locked, book = await CreditBook.lock(transaction, ends, counted.values(), self._recorded_time)
         results = self._refuse_overflows(locked)
@@ -93,7 +91,7 @@ class Writing:
                 results[each.name] = _known(each, known[each.name])
         await transaction.write(counters=locked, entries=entries, announcements=announcements)
         await book.write()
-        written = [_new_event(each) for each in asked if each.name in new]
+        written = [each.row for each in asked if each.name in new]
         if written:
             await add_events(transaction, self._tenant_id, self._recorded_time, written)
         self.results = [results[each.name] for each in self._batch]
@@ -144,7 +142,7 @@ class Writing:
             limit=feature.limit,
             event_time=each.happened,
             request_id=None,
-            dimensions=_json(count.dimensions) if count.dimensions else None,
+            dimensions=json_text(count.dimensions) if count.dimensions else None,
             kind=EntryKind.EVENT,
             plan_key=feature.entitlement.plan_key,
             credits=paid_by,
@@ -166,31 +164,5 @@ def _known(each: Recordable, known: RecordedBefore) -> RecordResult:
     # An attempt of ours that was lost in the middle was committed after all.
     if known.event_key == each.event_key:
         return each.recorded()
+    each.known = known
     return recorded_before(each.fingerprint, each.name, known, field=f"{each.path}.id")
-
-
-def _new_event(each: Recordable) -> NewEvent:
-    event = each.event
-    return NewEvent(
-        account_id=event.account_id,
-        event_key=each.event_key,
-        source=event.source,
-        event_id=event.event_id,
-        type=event.type,
-        event_time=each.happened,
-        data=_json(event.data) if event.data is not None else None,
-        ai=_json(event.ai.as_json()) if event.ai is not None else None,
-        client=_json(event.client.as_json()) if event.client is not None else None,
-        readings=_json(
-            [
-                {"meter": reading.meter_key, "value": reading.value, "dimensions": reading.dimensions}
-                for reading in each.readings
-            ]
-        ),
-        cost_nanos=each.cost.nanos,
-        cost_currency_code=each.cost.currency_code,
-    )
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -8,6 +8,7 @@ import json
 import struct
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from tallygate_server.domain.catalog import OverrunPolicy
 from tallygate_server.domain.entitlement import Reason
@@ -143,6 +144,13 @@ class ExtendAnswer:
 
 
 Answer = ReserveAnswer | CommitAnswer | ReleaseAnswer | ExtendAnswer
+
+
+class Place(NamedTuple):
+    """Where a reservation counts, which never changes."""
+
+    feature_key: FeatureKey
+    period: Period
 
 
 @dataclass(slots=True, kw_only=True)

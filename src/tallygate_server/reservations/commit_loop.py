@@ -16,7 +16,7 @@ from tallygate_server.domain.period import Period, PeriodKind
 from tallygate_server.errors import OutcomeUnknown, Overloaded, StoreUnavailable, TallygateError
 from tallygate_server.hot_accounts import counter_ttl_ms
 from tallygate_server.metering.settling import settlement
-from tallygate_server.reservations.calls import Answer, CommitAnswer, ReservationCall, Reserve, ReserveAnswer
+from tallygate_server.reservations.calls import Answer, CommitAnswer, Place, ReservationCall, Reserve, ReserveAnswer
 from tallygate_server.reservations.verdict import Verdict
 from tallygate_server.storage.ledger import (
     CounterKey,
@@ -27,6 +27,7 @@ from tallygate_server.storage.ledger import (
     LedgerDown,
     LedgerLost,
 )
+from tallygate_server.storage.reservations import ReservationKey
 from tallygate_server.telemetry import metrics
 from tallygate_server.tenants import TenantDirectory
 
@@ -34,12 +35,16 @@ log = structlog.get_logger(__name__)
 
 RESERVATION_BATCH_MAX: Final = 256
 """Calls in one transaction: bounds how long it keeps its counters from others."""
+COMMITTERS: Final = 2
+"""Transactions at a time: while Postgres works on one, the next is laid out."""
+PLACES_KEPT_MAX: Final = 50_000
+"""Reservations made here whose counters are remembered; of others they are looked up."""
 _CONFLICTS_MAX: Final = 10
 """How often a batch starts anew because others committed one of its request ids; each time finds more of them."""
 
 
 class ReservationCommits:
-    """Runs transactions of reservations one after the other, each with all calls that came meanwhile."""
+    """Runs transactions of reservations, few at a time, each with all calls that came meanwhile."""
 
     def __init__(
         self,
@@ -65,11 +70,13 @@ class ReservationCommits:
         self._wakes = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._task: asyncio.Task[None] | None = None
+        self._places: dict[ReservationKey, Place] = {}
+        self._working = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to commit."""
-        self._task = asyncio.create_task(self._run(), name="reservation-commits")
+        self._tasks = [asyncio.create_task(self._run(), name=f"reservation-commits-{i}") for i in range(COMMITTERS)]
 
     async def close(self, timeout_seconds: float = 5.0) -> None:
         """Finish what waits, within the time, then stop."""
@@ -78,9 +85,9 @@ class ReservationCommits:
                 await self._idle.wait()
         except TimeoutError:
             log.warning("reservations_closed_with_work_left", calls=len(self._waiting))
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for call in self._waiting:
             _give_up(call)
 
@@ -98,11 +105,13 @@ class ReservationCommits:
     async def _run(self) -> None:
         queue = self._waiting
         while True:
-            if not queue:
-                self._idle.set()
+            while not queue:
+                if not self._working:
+                    self._idle.set()
                 self._wakes.clear()
                 await self._wakes.wait()
             calls = [queue.popleft() for _ in range(min(len(queue), RESERVATION_BATCH_MAX))]
+            self._working += 1
             try:
                 await self._commit(calls)
             except asyncio.CancelledError:
@@ -115,12 +124,20 @@ class ReservationCommits:
                 for call in calls:
                     call.doubtful = True
                     _give_up(call)
+            finally:
+                self._working -= 1
 
     async def _commit(self, calls: list[ReservationCall]) -> None:
         deadline = self._loop.time() + self._timeout_seconds
         conflicts = 0
         while True:
-            verdict = Verdict(calls, now=self._clock.now(), late_window=self._late_window, tenants=self._tenants)
+            verdict = Verdict(
+                calls,
+                now=self._clock.now(),
+                late_window=self._late_window,
+                tenants=self._tenants,
+                places=self._places,
+            )
             started = self._loop.time()
             try:
                 async with self._ledger.exact() as transaction:
@@ -171,8 +188,16 @@ class ReservationCommits:
         states = {key: verdict.counters[key].state() for key in verdict.period_ends}
         tell_redis(self._counters, self._clock, states, verdict.period_ends)
         for call, outcome in verdict.outcomes:
+            place = verdict.places.get(call.key)
+            if place is not None and isinstance(call.wish, Reserve) and isinstance(outcome, ReserveAnswer):
+                self._remember(call.key, place)
             metrics.reservation(type(call.wish).__name__.lower(), _result(outcome))
             call.finish(outcome)
+
+    def _remember(self, key: ReservationKey, place: Place) -> None:
+        self._places[key] = place
+        if len(self._places) > PLACES_KEPT_MAX:
+            del self._places[next(iter(self._places))]
 
 
 def tell_redis(

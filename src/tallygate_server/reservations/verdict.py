@@ -10,6 +10,7 @@ from typing import Any
 
 from tallygate_server.domain.catalog import FeatureKind, OverrunPolicy
 from tallygate_server.domain.entitlement import AccountState, Reason, allowed_reason, decide
+from tallygate_server.domain.identifier import FeatureKey
 from tallygate_server.domain.limits import LIMIT_UNLIMITED
 from tallygate_server.domain.reservation import (
     CommitVerdict,
@@ -31,6 +32,7 @@ from tallygate_server.reservations.calls import (
     CommitAnswer,
     Extend,
     ExtendAnswer,
+    Place,
     Release,
     ReleaseAnswer,
     ReservationCall,
@@ -60,14 +62,22 @@ class Verdict:
     """What Postgres says about each call of a batch, and what is written for it."""
 
     def __init__(
-        self, calls: list[ReservationCall], *, now: datetime, late_window: timedelta, tenants: TenantDirectory
+        self,
+        calls: list[ReservationCall],
+        *,
+        now: datetime,
+        late_window: timedelta,
+        tenants: TenantDirectory,
+        places: Mapping[ReservationKey, Place],
     ) -> None:
-        """Decide these calls, in order, as of one instant."""
+        """Decide these calls, in order, as of one instant; `places` are those that are known already."""
         self.calls = calls
         self._now = now
         self._now_ms = to_ms(now)
         self._late_window = late_window
         self._tenants = tenants
+        self.places = {call.key: place for call in calls if (place := places.get(call.key)) is not None}
+        """Where the reservations of this batch count, those that it makes included."""
         self.outcomes: list[tuple[ReservationCall, Answer | TallygateError]] = []
         self.counters: dict[CounterKey, LockedCounter] = {}
         self.period_ends: dict[CounterKey, datetime | None] = {}
@@ -87,18 +97,18 @@ class Verdict:
 
     async def reach(self, transaction: ExactTransaction) -> None:
         """Lock, look, decide in order, write."""
-        named = [call.key for call in self.calls if call.doubtful or not isinstance(call.wish, Reserve)]
-        # Which counter a reservation belongs to never changes; all else is looked at again under the lock.
-        known = await rows.find(transaction, named)
+        # Which counter a reservation belongs to never changes; all else is looked at under the lock.
+        for key, found in (await rows.find(transaction, self._unplaced())).items():
+            self.places[key] = Place(found.reservation.feature_key, found.reservation.period)
         for call in self.calls:
-            if isinstance(call.wish, Reserve):
-                if call.period is not None:
-                    self.period_ends[call.counter_key()] = call.period.end
-            elif (found := known.get(call.key)) is not None:
-                self.period_ends[_counter_key(found.reservation)] = found.reservation.period.end
+            if isinstance(call.wish, Reserve) and call.period is not None:
+                self.places[call.key] = Place(call.wish.feature_key, call.period)
+            if (place := self.places.get(call.key)) is not None:
+                counter_key = counter_key_of(*call.key[:2], place.feature_key, place.period)
+                self.period_ends[counter_key] = place.period.end
         # What has expired stands in nobody's way, whether or not anybody has written that down.
         self.counters, self._book = await CreditBook.lock(
-            transaction, self.period_ends, self._counted(known).values(), self._now
+            transaction, self.period_ends, self._counted().values(), self._now
         )
         # One that was made since the first look has an unlocked counter; nobody can know its id yet.
         await self._look(
@@ -106,7 +116,7 @@ class Verdict:
             [
                 call.key
                 for call in self.calls
-                if call.key in known or (call.doubtful and isinstance(call.wish, Reserve))
+                if call.key in self.places and (call.doubtful or not isinstance(call.wish, Reserve))
             ],
         )
         for call in self.calls:
@@ -116,7 +126,7 @@ class Verdict:
             made=[self._known[key].reservation for key in self._made],
             changed=[self._known[key] for key in self._changed if key not in self._made],
         )
-        await transaction.find_next_expiries({key: self.counters[key] for key in self._expiry_unknown})
+        await transaction.find_next_expiries(self._without_first())
         await transaction.write(
             counters=self.counters,
             entries=self.entries,
@@ -126,22 +136,34 @@ class Verdict:
         )
         await self._book.write()
 
-    def _counted(self, known: Mapping[ReservationKey, FoundReservation]) -> dict[CounterKey, CountedFeature]:
+    def _unplaced(self) -> list[ReservationKey]:
+        """Return the reservations of which it is not known where they count."""
+        return [call.key for call in self.calls if not isinstance(call.wish, Reserve) and call.key not in self.places]
+
+    def _without_first(self) -> dict[CounterKey, LockedCounter]:
+        """Return the counters whose earliest reservation has gone, and which others there are."""
+        without: dict[CounterKey, LockedCounter] = {}
+        for key in self._expiry_unknown:
+            counter = self.counters[key]
+            if counter.reserved:
+                without[key] = counter
+            else:
+                counter.reserve_expire_time = None
+        return without
+
+    def _counted(self) -> dict[CounterKey, CountedFeature]:
         """Return the counters whose limits depend on credits, or on what rolled over."""
         counted: dict[CounterKey, CountedFeature] = {}
         for call in self.calls:
-            account, feature, period = call.account, call.feature, call.period
-            if not isinstance(call.wish, Reserve):
-                found = known.get(call.key)
-                if found is None or account is None:
-                    continue
-                period = found.reservation.period
-                feature, _ = self._right(account, found.reservation)
-            if account is None or feature is None or period is None or not feature.exact_only:
+            account, place = call.account, self.places.get(call.key)
+            if account is None or place is None:
+                continue
+            feature = call.feature or self._right(account, place.feature_key)[0]
+            if feature is None or not feature.exact_in(place.period):
                 continue
             # What rolls over does so between periods of one kind: another plan's say nothing about this counter.
-            if feature.entitlement.rollover is None or feature.entitlement.period_kind is period.kind:
-                each = CountedFeature.of(account.sources, feature, period)
+            if feature.entitlement.rollover is None or feature.entitlement.period_kind is place.period.kind:
+                each = CountedFeature.of(account.sources, feature, place.period)
                 counted[each.key] = each
         return counted
 
@@ -349,7 +371,7 @@ class Verdict:
         assert account is not None
         key = _counter_key(reservation)
         counter = self.counters[key]
-        feature, denied = self._right(account, reservation)
+        feature, denied = self._right(account, reservation.feature_key)
         if feature is not None:
             feature = self._limited(feature, key)
         own = reservation.quantity if reservation.state is ReservationState.HELD else 0
@@ -483,7 +505,7 @@ class Verdict:
         account = call.account
         assert account is not None
         counter = self.counters[_counter_key(reservation)]
-        feature, _ = self._right(account, reservation)
+        feature, _ = self._right(account, reservation.feature_key)
         limit = self._limited(feature, _counter_key(reservation)).limit if feature is not None else 0
         return ReleaseAnswer(
             reservation=reservation,
@@ -505,9 +527,9 @@ class Verdict:
 
     # ------------------------------------------------------------------ shared
 
-    def _right(self, account: HotAccount, reservation: Reservation) -> tuple[HotFeature | None, Reason | None]:
+    def _right(self, account: HotAccount, feature_key: FeatureKey) -> tuple[HotFeature | None, Reason | None]:
         """Return the account's right to the feature now, or why it has none."""
-        feature = account.feature(reservation.feature_key, self._now_ms)
+        feature = account.feature(feature_key, self._now_ms)
         state = account.sources.state
         if feature is not None and feature.metered and state is AccountState.ACTIVE:
             return feature, None

@@ -37,7 +37,10 @@ async def _run() -> int:
     reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     try:
-        job = SimulationJob.from_line(await reader.readline())
+        line = await reader.readline()
+        if not line.endswith(b"\n"):
+            return _ABANDONED
+        job = SimulationJob.from_line(line)
         working = asyncio.create_task(_work(job))
         abandoned = asyncio.create_task(reader.read())
         await asyncio.wait((working, abandoned), return_when=asyncio.FIRST_COMPLETED)

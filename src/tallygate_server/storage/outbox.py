@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 from tallygate_server.domain.event_types import PUBLIC_EVENTS
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.storage.connection import Connection
-from tallygate_server.storage.tables import outbox_events, outbox_horizons, outbox_position
+from tallygate_server.storage.tables import accounts, outbox_events, outbox_horizons, outbox_position
 
 CHANNEL: Final = "tallygate_events"
 """Where is announced that events were published, or that deliveries are due."""
@@ -81,17 +81,26 @@ async def add_event(
     *,
     event_type: str,
     account_id: str = "",
-    revision: int = 0,
+    revision: int | None = None,
     payload: Mapping[str, Any],
     create_time: datetime,
 ) -> None:
-    """Write an event to be published once the transaction is committed; the type is one of `PUBLIC_EVENTS`."""
+    """Write an event to be published once the transaction is committed; the type is one of `PUBLIC_EVENTS`.
+
+    One about an account has the revision that the account has in the transaction, unless the caller knows better.
+    """
+    of_account = select(accounts.c.revision).where(
+        accounts.c.tenant_id == tenant_id, accounts.c.account_id == account_id
+    )
+    known: Any = revision
+    if revision is None:
+        known = func.coalesce(of_account.scalar_subquery(), 0) if account_id else 0
     await connection.execute(
         outbox_events.insert().values(
             tenant_id=tenant_id,
             type=event_type,
             account_id=account_id,
-            revision=revision,
+            revision=known,
             payload=dict(payload),
             create_time=create_time,
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -86,6 +86,7 @@ _READINGS: Final = {
 }
 _TABLE: Final = {RollupSource.ENTRIES: "usage_entries", RollupSource.EVENTS: "usage_events"}
 
+# Which rows of the source a batch takes, and under which numbers of transactions they are found again.
 _BY_TRANSACTION: Final = "e.commit_xid >= $1::bigint AND e.commit_xid < $2::bigint"
 _WITHOUT_TRANSACTION: Final = (
     "e.commit_xid IS NULL AND e.recorded_time >= $1::timestamptz AND e.recorded_time < $2::timestamptz"
@@ -119,6 +120,14 @@ def _coarser(source: RollupSource, finer: str, minutes: int, series: str = "seri
     FROM {finer}
     GROUP BY tenant_id, {series}, date_bin('{minutes} minutes', start_time, {_EPOCH})"""  # noqa: S608 - parts of our own.
 
+
+_XIDS: Final = {
+    _BY_TRANSACTION: "int8multirange(int8range($1::bigint, $2::bigint))",
+    # No transaction has such a number: it says that the rows have none.
+    _WITHOUT_TRANSACTION: "int8multirange(int8range(-1, 0))",
+}
+RANGES_MAX: Final = 32
+"""Ranges of transactions that a minute remembers; stragglers beyond that make one wide range of them."""
 
 _OWNER_COLUMNS: Final = "tenant_id, subject, subject_key, account_id, dimensions"
 _DIGEST: Final = "sha256(convert_to(dimensions::text, 'UTF8'))"
@@ -194,17 +203,17 @@ shared_15 AS MATERIALIZED ({_coarser(source, "shared_1", 15)}),
 shared_1440 AS ({_coarser(source, "shared_15", 1440)}),
 every AS (
     SELECT tenant_id, series_id, 1 AS minutes, start_time, event_count, quantity, min_quantity, max_quantity,
-        latest_time, latest_key, latest_quantity
+        latest_time, latest_key, latest_quantity, NULL::int8multirange AS xids
     FROM placed
-    UNION ALL SELECT tenant_id, series_id, 15, {_NUMBERS} FROM own_15
-    UNION ALL SELECT tenant_id, series_id, 1440, {_NUMBERS} FROM own_1440
-    UNION ALL SELECT tenant_id, series_id, 1, {_NUMBERS} FROM shared_1
-    UNION ALL SELECT tenant_id, series_id, 15, {_NUMBERS} FROM shared_15
-    UNION ALL SELECT tenant_id, series_id, 1440, {_NUMBERS} FROM shared_1440
+    UNION ALL SELECT tenant_id, series_id, 15, {_NUMBERS}, NULL FROM own_15
+    UNION ALL SELECT tenant_id, series_id, 1440, {_NUMBERS}, NULL FROM own_1440
+    UNION ALL SELECT tenant_id, series_id, 1, {_NUMBERS}, {_XIDS[rows]} FROM shared_1
+    UNION ALL SELECT tenant_id, series_id, 15, {_NUMBERS}, NULL FROM shared_15
+    UNION ALL SELECT tenant_id, series_id, 1440, {_NUMBERS}, NULL FROM shared_1440
 ),
 written AS (
-    INSERT INTO usage_rollups AS r (tenant_id, series_id, minutes, {_NUMBERS})
-    SELECT tenant_id, series_id, minutes, {_NUMBERS} FROM every
+    INSERT INTO usage_rollups AS r (tenant_id, series_id, minutes, {_NUMBERS}, xids)
+    SELECT tenant_id, series_id, minutes, {_NUMBERS}, xids FROM every
     ORDER BY series_id, minutes, start_time
     ON CONFLICT (tenant_id, series_id, minutes, start_time) DO UPDATE
     SET event_count = r.event_count + EXCLUDED.event_count,
@@ -217,9 +226,14 @@ written AS (
             THEN EXCLUDED.latest_key ELSE r.latest_key END,
         latest_quantity = CASE
             WHEN (EXCLUDED.latest_time, EXCLUDED.latest_key) > (r.latest_time, r.latest_key)
-            THEN EXCLUDED.latest_quantity ELSE r.latest_quantity END
+            THEN EXCLUDED.latest_quantity ELSE r.latest_quantity END,
+        -- Batches follow each other without gaps, so that those of one minute's own time make one range.
+        xids = CASE
+            WHEN (SELECT count(*) FROM unnest(r.xids + EXCLUDED.xids)) > {RANGES_MAX}
+            THEN int8multirange(range_merge(r.xids + EXCLUDED.xids)) ELSE r.xids + EXCLUDED.xids END
 )
-SELECT COALESCE(sum(event_count), 0)::bigint FROM fine
+SELECT (SELECT COALESCE(sum(event_count), 0) FROM fine)::bigint,
+    (SELECT COALESCE(sum(event_count), 0) FROM placed)::bigint
 """  # noqa: S608 - parts of our own.
 
 
@@ -343,8 +357,7 @@ class Rollups:
             self._batch_rows,
         )
         until = horizon if beyond is None else max(beyond, next_xid + 1)
-        await connection.execute(_make_series(source, _BY_TRANSACTION), next_xid, until)
-        rows: int = await connection.fetchval(_roll_up(source, _BY_TRANSACTION), next_xid, until)
+        rows = await _add(connection, source, _BY_TRANSACTION, next_xid, until)
         if source is RollupSource.EVENTS:
             await connection.execute(_KEEP_VALUES, next_xid, until)
         await connection.execute(
@@ -357,11 +370,19 @@ class Rollups:
         rows = 0
         day = await connection.fetchrow(_oldest_day(source), source.value)
         if day is not None:
-            await connection.execute(_make_series(source, _WITHOUT_TRANSACTION), *day)
-            rows = await connection.fetchval(_roll_up(source, _WITHOUT_TRANSACTION), *day)
+            rows = await _add(connection, source, _WITHOUT_TRANSACTION, *day)
         await connection.execute(
             "UPDATE usage_rollup_progress SET next_recorded_time = $2 WHERE source = $1",
             source.value,
             day[1] if day is not None else None,
         )
         return Batch(rows, finished=False)
+
+
+async def _add(connection: asyncpg.Connection, source: RollupSource, rows: str, first: Any, beyond: Any) -> int:
+    """Add the chosen rows to the rollups; return how many there were."""
+    await connection.execute(_make_series(source, rows), first, beyond)
+    found, placed = await connection.fetchrow(_roll_up(source, rows), first, beyond)
+    assert found == placed, "every row has its series: they were made in this very transaction"
+    count: int = found
+    return count

@@ -27,7 +27,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -484,12 +484,6 @@ usage_entries = Table(
         "reversed_entry_id",
         postgresql_where=text("reversed_entry_id IS NOT NULL"),
     ),
-    Index(
-        "ix_usage_entries_event_time",
-        "event_time",
-        postgresql_using="brin",
-        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
-    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 
@@ -616,6 +610,12 @@ usage_rollups = Table(
         comment="event_key of the latest event: decides between two of one instant",
     ),
     Column("latest_quantity", BigInteger, nullable=True),
+    Column(
+        "xids",
+        INT8MULTIRANGE,
+        nullable=True,
+        comment="transactions among which its rows are; of minutes of all accounts together only",
+    ),
     PrimaryKeyConstraint("tenant_id", "series_id", "minutes", "start_time"),
     postgresql_with={"fillfactor": "90"},
 )
@@ -711,12 +711,6 @@ usage_events = Table(
     Index("ix_usage_events_account", "tenant_id", "account_id", "event_key"),
     Index("ix_usage_events_event_id", "tenant_id", "event_id"),
     Index("ix_usage_events_commit_xid", "commit_xid"),
-    Index(
-        "ix_usage_events_event_time",
-        "event_time",
-        postgresql_using="brin",
-        postgresql_ops={"event_time": "timestamptz_minmax_multi_ops"},
-    ),
     postgresql_partition_by="RANGE (recorded_time)",
 )
 

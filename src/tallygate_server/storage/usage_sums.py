@@ -102,6 +102,16 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
+class Fragment:
+    """A part of a minute, and where its rows that are rolled up can be found."""
+
+    start: datetime
+    end: datetime
+    xids: Sequence[tuple[int, int]]
+    """Ranges `[low, high)` of the transactions that wrote them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far the rollups go."""
 
@@ -163,7 +173,7 @@ async def read_extent(
     )
     raw = " UNION ALL ".join(
         f"SELECT event_time, event_time FROM ({part}) AS raw"  # noqa: S608 - every value is bound.
-        for part in _raw_parts(question, progress, statement)
+        for part in _raw_parts(question, progress, (), statement)
     )
     found = await connection.exec_driver_sql(
         f"""
@@ -189,15 +199,15 @@ async def read_sums(
     connection: Connection, question: Question, progress: Progress, *, after: Position | None, limit: int
 ) -> Sums:
     """Return the rows after a position, at most so many, by window and group, the rest last in its window."""
-    if not any(run.bucket is Bucket.RAW for run in question.runs):
-        # The transactions' index alone finds all raw rows. A table without statistics tempts the planner to combine it
-        # with that of the tenant, which reads the whole ledger; an index by time, which needs this, is not asked for.
-        await connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+    # The transactions' index alone finds all raw rows. A table without statistics tempts the planner to combine it with
+    # that of the tenant, which reads the whole ledger.
+    await connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+    fragments = [await _fragment(connection, question, run) for run in question.runs if run.bucket is Bucket.RAW]
     statement = _Statement()
     parts = _value_parts if question.aggregation is MeterAggregation.UNIQUE else _parts
     text = f"""
 WITH series AS MATERIALIZED ({_series(question, statement)}),
-part AS MATERIALIZED ({parts(question, progress, statement)}),
+part AS MATERIALIZED ({parts(question, progress, fragments, statement)}),
 answer AS MATERIALIZED ({_answer(question, statement)})
 SELECT total.row_count, total.event_count, total.quantity, page.*
 FROM (
@@ -285,7 +295,7 @@ def _series(question: Question, statement: _Statement) -> str:
     return f"SELECT s.series_id, {groups} AS groups FROM usage_series AS s WHERE {' AND '.join(conditions)}"  # noqa: S608
 
 
-def _parts(question: Question, progress: Progress, statement: _Statement) -> str:
+def _parts(question: Question, progress: Progress, fragments: Sequence[Fragment], statement: _Statement) -> str:
     """Return numbers by window and group, several of them for one row: from rollups and from raw rows."""
     numbers = "event_count, quantity, min_quantity, max_quantity, latest_time, latest_key, latest_quantity"
     return _from_rollups(question, statement, "usage_rollups", f"r.start_time, {numbers}", numbers) + "".join(
@@ -294,11 +304,11 @@ def _parts(question: Question, progress: Progress, statement: _Statement) -> str
     SELECT {_window(question, "event_time", statement)}, groups, 1, quantity, quantity, quantity, event_time, key,
         quantity
     FROM ({part}) AS raw"""  # noqa: S608 - as above.
-        for part in _raw_parts(question, progress, statement)
+        for part in _raw_parts(question, progress, fragments, statement)
     )
 
 
-def _value_parts(question: Question, progress: Progress, statement: _Statement) -> str:
+def _value_parts(question: Question, progress: Progress, fragments: Sequence[Fragment], statement: _Statement) -> str:
     """Return numbers of events and different values by window and group, the latter without a number."""
     counts = _from_rollups(
         question, statement, "usage_rollups", "r.start_time, event_count", "event_count, NULL::text AS value"
@@ -306,7 +316,7 @@ def _value_parts(question: Question, progress: Progress, statement: _Statement) 
     values = _from_rollups(question, statement, "usage_rollup_values", "r.start_time, r.value", "0, value")
     raw = [
         f"SELECT {_window(question, 'event_time', statement)}, groups, 1, value FROM ({part}) AS raw"  # noqa: S608
-        for part in _raw_parts(question, progress, statement)
+        for part in _raw_parts(question, progress, fragments, statement)
     ]
     return " UNION ALL ".join([counts, values, *raw])
 
@@ -333,37 +343,64 @@ def _from_rollups(question: Question, statement: _Statement, table: str, inner: 
     ) AS b"""  # noqa: S608 - as above.
 
 
-def _raw_parts(question: Question, progress: Progress, statement: _Statement) -> list[str]:
+async def _fragment(connection: Connection, question: Question, run: Run) -> Fragment:
+    """Look up which transactions wrote what the minute of the run has of the subject."""
+    found = await connection.exec_driver_sql(
+        """
+        SELECT lower(x), upper(x)
+        FROM (
+            SELECT unnest(range_agg(b.xids)) AS x
+            FROM usage_series AS s
+            CROSS JOIN LATERAL (
+                SELECT r.xids FROM usage_rollups AS r
+                WHERE r.tenant_id = s.tenant_id AND r.series_id = s.series_id AND r.minutes = 1
+                    AND r.start_time = date_bin('1 minute', $4::timestamptz, timestamptz '1970-01-01 00:00:00+00')
+                OFFSET 0
+            ) AS b
+            WHERE s.tenant_id = $1::text AND s.subject = $2::text AND s.subject_key = $3::text AND s.account_id = ''
+        ) AS t
+        """,
+        (question.tenant_id, question.subject.value, question.subject_key, run.start),
+    )
+    return Fragment(run.start, run.end, [(low, high) for low, high in map(tuple[Any, ...], found.all())])
+
+
+def _raw_parts(
+    question: Question, progress: Progress, fragments: Sequence[Fragment], statement: _Statement
+) -> list[str]:
     """Return the raw rows that no bucket of the runs has, as queries of one shape."""
     next_xid = statement.bind(progress.next_xid, "bigint")
-    within = (
-        f"e.event_time >= {statement.bind(question.bounds[0], 'timestamptz')}"
-        f" AND e.event_time < {statement.bind(question.bounds[-1], 'timestamptz')}"
-    )
     end_xid = statement.bind(progress.end_xid, "bigint")
+    within = _within(question.bounds[0], question.bounds[-1], statement)
     parts = [_raw(question, statement, f"e.commit_xid >= {next_xid} AND e.commit_xid < {end_xid} AND {within}")]
-    rolled_up = f"e.commit_xid < {next_xid}"
-    if question.subject is Subject.FEATURE:
-        # Rows of the first releases do not say which transaction wrote them.
-        if progress.next_recorded_time is None:
-            rolled_up = f"({rolled_up} OR e.commit_xid IS NULL)"
-        else:
-            recorded = statement.bind(progress.next_recorded_time, "timestamptz")
-            rolled_up = f"({rolled_up} OR e.commit_xid IS NULL AND e.recorded_time < {recorded})"
+    if progress.next_recorded_time is not None and question.subject is Subject.FEATURE:
+        # Lines of the first releases do not say which transaction wrote them.
+        recorded = statement.bind(progress.next_recorded_time, "timestamptz")
+        parts.append(_raw(question, statement, f"e.commit_xid IS NULL AND e.recorded_time >= {recorded} AND {within}"))
+    for fragment in fragments:
+        # A parameter that nothing uses has no type: these are bound where they are needed.
+        known = [(low, high) for low, high in fragment.xids if high > 0]
+        if known:
+            lows = statement.bind([low for low, _ in known], "bigint[]")
+            highs = statement.bind([high for _, high in known], "bigint[]")
+            within = _within(fragment.start, fragment.end, statement)
+            inner = _raw(question, statement, f"e.commit_xid >= x.low AND e.commit_xid < x.high AND {within}")
             parts.append(
-                _raw(question, statement, f"e.commit_xid IS NULL AND e.recorded_time >= {recorded} AND {within}")
+                f"SELECT r.* FROM unnest({lows}, {highs}) AS x(low, high)"  # noqa: S608 - as above.
+                f" CROSS JOIN LATERAL ({inner} OFFSET 0) AS r"
             )
-    parts += [
-        _raw(
-            question,
-            statement,
-            f"{rolled_up} AND e.event_time >= {statement.bind(run.start, 'timestamptz')}"
-            f" AND e.event_time < {statement.bind(run.end, 'timestamptz')}",
-        )
-        for run in question.runs
-        if run.bucket is Bucket.RAW
-    ]
+        if any(low < 0 for low, _ in fragment.xids):
+            within = _within(fragment.start, fragment.end, statement)
+            recorded = "true"
+            if progress.next_recorded_time is not None:
+                recorded = f"e.recorded_time < {statement.bind(progress.next_recorded_time, 'timestamptz')}"
+            parts.append(_raw(question, statement, f"e.commit_xid IS NULL AND {recorded} AND {within}"))
     return parts
+
+
+def _within(start: datetime, end: datetime, statement: _Statement) -> str:
+    first, beyond = statement.bind(start, "timestamptz"), statement.bind(end, "timestamptz")
+    return f"e.event_time >= {first} AND e.event_time < {beyond}"
 
 
 def _raw(question: Question, statement: _Statement, condition: str) -> str:

@@ -29,11 +29,14 @@ CREATE TABLE usage_rollups (
     latest_time TIMESTAMP WITH TIME ZONE,
     latest_key BIGINT,
     latest_quantity BIGINT,
+    xids INT8MULTIRANGE,
     CONSTRAINT pk_usage_rollups PRIMARY KEY (tenant_id, series_id, minutes, start_time)
 ) WITH (fillfactor = '90');
 COMMENT ON COLUMN usage_rollups.minutes IS 'length of the bucket: 1, 15 or 1440';
 COMMENT ON COLUMN usage_rollups.quantity IS 'sum of all quantities';
 COMMENT ON COLUMN usage_rollups.latest_key IS 'event_key of the latest event: decides between two of one instant';
+COMMENT ON COLUMN usage_rollups.xids
+    IS 'transactions among which its rows are; of minutes of all accounts together only';
 COMMENT ON COLUMN usage_rollups.min_quantity IS 'of meters only, as all that follows';
 
 CREATE TABLE usage_rollup_values (
@@ -67,6 +70,3 @@ GRANT SELECT, INSERT, UPDATE ON usage_rollups TO tallygate_meter;
 GRANT SELECT, UPDATE ON usage_rollup_progress TO tallygate_meter;
 GRANT SELECT ON usage_series, usage_rollups, usage_rollup_values, usage_rollup_progress TO tallygate_app;
 GRANT SELECT ON usage_rollup_progress TO tallygate_reader;
-
--- Costs next to nothing to keep, and finds the minute of usage at the ends of a query; the ledger has its like.
-CREATE INDEX ix_usage_events_event_time ON usage_events USING brin (event_time timestamptz_minmax_multi_ops);

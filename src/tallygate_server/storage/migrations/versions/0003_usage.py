@@ -84,7 +84,6 @@ def downgrade() -> None:
     op.execute("DROP POLICY every_tenant ON outbox_events")
     op.execute("REVOKE ALL ON outbox_events FROM tallygate_meter")
     op.execute("DROP TABLE usage_rollup_progress")
-    op.execute("DROP INDEX ix_usage_entries_event_time")
     op.execute("DROP INDEX ix_usage_entries_commit_xid")
     op.execute("DROP INDEX ix_grants_newest")
     op.execute("DROP INDEX ix_grants_expiring")
@@ -143,13 +142,11 @@ _ENTRY_INDEXES = {
     "commit_xid": "(commit_xid)",
     # Of few lines: most are never reversed.
     "reversed_entry_id": "(tenant_id, account_id, reversed_entry_id) WHERE reversed_entry_id IS NOT NULL",
-    # Costs next to nothing to keep, and finds the minute of usage at the ends of a query.
-    "event_time": "USING brin (event_time timestamptz_minmax_multi_ops)",
 }
 
 
 def _index_entries_concurrently() -> None:
-    """Index the ledger by transaction and by time without keeping anybody from writing: partition by partition."""
+    """Index the ledger by transaction and reversal without keeping anybody from writing: partition by partition."""
     partitions = [
         row[0]
         for row in op.get_bind().execute(

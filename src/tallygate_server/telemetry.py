@@ -338,7 +338,9 @@ class Metrics(Collector):
         )
         # ---- rollups
         self.rollup_rows = Counts(
-            "tallygate_rollup_rows", "Ledger `entries` and recorded `events` that went into rollups.", "source"
+            "tallygate_rollup_rows",
+            "What went into rollups: `entries` of the ledger, or readings and costs of recorded `events`.",
+            "source",
         )
         # ---- events for tenants
         self.events_published = Counts(

@@ -243,6 +243,42 @@ async def test_upgrade_and_downgrade_leave_credits_as_they_are(server: Service, 
     assert await standing(server) == (10, 0, 10)
 
 
+async def test_what_an_ended_credit_paid_for_is_no_usage_of_the_plan(server: Service, clock: FrozenClock) -> None:
+    await give(server, a_credit(5, expire_time=BEGIN + timedelta(hours=1)))
+    assert await spent(server, 12)
+    clock.set(BEGIN + timedelta(hours=1))
+
+    await change_plan(server, "pro", tenant_id=CREDITA)
+
+    assert await standing(server) == (102, 12, 90)
+    assert not await spent(server, 91)
+    assert await spent(server, 90)
+    clock.set(FEBRUARY)
+    assert await standing(server) == (100, 0, 100)
+    # Also for January, which is not the present month any more.
+    assert not await spent(server, 1, event_time=BEGIN)
+
+
+async def test_thresholds_go_by_the_limit_with_its_credits_and_are_told_once(
+    pair: list[Service], fresh_database: str
+) -> None:
+    await give(pair[0], a_credit(5))
+
+    outcomes = await asyncio.gather(*(spend(pair[i % 2]) for i in range(40)))
+
+    assert sum(answer.reason.allows for answer in outcomes) == 15
+    assert sorted(answer.threshold_percent for answer in outcomes if answer.threshold_percent) == [80, 100]
+    events = await _of_tenant(
+        fresh_database,
+        "SELECT type, payload::json ->> 'used_quantity' AS used FROM outbox_events WHERE type LIKE 'usage.%'",
+    )
+    assert sorted((row["type"], row["used"]) for row in events) == [
+        ("usage.exhausted", "15"),
+        ("usage.threshold_crossed", "12"),
+        ("usage.threshold_crossed", "15"),
+    ]
+
+
 @pytest.mark.parametrize("feature", ["words", "rolling"])
 async def test_two_servers_never_give_more_than_there_is(
     pair: list[Service], fresh_database: str, feature: str

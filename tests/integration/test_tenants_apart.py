@@ -11,7 +11,7 @@ from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.identifier import FeatureKey
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import DatabaseRole, connect
-from tallygate_server.storage.tables import METER_TABLES, metadata
+from tallygate_server.storage.tables import METER_TABLES, metadata, usage_rollup_progress
 from tests.support.acme import (
     ACME,
     ANN,
@@ -98,7 +98,8 @@ async def test_the_meter_reads_and_writes_nothing_but_usage(acme_database: str) 
     connection = await connect(acme_database, DatabaseRole.METER)
     try:
         for table in metadata.sorted_tables:
-            if table.name in METERED:
+            # How far rollups have come is said of no tenant.
+            if table.name in METERED or table is usage_rollup_progress:
                 await connection.fetch(f"SELECT * FROM {table.name}")
                 continue
             statements = [f"SELECT * FROM {table.name}", f"DELETE FROM {table.name}", f"TRUNCATE {table.name}"]

@@ -324,6 +324,28 @@ async def test_the_ledger_is_listed_by_kind_and_by_request(studio: Studio) -> No
     assert await listed(kind=usage_pb2.USAGE_ENTRY_KIND_REVERSAL) == []
 
 
+async def test_reversals_are_taken_off_where_they_are_summed_up(studio: Studio) -> None:
+    await studio.count("ann", 5, dimensions={"model": "large"}, request_id="r1")
+    listing = usage_service_pb2.ListUsageEntriesRequest(tenant_id="studio", account_id="ann", request_id="r1")
+    (entry,) = (await studio.client.call(studio.client.usage.ListUsageEntries, listing)).entries
+    reversal = usage_service_pb2.ReverseUsageRequest(
+        tenant_id="studio", account_id="ann", entry_id=entry.entry_id, quantity=2, reason_text="counted twice"
+    )
+    await studio.client.call(studio.client.usage.ReverseUsage, reversal)
+    listing = usage_service_pb2.ListUsageEntriesRequest(
+        tenant_id="studio", account_id="ann", kind=usage_pb2.USAGE_ENTRY_KIND_REVERSAL
+    )
+
+    raw = await studio.query()
+    await studio.app.service.roll_up.run()
+    rolled_up = await studio.query()
+    listed = await studio.client.call(studio.client.usage.ListUsageEntries, listing)
+
+    assert [(row.quantity, row.event_count) for row in raw.rows] == [(3, 2)]
+    assert sums(raw) == sums(rolled_up)
+    assert [(each.quantity, each.reversed_entry_id) for each in listed.entries] == [(-2, entry.entry_id)]
+
+
 async def test_usage_is_shown_as_a_table_json_and_csv(studio: Studio) -> None:
     await studio.count("ann", 30, dimensions={"model": "[large]"})
     await studio.count("ann", 10, dimensions={"model": "small"})

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from tallygate_server.domain.usage_windows import WindowSize
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.rollups import RollUp, UsageQuery, UsageSums
+from tallygate_server.storage import rollups
 from tallygate_server.storage.engine import Database, DatabaseRole, connect
 from tallygate_server.storage.rollups import Rollups, RollupSource
 from tallygate_server.storage.usage_sums import Subject
@@ -63,11 +64,11 @@ class Books:
 
     async def roll_up(self, batch_rows: int = 1_000_000) -> dict[str, int]:
         """Let a job run once."""
-        rollups = Rollups(self.url, batch_rows=batch_rows)
+        under_test = Rollups(self.url, batch_rows=batch_rows)
         try:
-            return await RollUp(rollups).run()
+            return await RollUp(under_test).run()
         finally:
-            await rollups.close()
+            await under_test.close()
 
     async def roll_up_all(self) -> None:
         """Roll up until nothing raw is left; what else runs in the cluster may keep it waiting."""
@@ -259,7 +260,7 @@ async def test_a_transaction_that_is_rolled_back_leaves_nothing(books: Books) ->
 
 async def test_a_batch_that_is_interrupted_is_rolled_up_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     await books.write([an_entry(quantity=5)])
-    rollups = Rollups(books.url)
+    under_test = Rollups(books.url)
     execute = asyncpg.Connection.execute
 
     async def broken(self: asyncpg.Connection, sql: str, *arguments: object) -> object:
@@ -272,7 +273,7 @@ async def test_a_batch_that_is_interrupted_is_rolled_up_once(books: Books, monke
         with monkeypatch.context() as patched:
             patched.setattr(asyncpg.Connection, "execute", broken)
             try:
-                await RollUp(rollups).run()
+                await RollUp(under_test).run()
             except Exception:  # noqa: BLE001 - any will do.
                 return True
         return False
@@ -281,7 +282,7 @@ async def test_a_batch_that_is_interrupted_is_rolled_up_once(books: Books, monke
         await eventually(interrupted)
         between = await books.sums.query(a_query())
     finally:
-        await rollups.close()
+        await under_test.close()
     await books.roll_up_all()
 
     assert between.total_quantity == 5
@@ -301,20 +302,49 @@ async def test_lines_of_the_first_releases_are_rolled_up_day_by_day_and_counted_
         await owner.execute("ALTER TABLE usage_entries FORCE ROW LEVEL SECURITY")
     finally:
         await owner.close()
-    rollups = Rollups(books.url)
+    under_test = Rollups(books.url)
     totals = [(await books.sums.query(a_query())).total_quantity]
     done = []
     try:
-        while not (batch := await rollups.advance(RollupSource.ENTRIES)).finished:
+        while not (batch := await under_test.advance(RollupSource.ENTRIES)).finished:
             done.append(batch.rows)
             totals.append(
                 (await books.sums.query(a_query(start=FIRST, end=FIRST + timedelta(seconds=1)))).total_quantity
             )
     finally:
-        await rollups.close()
+        await under_test.close()
 
     assert [rows for rows in done if rows] == [1, 1, 1, 1, 1]
     assert set(totals) == {15}
+
+
+async def test_parts_of_a_minute_are_found_however_many_stragglers_it_has(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "RANGES_MAX", 2)
+    minute, other = datetime(2026, 3, 10, 10, tzinfo=UTC), datetime(2026, 3, 10, 11, tzinfo=UTC)
+    counts = []
+    connection = await connect(books.url, DatabaseRole.METER)
+    try:
+        for _ in range(5):
+            for begin in (minute, other):
+                await books.write([an_entry(event_time=begin + timedelta(seconds=30)), an_entry(event_time=begin)])
+                await books.roll_up_all()
+            counts.append(
+                await connection.fetchval(
+                    "SELECT (SELECT count(*) FROM unnest(xids)) FROM usage_rollups"
+                    " WHERE minutes = 1 AND xids IS NOT NULL AND start_time = $1",
+                    minute,
+                )
+            )
+    finally:
+        await connection.close()
+
+    # Two stand alone; a third one makes one wide range of them all.
+    assert counts == [1, 2, 1, 2, 1]
+    part = a_query(start=minute + timedelta(seconds=10), end=minute + timedelta(seconds=50))
+    assert await assert_equal(books.sums, books.rows, part) == 1
+    assert (await books.sums.query(part)).total_quantity == 5
 
 
 async def test_a_snapshot_leaves_its_connection_as_it_was(fresh_database: str) -> None:

@@ -47,7 +47,7 @@ class Batch:
     """What one batch did."""
 
     rows: int
-    """Rows of the ledger, or events, that went in."""
+    """Lines of the ledger, or readings and costs of events, that went in."""
     finished: bool
     """Whether nothing was left that could be rolled up."""
 

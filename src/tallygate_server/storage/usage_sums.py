@@ -122,6 +122,9 @@ class Progress:
     """No transaction from this one on is in the snapshot; says that the rest is small where nothing else does."""
 
 
+_WORK_MEM: Final = "32MB"
+"""Memory of Postgres for each step; sums of many groups go to disk otherwise."""
+
 _EPOCH: Final = "timestamptz '1970-01-01 00:00:00+00'"
 _AVERAGED: Final = "sum(quantity) / NULLIF(sum(event_count), 0)"
 _MEASURE: Final = {
@@ -202,6 +205,7 @@ async def read_sums(
     # The transactions' index alone finds all raw rows. A table without statistics tempts the planner to combine it with
     # that of the tenant, which reads the whole ledger.
     await connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+    await connection.exec_driver_sql(f"SET LOCAL work_mem = '{_WORK_MEM}'")
     fragments = [await _fragment(connection, question, run) for run in question.runs if run.bucket is Bucket.RAW]
     statement = _Statement()
     parts = _value_parts if question.aggregation is MeterAggregation.UNIQUE else _parts
@@ -297,8 +301,10 @@ def _series(question: Question, statement: _Statement) -> str:
 
 def _parts(question: Question, progress: Progress, fragments: Sequence[Fragment], statement: _Statement) -> str:
     """Return numbers by window and group, several of them for one row: from rollups and from raw rows."""
-    numbers = "event_count, quantity, min_quantity, max_quantity, latest_time, latest_key, latest_quantity"
-    return _from_rollups(question, statement, "usage_rollups", f"r.start_time, {numbers}", numbers) + "".join(
+    columns = [f"{_PARTS[question.aggregation].get(name, f'NULL::{kind}')} AS {name}" for name, kind in _NUMBERS]
+    inner = ", ".join(["sum(r.event_count)::bigint AS event_count", *columns])
+    names = ", ".join(["event_count", *(name for name, _ in _NUMBERS)])
+    return _from_rollups(question, statement, "usage_rollups", inner, names) + "".join(
         f"""
     UNION ALL
     SELECT {_window(question, "event_time", statement)}, groups, 1, quantity, quantity, quantity, event_time, key,
@@ -311,9 +317,13 @@ def _parts(question: Question, progress: Progress, fragments: Sequence[Fragment]
 def _value_parts(question: Question, progress: Progress, fragments: Sequence[Fragment], statement: _Statement) -> str:
     """Return numbers of events and different values by window and group, the latter without a number."""
     counts = _from_rollups(
-        question, statement, "usage_rollups", "r.start_time, event_count", "event_count, NULL::text AS value"
+        question,
+        statement,
+        "usage_rollups",
+        "sum(r.event_count)::bigint AS event_count",
+        "event_count, NULL::text AS value",
     )
-    values = _from_rollups(question, statement, "usage_rollup_values", "r.start_time, r.value", "0, value")
+    values = _from_rollups(question, statement, "usage_rollup_values", "r.value", "0, value", also_by="r.value")
     raw = [
         f"SELECT {_window(question, 'event_time', statement)}, groups, 1, value FROM ({part}) AS raw"  # noqa: S608
         for part in _raw_parts(question, progress, fragments, statement)
@@ -321,24 +331,57 @@ def _value_parts(question: Question, progress: Progress, fragments: Sequence[Fra
     return " UNION ALL ".join([counts, values, *raw])
 
 
-def _from_rollups(question: Question, statement: _Statement, table: str, inner: str, outer: str) -> str:
+_NUMBERS: Final = (
+    ("quantity", "numeric"),
+    ("min_quantity", "bigint"),
+    ("max_quantity", "bigint"),
+    ("latest_time", "timestamptz"),
+    ("latest_key", "bigint"),
+    ("latest_quantity", "bigint"),
+)
+_PARTS: Final[dict[MeterAggregation, dict[str, str]]] = {
+    MeterAggregation.SUM: {"quantity": "sum(r.quantity)"},
+    MeterAggregation.COUNT: {},
+    MeterAggregation.MAX: {"max_quantity": "max(r.max_quantity)"},
+    MeterAggregation.MIN: {"min_quantity": "min(r.min_quantity)"},
+    MeterAggregation.AVERAGE: {"quantity": "sum(r.quantity)"},
+    MeterAggregation.LATEST: {
+        "latest_time": "max(r.latest_time)",
+        "latest_key": "(array_agg(r.latest_key ORDER BY r.latest_time DESC, r.latest_key DESC))[1]",
+        "latest_quantity": "(array_agg(r.latest_quantity ORDER BY r.latest_time DESC, r.latest_key DESC))[1]",
+    },
+}
+"""What is needed of the buckets of one series and window; nothing else is put together."""
+
+
+def _from_rollups(
+    question: Question, statement: _Statement, table: str, inner: str, outer: str, *, also_by: str = ""
+) -> str:
     """Return what a table of buckets has of the series in the runs.
 
-    Each series and run is looked up by itself, so that only what is asked for is read, whatever the planner knows.
+    Each series and run is looked up by itself, so that only what is asked for is read, whatever the planner knows; and
+    put together by window at once, so that what goes on is small.
     """
     runs = [run for run in question.runs if run.bucket is not Bucket.RAW]
     tenant_id = statement.bind(question.tenant_id, "text")
     minutes = statement.bind([run.bucket.value for run in runs], "smallint[]")
     starts = statement.bind([run.start for run in runs], "timestamptz[]")
     ends = statement.bind([run.end for run in runs], "timestamptz[]")
+    if question.by_minute:
+        place, start = "r.start_time", "b.place"
+    else:
+        bounds = statement.bind(list(question.bounds), "timestamptz[]")
+        place, start = f"width_bucket(r.start_time, {bounds})", f"({bounds})[b.place]"
     return f"""
-    SELECT {_window(question, "b.start_time", statement)} AS window_start, series.groups, {outer}
+    SELECT {start} AS window_start, series.groups, {outer}
     FROM series
     CROSS JOIN unnest({minutes}, {starts}, {ends}) AS run(minutes, start_time, end_time)
     CROSS JOIN LATERAL (
-        SELECT {inner} FROM {table} AS r
+        SELECT {place} AS place, {inner}
+        FROM {table} AS r
         WHERE r.tenant_id = {tenant_id} AND r.series_id = series.series_id AND r.minutes = run.minutes
             AND r.start_time >= run.start_time AND r.start_time < run.end_time
+        GROUP BY {", ".join(filter(None, (place, also_by)))}
         OFFSET 0
     ) AS b"""  # noqa: S608 - as above.
 

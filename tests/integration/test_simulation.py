@@ -157,7 +157,7 @@ async def test_plans_that_the_draft_lacks_stay_as_each_subscription_has_them(ser
 
 
 async def test_what_is_simulated_can_be_narrowed_down(service: Service) -> None:
-    await use(service, 1, account_id=BOB, feature_key="words")
+    await service.accounts.identify(ACME, [], account_id=BOB)
     await change_plan(service, "pro", account_id=BOB)
     for account_id in (ANN, BOB):
         await use(service, 4, account_id=account_id)

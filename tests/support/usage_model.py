@@ -137,20 +137,8 @@ class ModelAccount:
             aside.state = kept
         return remaining == UNLIMITED or quantity <= remaining
 
-    def count(
-        self,
-        line: str,
-        feature: str,
-        period: str,
-        quantity: int,
-        now: datetime,
-        *,
-        also_at: datetime | None = None,
-    ) -> None:
-        """Count, fitting or not, and let credits pay for what the plan does not.
-
-        Credits that were active at `also_at` may pay, too: a reservation was promised then.
-        """
+    def count(self, line: str, feature: str, period: str, quantity: int, now: datetime) -> None:
+        """Count, fitting or not, and let credits pay for what the plan does not, as far as they go."""
         key = (feature, period)
         base = self.plan.get(feature, 0)
         paid: list[tuple[Credit, int]] = []
@@ -158,11 +146,7 @@ class ModelAccount:
             plan_part = self.used.get(key, 0) - self.credited.get(key, 0)
             base_left = max(0, base - plan_part)
             left = quantity - min(quantity, max(0, base_left - self.held(feature, period, now)))
-            payers = self.active_credits(feature, now)
-            if also_at is not None:
-                payers += [c for c in self.active_credits(feature, also_at) if c not in payers]
-                payers.sort(key=Credit.order)
-            for credit in payers:
+            for credit in self.active_credits(feature, now):
                 burned = min(left, credit.quantity - credit.used)
                 if burned > 0:
                     credit.used += burned

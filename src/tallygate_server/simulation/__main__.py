@@ -27,7 +27,7 @@ from tallygate_server.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
-NICENESS: Final = 10
+NICENESS: Final = 5
 """Of 19: whatever serves live calls comes first."""
 _DONE, _ABANDONED = 0, 1
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,6 +23,7 @@ from hypothesis import HealthCheck, settings
 from tallygate_server import hot_accounts
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.storage import cache_epochs, migrations
+from tallygate_server.storage.partitions import create_partitions_ahead
 from tests.support.eventually import eventually
 from tests.support.long_run import LONG
 
@@ -144,8 +146,14 @@ def redis_url(servers: EmbeddedServers) -> str:
 
 @pytest.fixture(scope="session")
 async def template_database(database_url: str) -> str:
-    """Apply every migration once per test process, into a database that others are copied from."""
-    await migrations.upgrade(await create_database(database_url, TEMPLATE_DATABASE))
+    """Apply every migration once per test process, into a database that others are copied from.
+
+    With partitions for this month and the next: every one of them is a dozen of files to copy, for each test.
+    """
+    address = await create_database(database_url, TEMPLATE_DATABASE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrations, "create_partitions_ahead", partial(create_partitions_ahead, months_ahead=1))
+        await migrations.upgrade(address)
     return TEMPLATE_DATABASE
 
 

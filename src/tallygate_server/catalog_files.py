@@ -602,7 +602,7 @@ class _Reader:
     def _rollover(self, node: _Node | None, path: Path) -> Rollover | None:
         if node is None or (isinstance(node, _Scalar) and node.plain and _SWITCHES.get(node.text) is False):
             return None
-        if isinstance(node, _Scalar) and node.plain and node.text == _EVERYTHING:
+        if isinstance(node, _Scalar) and node.text == _EVERYTHING:
             return Rollover()
         if not isinstance(node, _Mapping):
             self.add(path, node.place, f"a rollover is all, off, or a mapping like {{min: 10, max: 500}}; not {node}")

@@ -167,7 +167,9 @@ async def test_one_who_pauses_and_reads_on_misses_nothing(served: Served) -> Non
 
 
 async def test_a_drain_ends_watches_with_unavailable(served: Served) -> None:
-    waiting, stalled = watch(served), watch(served)
+    waiting = watch(served)
+    await eventually(lambda: len(served.watches.streams) == 1)
+    stalled = watch(served)
     await eventually(lambda: len(served.watches.streams) == 2)
     await overflow(served.watches.streams[1])
     await served.server.drain(drain_delay_ms=0, grace_ms=2_000)

@@ -67,12 +67,20 @@ async def test_an_event_that_was_committed_late_is_not_missed_by_a_watcher(world
 async def test_two_publishers_at_once_give_every_event_one_place(world: EventWorld) -> None:
     count = 300
     others = [Publisher(world.outbox_database, clock=world.clock) for _ in range(2)]
+
+    async def write(first: int) -> None:
+        for number in range(first, count, 3):
+            await world.add(number=number)
+
+    async def publish(publisher: Publisher) -> None:
+        for _ in range(30):
+            await publisher.publish()
+
     async with asyncio.TaskGroup() as group:
-        for number in range(count):
-            group.create_task(world.add(number=number))
-        for _ in range(20):
-            for publisher in others:
-                group.create_task(publisher.publish())
+        for first in range(3):
+            group.create_task(write(first))
+        for publisher in others:
+            group.create_task(publish(publisher))
     await others[0].publish()
 
     events = await world.events()

@@ -16,7 +16,7 @@ from tallygate_server.storage.engine import DatabaseRole, connect
 from tallygate_server.storage.sources import read_documents, sources_from_document
 from tests.support.use_cases import LEKHAK, UseCases, example, use_cases
 
-ANNA = AccountId("anna")
+ANNA, NOBODY = AccountId("anna"), AccountId("nobody")
 HOUR = timedelta(hours=1)
 
 
@@ -287,8 +287,10 @@ async def test_revisions_after_one_come_in_order_and_bounded(world: UseCases) ->
     await lived(world)
 
     async with world.database.tenant_transaction(LEKHAK) as connection:
-        both = await account_history.revisions_after(connection, LEKHAK, ANNA, 2, limit=2)
-        rest = await account_history.revisions_after(connection, LEKHAK, ANNA, 4, limit=2)
+        both, rest = [
+            (await account_history.revisions_after(connection, LEKHAK, {ANNA: known, NOBODY: 0}, limit=2))[ANNA]
+            for known in (2, 4)
+        ]
 
     assert [(each.revision, each.cause) for each in both] == [(3, "account.suspend"), (4, "account.reinstate")]
     assert [(each.revision, each.cause) for each in rest] == [(5, "account.time_zone")]

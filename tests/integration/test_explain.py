@@ -12,6 +12,7 @@ import pytest
 
 from tallygate_server.accounts import AccountUpdate
 from tallygate_server.catalog import CatalogSource
+from tallygate_server.corrections.calls import Reversal
 from tallygate_server.domain.call import Check, CheckAnswer
 from tallygate_server.domain.catalog import Rollover
 from tallygate_server.domain.entitlement import LimitOverride, Reason
@@ -22,6 +23,7 @@ from tallygate_server.errors import InvalidRequest, TallygateError, TenantNotFou
 from tallygate_server.explain import Explanation
 from tallygate_server.grants import FeatureOverride, GrantState, NewGrant
 from tallygate_server.grants.rules import AskedKind
+from tallygate_server.reservations.calls import Commit, Release, Reserve
 from tallygate_server.service import Service
 from tallygate_server.subscriptions import ChangeTiming, NewSubscription
 from tests.support.acme import an_increment, outcome_of, services
@@ -119,6 +121,7 @@ class Life:
         self.chance = random.Random(seed)
         self.remembered: list[tuple[datetime, Check, CheckAnswer]] = []
         self.happened: set[str] = set()
+        self.reserved: list[tuple[AccountId, str]] = []
 
     async def go_on(self) -> None:
         """Let one thing happen, then check at some later instants."""
@@ -168,87 +171,150 @@ class Life:
 
     async def happen(self, account_id: AccountId) -> None:
         """Let one thing happen to an account, or be refused."""
-        service, chance = self.service, self.chance
-        live = [
-            view.subscription
-            for view in await service.subscriptions.list(CLUB, account_id=account_id, states=(), limit=50)
-        ]
-        subscription_id = chance.choice(live).subscription_id if live else ""
-        what = chance.choice(
+        what = self.chance.choice(
             (
-                *(
-                    "count",
-                    "count",
-                    "count",
-                    "count",
-                    "buy",
-                    "move",
-                    "cancel",
-                    "pause",
-                    "resume",
-                    "suspend",
-                    "zone",
-                    "due",
-                ),
-                *("feature", "grant", "grant", "grant", "revoke", "switch"),
+                *(self.count, self.count, self.count, self.count, self.buy, self.move, self.cancel, self.pause),
+                *(self.resume, self.suspend, self.travel, self.write_down, self.change_catalog, self.grant, self.grant),
+                *(self.revoke, self.switch, self.reserve, self.reserve, self.settle, self.settle, self.reverse),
             )
         )
-        timing = chance.choice((ChangeTiming.NOW, ChangeTiming.PERIOD_END, None))
         try:
-            if what == "count":
-                feature = chance.choice(("words", "words", "pages", "seats"))
-                quantity = chance.choice((1, 2, 5, -1 if feature == "seats" else 1))
-                await outcome_of(service, an_increment(feature, quantity, account_id=account_id, tenant_id=CLUB))
-            elif what == "buy":
-                plan = PlanKey(chance.choice(("basic", "pro")))
-                new = NewSubscription(plan_key=plan, provider=BillingProvider.MANUAL)
-                await service.subscriptions.create(CLUB, account_id, new)
-            elif what == "move":
-                plan = PlanKey(chance.choice(("free", "basic", "pro")))
-                await service.subscriptions.change_plan(
-                    CLUB,
-                    account_id,
-                    plan_key=plan,
-                    subscription_id=subscription_id,
-                    provider=BillingProvider.MANUAL,
-                    timing=timing,
-                )
-            elif what == "cancel":
-                await service.subscriptions.cancel(CLUB, account_id, subscription_id=subscription_id, timing=timing)
-            elif what == "pause":
-                until = self.clock.now() + timedelta(hours=chance.randint(1, 50))
-                await service.subscriptions.pause(
-                    CLUB, account_id, subscription_id=subscription_id, timing=timing, resume_time=until
-                )
-            elif what == "resume":
-                await service.subscriptions.resume(CLUB, account_id, subscription_id=subscription_id)
-            elif what == "suspend":
-                await service.accounts.suspend(CLUB, account_id, suspend=chance.random() < 0.4)
-            elif what == "zone":
-                zone = chance.choice(("UTC", "Asia/Tokyo", "Europe/Berlin"))
-                await service.accounts.update(CLUB, account_id, AccountUpdate(time_zone=zone))
-            elif what == "grant":
-                await service.grants.create(CLUB, account_id, self.a_grant())
-            elif what == "revoke":
-                page = await service.grants.page(CLUB, account_id=account_id, state=GrantState.ACTIVE, limit=50)
-                grant_id = chance.choice(page.grants).grant.grant_id if page.grants else "none"
-                await service.grants.revoke(CLUB, account_id, grant_id, reason="test")
-            elif what == "switch":
-                await service.grants.override(
-                    CLUB,
-                    account_id,
-                    FeatureKey(chance.choice(FEATURES[:5])),
-                    chance.choice(tuple(FeatureOverride)),
-                    grace_days=chance.choice((0, 1)),
-                    reason="test",
-                )
-            elif what == "due":
-                await service.due_subscriptions.write_down()
-            else:
-                await apply(service, more=", extra: boolean" if chance.random() < 0.5 else "")
-        except TallygateError:
+            await what(account_id)
+        except (TallygateError, IndexError):
+            # Refused, or nothing is there to choose from.
             return
-        self.happened.add(what)
+        self.happened.add(what.__name__)
+
+    async def a_subscription(self, account_id: AccountId) -> str:
+        """Choose one of the account's."""
+        views = await self.service.subscriptions.list(CLUB, account_id=account_id, states=(), limit=50)
+        return self.chance.choice(views).subscription.subscription_id
+
+    def a_timing(self) -> ChangeTiming | None:
+        """Choose when a change takes effect."""
+        return self.chance.choice((ChangeTiming.NOW, ChangeTiming.PERIOD_END, None))
+
+    async def count(self, account_id: AccountId) -> None:
+        """Count, or give back."""
+        feature = self.chance.choice(("words", "words", "pages", "seats"))
+        quantity = self.chance.choice((1, 2, 5, -1 if feature == "seats" else 1))
+        await outcome_of(self.service, an_increment(feature, quantity, account_id=account_id, tenant_id=CLUB))
+
+    async def buy(self, account_id: AccountId) -> None:
+        """Buy a plan."""
+        plan = PlanKey(self.chance.choice(("basic", "pro")))
+        new = NewSubscription(plan_key=plan, provider=BillingProvider.MANUAL)
+        await self.service.subscriptions.create(CLUB, account_id, new)
+
+    async def move(self, account_id: AccountId) -> None:
+        """Change a plan, now or later."""
+        await self.service.subscriptions.change_plan(
+            CLUB,
+            account_id,
+            plan_key=PlanKey(self.chance.choice(("free", "basic", "pro"))),
+            subscription_id=await self.a_subscription(account_id),
+            provider=BillingProvider.MANUAL,
+            timing=self.a_timing(),
+        )
+
+    async def cancel(self, account_id: AccountId) -> None:
+        """Cancel a subscription, now or later."""
+        subscription_id = await self.a_subscription(account_id)
+        await self.service.subscriptions.cancel(
+            CLUB, account_id, subscription_id=subscription_id, timing=self.a_timing()
+        )
+
+    async def pause(self, account_id: AccountId) -> None:
+        """Pause a subscription for some hours."""
+        until = self.clock.now() + timedelta(hours=self.chance.randint(1, 50))
+        subscription_id = await self.a_subscription(account_id)
+        await self.service.subscriptions.pause(
+            CLUB, account_id, subscription_id=subscription_id, timing=self.a_timing(), resume_time=until
+        )
+
+    async def resume(self, account_id: AccountId) -> None:
+        """End a pause, or take a cancellation back."""
+        subscription_id = await self.a_subscription(account_id)
+        await self.service.subscriptions.resume(CLUB, account_id, subscription_id=subscription_id)
+
+    async def suspend(self, account_id: AccountId) -> None:
+        """Suspend an account, or lift that."""
+        await self.service.accounts.suspend(CLUB, account_id, suspend=self.chance.random() < 0.4)
+
+    async def travel(self, account_id: AccountId) -> None:
+        """Move to another time zone."""
+        zone = self.chance.choice(("UTC", "Asia/Tokyo", "Europe/Berlin"))
+        await self.service.accounts.update(CLUB, account_id, AccountUpdate(time_zone=zone))
+
+    async def write_down(self, _account_id: AccountId) -> None:
+        """Write down what has happened to subscriptions by itself."""
+        await self.service.due_subscriptions.write_down()
+
+    async def change_catalog(self, _account_id: AccountId) -> None:
+        """Let a feature come or go."""
+        await apply(self.service, more=", extra: boolean" if self.chance.random() < 0.5 else "")
+
+    async def grant(self, account_id: AccountId) -> None:
+        """Give an extra."""
+        await self.service.grants.create(CLUB, account_id, self.a_grant())
+
+    async def revoke(self, account_id: AccountId) -> None:
+        """Take an extra back."""
+        page = await self.service.grants.page(CLUB, account_id=account_id, state=GrantState.ACTIVE, limit=50)
+        grant_id = self.chance.choice(page.grants).grant.grant_id
+        await self.service.grants.revoke(CLUB, account_id, grant_id, reason="test")
+
+    async def switch(self, account_id: AccountId) -> None:
+        """Switch a feature on or off, or take that back."""
+        await self.service.grants.override(
+            CLUB,
+            account_id,
+            FeatureKey(self.chance.choice(FEATURES[:5])),
+            self.chance.choice(tuple(FeatureOverride)),
+            grace_days=self.chance.choice((0, 1)),
+            reason="test",
+        )
+
+    async def reserve(self, account_id: AccountId) -> None:
+        """Reserve something."""
+        wish = Reserve(
+            tenant_id=CLUB,
+            account_id=account_id,
+            feature_key=FeatureKey(self.chance.choice(("words", "words", "seats"))),
+            quantity=self.chance.choice((1, 2, 4)),
+            ttl=self.chance.choice((timedelta(minutes=30), timedelta(hours=20))),
+        )
+        made = (await self.service.reservations.reserve(wish)).reservation
+        if made is not None:
+            self.reserved.append((account_id, made.reservation_id))
+
+    async def settle(self, _account_id: AccountId) -> None:
+        """Commit or release a reservation."""
+        owner, reservation_id = self.chance.choice(self.reserved)
+        if self.chance.random() < 0.5:
+            await self.service.reservations.release(
+                Release(tenant_id=CLUB, account_id=owner, reservation_id=reservation_id)
+            )
+            return
+        quantity = self.chance.choice((None, 1, 3))
+        await self.service.reservations.commit(
+            Commit(tenant_id=CLUB, account_id=owner, reservation_id=reservation_id, quantity=quantity)
+        )
+
+    async def reverse(self, account_id: AccountId) -> None:
+        """Take a unit of a line of the ledger back."""
+        entries = await self.service.usage.entries(CLUB, account_id, limit=20)
+        entry = self.chance.choice([each for each in entries if each.quantity > 0])
+        await self.service.corrections.reverse(
+            Reversal(
+                tenant_id=CLUB,
+                account_id=account_id,
+                entry_id=str(entry.entry_id),
+                quantity=1,
+                reason_text="test",
+                actor="test",
+            )
+        )
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -178,6 +178,25 @@ async def test_a_change_by_hand_is_told(pair: list[Service], acme_database: str)
     assert set(change.removed) == set(snapshot.entitlements)
 
 
+async def test_an_account_that_makes_no_sense_stops_nobody_else(pair: list[Service], acme_database: str) -> None:
+    bob = AccountId("bob")
+    async with follow(pair[0]) as followed, following(pair[0].watches, ACME, bob) as other:
+        await followed.began()
+        revision = (await other.began()).revision
+        connection = await connect(acme_database, DatabaseRole.APP)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT set_config('tallygate.tenant_id', 'acme', true)")
+                await connection.execute("UPDATE accounts SET time_zone = 'Nowhere' WHERE account_id = $1", ANN)
+        finally:
+            await connection.close()
+        account = await pair[0].accounts.suspend(ACME, bob)
+        changes = await other.reached(account.revision)
+
+    assert (account.revision, len(changes)) == (revision + 1, 1)
+    assert followed.changes == []
+
+
 async def test_what_nobody_announced_is_found_by_looking_now_and_then(pair: list[Service], acme_database: str) -> None:
     async with watches(pair[0], poll_seconds=0.05) as own, following(own, ACME, ANN) as followed:
         snapshot = await followed.began()

@@ -148,6 +148,15 @@ def test_a_rollover_is_everything_a_part_or_nothing(text: str, expected: Rollove
     assert allowance(f"{{limit: 10, period: month, rollover: {text}}}").rollover == expected
 
 
+def test_a_rollover_of_everything_can_be_written_as_json() -> None:
+    catalogs = parse_catalog(
+        '{"tenant": "acme", "features": {"calls": "counter"},'
+        ' "plans": {"p": {"allowances": {"calls": {"limit": 5, "period": "month", "rollover": "all"}}}}}'
+    )
+
+    assert catalogs.root.plans[0].allowances[0].rollover == Rollover()
+
+
 def test_a_trial_may_have_another_limit_also_none_at_all() -> None:
     assert allowance("{limit: 10, period: day, trial_limit: 0}").trial_limit_quantity == 0
     assert allowance("{limit: 10, trial_limit: unlimited}", "seats").trial_limit_quantity == LIMIT_UNLIMITED

@@ -140,7 +140,8 @@ class Sender:
                 # A proxy would look the name up once more, and connect to whatever it finds.
                 trust_env=False,
                 follow_redirects=False,
-                timeout=ATTEMPT_SECONDS_MAX,
+                # The attempt as a whole has a limit; this one must not come first, and say less.
+                timeout=2 * ATTEMPT_SECONDS_MAX,
                 # Connections are known by address: one that is kept could serve another name at the same address, whose
                 # certificate nobody has looked at.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),

@@ -65,6 +65,16 @@ WHERE tenant_id = :tenant_id AND account_id = :account_id
 """
 _AT: Final = text(f"{_ROWS} AND begin_time <= CAST(:at AS timestamptz) ORDER BY revision DESC LIMIT 1")
 _FIRST: Final = text(f"{_ROWS} ORDER BY revision LIMIT 1")
+_SINCE: Final = text("""
+SELECT k.account_id, r.revision, r.begin_time, r.cause, r.sources::text AS document
+FROM unnest(CAST(:account_ids AS text[]), CAST(:revisions AS bigint[])) AS k(account_id, revision)
+CROSS JOIN LATERAL (
+    SELECT * FROM account_revisions AS e
+    WHERE e.tenant_id = :tenant_id AND e.account_id = k.account_id AND e.revision > k.revision
+    ORDER BY e.revision LIMIT :rows_max
+) AS r
+ORDER BY k.account_id, r.revision
+""")
 _NEXT: Final = text(f"{_ROWS} AND revision > :revision ORDER BY revision LIMIT :rows_max")
 
 # By account, its revisions that were in force in the window, or whose beginning falls into it: from the one that was in
@@ -175,13 +185,25 @@ async def revisions_between(
 
 
 async def revisions_after(
-    connection: Connection, tenant_id: TenantId, account_id: AccountId, revision: int, *, limit: int
-) -> list[AccountRevision]:
-    """Return the revisions that followed one, in order, at most so many."""
+    connection: Connection, tenant_id: TenantId, known: Mapping[AccountId, int], *, limit: int
+) -> dict[AccountId, list[AccountRevision]]:
+    """Return the revisions of accounts that followed the known one of each, in order, at most so many of each."""
+    if not known:
+        return {}
     rows = await connection.execute(
-        _NEXT, {"tenant_id": tenant_id, "account_id": account_id, "revision": revision, "rows_max": limit}
+        _SINCE,
+        {
+            "tenant_id": tenant_id,
+            "account_ids": list(known),
+            "revisions": list(known.values()),
+            "rows_max": limit,
+        },
     )
-    return [_revision(tenant_id, account_id, row) for row in rows]
+    found: dict[AccountId, list[AccountRevision]] = {}
+    for row in rows:
+        account_id = AccountId(row.account_id)
+        found.setdefault(account_id, []).append(_revision(tenant_id, account_id, row))
+    return found
 
 
 async def histories(

@@ -44,8 +44,10 @@ WATCHERS_MAX: Final = 2_500
 """Watches of entitlements that one process serves at a time."""
 WATCH_BUFFER_MAX: Final = 200
 """Changes held for a watcher who reads more slowly than they happen; watchers share the changes themselves."""
-ACCOUNTS_PER_LOOK_MAX: Final = 200
+ACCOUNTS_PER_LOOK_MAX: Final = 100
 """Accounts that are read anew in one go."""
+ACCOUNTS_PER_TURN_MAX: Final = 10
+"""Accounts that are compared before others have their turn: some milliseconds of work."""
 REVISIONS_PER_LOOK_MAX: Final = 50
 """Revisions of an account that are told one by one; of more that came together, the last."""
 POLL_SECONDS: Final = 10.0
@@ -83,6 +85,13 @@ class _Counters:
         if feature.exact_only:
             feature = feature.with_limit(self.limits[key, sources.revision])
         return self.states.get(key, NO_COUNTER), feature
+
+    def usage_of(self, account: HotAccount, now_ms: int) -> dict[CounterKey, tuple[CounterState, int | None]]:
+        """Return what was read of the account's counters, for comparison."""
+        keys = [
+            _counter_key(account.sources, feature) for feature in account.features(now_ms).values() if feature.metered
+        ]
+        return {key: (self.states.get(key, NO_COUNTER), self.limits.get((key, account.revision))) for key in keys}
 
 
 class UsageNews(Protocol):
@@ -130,6 +139,8 @@ class _Watched:
     looked_at_ms: int = 0
     watches: int = 0
     """How many watch it, or are about to."""
+    usage: Mapping[CounterKey, tuple[CounterState, int | None]] = field(default_factory=dict)
+    """What was read of its counters."""
     due_ms: int = NEVER_MS
     """When time changes something by itself."""
     watchers: set[_Watcher] = field(default_factory=set)
@@ -327,9 +338,9 @@ class EntitlementWatches:
                 log.debug("watched_not_read", error=type(error).__name__)
                 pause = RETRY_SECONDS
                 self._woken.clear()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, others are to be looked at.
                 # A right that is missing, or a defect: it may be mended while we run.
-                log.exception("watched_not_read", error=type(error).__name__)
+                log.warning("watched_not_read", error=type(error).__name__)
                 pause = RETRY_SECONDS
                 self._woken.clear()
             with contextlib.suppress(TimeoutError):
@@ -369,38 +380,55 @@ class EntitlementWatches:
             looks = await self._read(tenant_id, accounts)
             now = self._clock.now()
             now_ms = self._clock.now_ms()
+            looks = [look for look in looks if _makes_sense(look, now_ms)]
             counters = await self._read_counters(looks, now, now_ms)
-        except BaseException as error:
+            for n, look in enumerate(looks):
+                # Nothing is waited for between these two: a watcher comes before a change, or after it.
+                self._tell(look, counters, now, now_ms)
+                self._attach(look.watched, waiting.pop(look.watched.key))
+                if n % ACCOUNTS_PER_TURN_MAX == ACCOUNTS_PER_TURN_MAX - 1:
+                    await asyncio.sleep(0)
+        except BaseException:
             self._marked.update(dict.fromkeys(waiting))
-            told = error if isinstance(error, TallygateError) else StoreUnavailable("usage cannot be read just now")
-            for each in chain.from_iterable(waiting.values()):
-                each.fail(told)
             raise
-        for look in looks:
-            # Nothing is waited for in here: a watcher comes before a change, or after it.
-            self._tell(look, counters, now, now_ms)
-            self._attach(look.watched, waiting[look.watched.key])
+        finally:
+            for each in chain.from_iterable(waiting.values()):
+                each.fail(StoreUnavailable("the account cannot be read just now"))
 
     async def _read(self, tenant_id: TenantId, accounts: Sequence[_Watched]) -> list[_Look]:
-        looks = []
+        by_id = {watched.key[1]: watched for watched in accounts}
         async with self._database.tenant_transaction(tenant_id) as connection:
-            by_id = {watched.key[1]: watched for watched in accounts}
             revisions = await account_history.read_revisions(connection, tenant_id, list(by_id))
-            changed = [each for each, revision in revisions.items() if revision != by_id[each].revision]
-            current = await account_history.current_sources(connection, tenant_id, changed, self._clock.now())
-            for account_id, watched in by_id.items():
-                stages: list[tuple[HotAccount, AccountRevision | None]] = []
-                if account_id in current:
-                    newest = current[account_id]
-                    if watched.account is not None:
-                        recorded = await account_history.revisions_after(
-                            connection, tenant_id, account_id, watched.revision, limit=REVISIONS_PER_LOOK_MAX
-                        )
-                        stages = [(_hot(each.sources), each) for each in recorded if each.revision <= newest.revision]
-                    if not stages or stages[-1][0].revision != newest.revision:
-                        stages.append((_hot(newest), None))
-                looks.append(_Look(watched=watched, stages=stages))
-        return looks
+            behind = {
+                account_id: by_id[account_id].revision
+                for account_id, revision in revisions.items()
+                if by_id[account_id].account is not None and revision != by_id[account_id].revision
+            }
+            recorded = await account_history.revisions_after(
+                connection, tenant_id, behind, limit=REVISIONS_PER_LOOK_MAX
+            )
+            stages = {
+                account_id: [(_hot(each.sources), each) for each in recorded.get(account_id, ())]
+                for account_id in by_id
+            }
+            # Those that are looked at for the first time, and those that changed by hand.
+            unrecorded = [
+                account_id
+                for account_id, revision in revisions.items()
+                if max((account.revision for account, _ in stages[account_id]), default=by_id[account_id].revision)
+                < revision
+            ]
+            current = await account_history.current_sources(connection, tenant_id, unrecorded, self._clock.now())
+        return [
+            _Look(
+                watched=watched,
+                stages=[
+                    *stages[account_id],
+                    *([(_hot(current[account_id]), None)] if account_id in current else []),
+                ],
+            )
+            for account_id, watched in by_id.items()
+        ]
 
     async def _read_counters(self, looks: Sequence[_Look], now: datetime, now_ms: int) -> _Counters:
         """Read what every revision looked at counts in now, and what its limits depend on beside."""
@@ -437,6 +465,12 @@ class EntitlementWatches:
         now_ms: int,
     ) -> None:
         watched = look.watched
+        usage = counters.usage_of(look.accounts[-1], now_ms) if look.accounts else {}
+        before = watched.looked_at_ms
+        if not look.stages and before <= now_ms < watched.due_ms and usage == watched.usage:
+            # As it mostly is: nothing has changed, and time does nothing yet.
+            return
+        watched.usage = usage
         changes: list[AccountChange] = []
         if watched.account is not None:
             answers = self._answers(watched.account, counters, now_ms)
@@ -491,6 +525,17 @@ class EntitlementWatches:
                 held=state.held,
             )
         return answers
+
+
+def _makes_sense(look: _Look, now_ms: int) -> bool:
+    """Tell whether what was read can be resolved; a time zone that was written by hand, say, must not stop others."""
+    try:
+        for account in look.accounts:
+            account.features(now_ms)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one account.
+        log.warning("watched_not_understood", tenant_id=look.watched.key[0], error=type(error).__name__)
+        return False
+    return True
 
 
 def _hot(sources: AccountSources) -> HotAccount:

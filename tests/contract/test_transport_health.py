@@ -70,6 +70,7 @@ async def test_all_statuses_are_listed(served: Served) -> None:
         "": SERVING,
         USAGE: NOT_SERVING,
         "tallygate.v1.EntitlementService": SERVING,
+        "tallygate.v1.DataLifecycleService": SERVING,
     }
 
 

@@ -22,7 +22,6 @@ from hypothesis import HealthCheck, settings
 
 from tallygate_server import hot_accounts
 from tallygate_server.embedded import EmbeddedServers
-from tallygate_server.embedded.servers import POSTGRES_SETTINGS
 from tallygate_server.storage import cache_epochs, migrations
 from tallygate_server.storage.partitions import create_partitions_ahead
 from tests.support.eventually import eventually
@@ -128,16 +127,9 @@ def reachable_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 async def servers(reachable_dir: Path) -> AsyncIterator[EmbeddedServers]:
-    """Start this test process's servers; they are supervised, so a test may kill them.
-
-    Postgres does not wait for the disk here. That makes no difference to what survives the death of a process, which is
-    all that tests kill; it would to what survives the loss of the machine.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        for setting in ("fsync", "full_page_writes"):
-            patch.setitem(POSTGRES_SETTINGS, setting, "off")
-        async with EmbeddedServers.start(data_dir=reachable_dir / "shared") as running:
-            yield running
+    """Start this test process's servers; they are supervised, so a test may kill them."""
+    async with EmbeddedServers.start(data_dir=reachable_dir / "shared") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

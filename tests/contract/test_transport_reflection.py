@@ -56,6 +56,7 @@ async def test_all_services_are_listed(served: Served, version: str) -> None:
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
+        "tallygate.v1.DataLifecycleService",
         "tallygate.v1.EntitlementService",
         "tallygate.v1.UsageService",
     ]

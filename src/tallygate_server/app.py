@@ -191,8 +191,8 @@ def webhook_options(settings: Settings) -> WebhookOptions:
     )
 
 
-def servicers(service: Service, lifecycle: Lifecycle) -> list[Servicer]:
-    """Return a servicer for every service of the contract."""
+def servicers(service: Service, lifecycle: Lifecycle | None = None) -> list[Servicer]:
+    """Return a servicer for every service of the contract; without a lifecycle, for all but that of data."""
     now = service.clock.now
     return [
         EntitlementServicer(
@@ -234,7 +234,7 @@ def servicers(service: Service, lifecycle: Lifecycle) -> list[Servicer]:
             subscriptions=service.subscriptions,
         ),
         EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
-        DataLifecycleServicer(lifecycle, now),
+        *([] if lifecycle is None else [DataLifecycleServicer(lifecycle, now)]),
         AdminServicer(
             service.webhooks.administration,
             now,

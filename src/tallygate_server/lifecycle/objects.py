@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,17 +42,17 @@ class ObjectStore:
         self._directory = directory
 
     @classmethod
-    def open(cls, url: str, *, options: Mapping[str, str] | None = None) -> ObjectStore:
+    def open(cls, url: str) -> ObjectStore:
         """Open a store by URL: `file:///directory` (made when missing) or `s3://bucket/prefix`.
 
-        Credentials and endpoints of S3 come from the usual variables of its clients, or from `options`.
+        Credentials and endpoints of S3 come from the usual variables of its clients.
         """
         parts = urlsplit(url)
         if parts.scheme == "file":
             directory = Path(unquote(parts.path))
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(LocalStore(directory, automatic_cleanup=True, mkdir=True), directory)
-        return cls(from_url(url, config=dict(options or {})))
+        return cls(from_url(url))
 
     async def put(self, path: str, content: bytes) -> None:
         """Write an object; the whole of it appears at once. Raises ObjectStoreUnavailable."""

@@ -18,9 +18,7 @@ from tallygate_server.transport.lifecycle_rpcs.value_rpcs import ValueRpcs
 SERVICE: Final[ServiceDescriptor] = data_lifecycle_service_pb2.DESCRIPTOR.services_by_name["DataLifecycleService"]
 
 
-class DataLifecycleServicer(
-    RecordRpcs, PolicyRpcs, CompressionRpcs, TierRpcs, ValueRpcs, JobRpcs, PrivacyRpcs
-):
+class DataLifecycleServicer(RecordRpcs, PolicyRpcs, CompressionRpcs, TierRpcs, ValueRpcs, JobRpcs, PrivacyRpcs):
     """Keeps data small, the value in it, and the promises about it."""
 
     SERVICE: ClassVar[ServiceDescriptor] = SERVICE

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
-from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers
+from tallygate_server.lifecycle.columnar.integers import decode_run_lengths, encode_integers
 from tallygate_server.lifecycle.columnar.libraries import zstd_compress, zstd_decompress
 from tallygate_server.lifecycle.columnar.wire import Reader, write_unsigned
 
@@ -62,9 +62,7 @@ def decode_bits(source: memoryview, count: int) -> Bits:
         runs = reader.unsigned(count)
         if runs == 0:
             raise SegmentDamaged("runs of nothing")
-        lengths = decode_integers(reader.rest(), runs, depth=1)
-        if int(lengths.min()) < 0 or int(lengths.max()) > count or int(lengths.sum()) != count:
-            raise SegmentDamaged("runs of another length")
+        lengths = decode_run_lengths(reader.rest(), runs, count)
         values = (np.arange(runs, dtype=np.uint8) + (codec == RUNS_FROM_ONE)) & 1
         return np.repeat(values, lengths)
     size = (count + 7) // 8

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
-from tallygate_server.lifecycle.columnar.integers import decode_run_lengths, encode_integers
+from tallygate_server.lifecycle.columnar.integers import decode_run_lengths, encode_integers, run_lengths
 from tallygate_server.lifecycle.columnar.libraries import zstd_compress, zstd_decompress
 from tallygate_server.lifecycle.columnar.wire import Reader, write_unsigned
 
@@ -23,8 +23,8 @@ RUNS_FROM_ONE: Final = 3
 PACKED: Final = 4
 PACKED_ZSTD: Final = 5
 
-RUN_BYTES: Final = 0.75
-"""What a run is taken to cost at least; below that of packed bits, runs are tried."""
+SPARSE: Final = 8
+"""Where runs take at most this part of the packed bits, zstd is not asked."""
 
 ZSTD_BYTES_MIN: Final = 32
 
@@ -36,19 +36,17 @@ def encode_bits(bits: Bits, effort: Effort) -> tuple[bytes, str]:
     if len(changes) == 0:
         return bytes((ALL_ONE if first else ALL_ZERO,)), "constant"
     packed = np.packbits(bits, bitorder="little").tobytes()
-    best = bytes((PACKED,)) + packed
-    name = "bits"
-    if len(packed) >= ZSTD_BYTES_MIN:
-        body = zstd_compress(packed, effort.zstd)
-        if len(body) < len(packed):
-            best, name = bytes((PACKED_ZSTD,)) + body, "bits-zstd"
-    if len(changes) * RUN_BYTES < len(best):
-        lengths = np.diff(changes + 1, prepend=0, append=len(bits))
+    best, name = bytes((PACKED,)) + packed, "bits"
+    if len(changes) < len(packed):
         out = bytearray((RUNS_FROM_ONE if first else RUNS_FROM_ZERO,))
-        write_unsigned(out, len(lengths))
-        out += encode_integers(lengths, effort, depth=1)[0]
+        write_unsigned(out, len(changes) + 1)
+        out += encode_integers(run_lengths(changes + 1, len(bits)), effort, depth=1)[0]
         if len(out) < len(best):
             best, name = bytes(out), "runs"
+    if len(best) * SPARSE > len(packed) >= ZSTD_BYTES_MIN:
+        body = zstd_compress(packed, effort.zstd)
+        if len(body) + 1 < len(best):
+            best, name = bytes((PACKED_ZSTD,)) + body, "bits-zstd"
     return best, name
 
 

@@ -124,7 +124,7 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
             if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
                 return None
             write_unsigned(out, len(exceptions))
-            write_bytes(out, encode_integers(exceptions.astype(np.int64), effort)[0])
+            write_bytes(out, encode_integers(exceptions.astype(np.int64), effort, deltas=("d1",))[0])
             write_bytes(out, encode_integers(bits[exceptions], effort)[0])
             # The value before stands in, which costs next to nothing.
             last_exact = np.maximum.accumulate(np.where(exact, np.arange(count), 0))
@@ -173,7 +173,7 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     ranks[order] = np.arange(len(known))
     out = bytearray((DISTINCT,))
     write_unsigned(out, len(known))
-    write_bytes(out, encode_integers(known[order], effort)[0])
+    write_bytes(out, encode_integers(known[order], effort, deltas=("d1",))[0])
     body, name = encode_integers(ranks[encoded.indices.to_numpy()], effort)
     return bytes(out) + body, f"distinct+{name}"
 

@@ -65,8 +65,13 @@ DELTAS_TRIED: Final = ("d1", "d0", "d2")
 DELTAS_OF_THOROUGH: Final = (*DELTAS_TRIED, "lookback", "conv")
 
 
-def encode_integers(values: Integers, effort: Effort, *, depth: int = 0) -> tuple[bytes, str]:
-    """Return the smallest form found of at least one number, and its name."""
+def encode_integers(
+    values: Integers, effort: Effort, *, depth: int = 0, deltas: tuple[str, ...] = ()
+) -> tuple[bytes, str]:
+    """Return the smallest form found of at least one number, and its name.
+
+    Who knows which differences are the smallest ones names them; otherwise they are tried.
+    """
     low, high = int(values.min()), int(values.max())
     out = bytearray()
     if low == high:
@@ -84,7 +89,7 @@ def encode_integers(values: Integers, effort: Effort, *, depth: int = 0) -> tupl
         changed = narrow[1:] != narrow[:-1]
         if np.count_nonzero(changed) * RUN_ROWS_MIN < len(values):
             return _encode_runs(values, np.flatnonzero(changed) + 1, effort)
-    codec, body, name = _smallest(narrow, effort)
+    codec, body, name = _smallest(narrow, effort, deltas)
     out.append(codec)
     write_signed(out, low)
     write_unsigned(out, divisor)
@@ -185,8 +190,8 @@ def _quotients(above: npt.NDArray[np.uint64], divisor: int, top: int) -> Narrow 
 
 
 def _encode_runs(values: Integers, starts: npt.NDArray[np.intp], effort: Effort) -> tuple[bytes, str]:
-    firsts = values[np.concatenate((np.zeros(1, np.intp), starts))]
-    lengths = np.diff(starts, prepend=0, append=len(values))
+    firsts = np.concatenate((values[:1], values[starts]))
+    lengths = run_lengths(starts, len(values))
     out = bytearray((RUNS,))
     write_unsigned(out, len(firsts))
     write_bytes(out, encode_integers(firsts, effort, depth=1)[0])
@@ -204,6 +209,15 @@ def _decode_runs(reader: Reader, count: int, depth: int) -> Integers:
     return np.repeat(firsts, decode_run_lengths(reader.rest(), runs, count))
 
 
+def run_lengths(starts: npt.NDArray[np.intp], count: int) -> Integers:
+    """Return how long each run is; the first one starts at 0, `starts` are those of the others."""
+    lengths = np.empty(len(starts) + 1, np.int64)
+    lengths[:-1] = starts
+    lengths[-1] = count
+    lengths[1:] -= starts
+    return lengths
+
+
 def decode_run_lengths(source: memoryview, runs: int, count: int) -> Integers:
     """Return the lengths of runs, which together are as many rows as there must be."""
     lengths = decode_integers(source, runs, depth=1)
@@ -213,17 +227,19 @@ def decode_run_lengths(source: memoryview, runs: int, count: int) -> Integers:
     return lengths
 
 
-def _smallest(narrow: Narrow, effort: Effort) -> tuple[int, bytes, str]:
+def _smallest(narrow: Narrow, effort: Effort, deltas: tuple[str, ...]) -> tuple[int, bytes, str]:
     """Try codecs, on a sample first, and return the best one's number, bytes and name."""
     if narrow.nbytes <= RAW_BYTES_MAX:
         return RAW, narrow.tobytes(), "raw"
     sample = sampled(narrow, effort.sample_rows)
-    level = max(effort.pco, TRIAL_PCO_LEVEL) if effort.thorough else TRIAL_PCO_LEVEL
-    sizes = {
-        delta: len(pco_compress(sample, delta=delta, level=level))
-        for delta in (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
+    whole = sample is narrow
+    level = effort.pco if whole or effort.thorough else TRIAL_PCO_LEVEL
+    trials = {
+        delta: pco_compress(sample, delta=delta, level=level)
+        for delta in deltas or (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
     }
-    delta = min(sizes, key=sizes.__getitem__)
+    delta = min(trials, key=lambda name: len(trials[name]))
+    promised = len(trials[delta]) * len(narrow) / len(sample)
     best = RAW, b"", "raw"
     smallest = narrow.nbytes
     if effort.thorough or repeats(narrow):
@@ -234,8 +250,8 @@ def _smallest(narrow: Narrow, effort: Effort) -> tuple[int, bytes, str]:
             body = zstd_compress(content, effort.zstd)
             if len(body) < smallest:
                 best, smallest = (codec, body, name), len(body)
-    if effort.thorough or smallest > REPEAT_GAIN * sizes[delta] * len(narrow) / len(sample):
-        body = pco_compress(narrow, delta=delta, level=effort.pco)
+    if effort.thorough or smallest > REPEAT_GAIN * promised:
+        body = trials[delta] if whole else pco_compress(narrow, delta=delta, level=effort.pco)
         if len(body) < smallest:
             return PCO, body, f"pco-{delta}"
     return best if best[1] else (RAW, narrow.tobytes(), "raw")

@@ -28,7 +28,7 @@ MODES: Final[Mapping[str, ModeSpec]] = {"classic": ModeSpec.classic(), "auto": M
 CHUNK_ROWS: Final = 65_536
 """Numbers that pcodec takes at once: its scratch memory stays below what the system takes back after each call."""
 
-POOL_BYTES_MIN: Final = 65_536
+POOL_BYTES_MIN: Final = 16_384
 
 _PAGING: Final = PagingSpec.equal_pages_up_to(CHUNK_ROWS)
 _CONFIGS: Final = {

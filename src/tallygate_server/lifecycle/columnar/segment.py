@@ -204,23 +204,30 @@ def packed_bits(buffer: pa.Buffer, offset: int, count: int) -> Bits:
 
 def _encode_column(values: pa.Array, number: int, trying: Effort) -> tuple[bytes, str]:
     out = bytearray()
+    present: Bits | None = None
     if values.null_count:
-        mask, _ = encode_bits(packed_bits(values.buffers()[0], values.offset, len(values)), trying)
+        present = packed_bits(values.buffers()[0], values.offset, len(values))
+        mask, _ = encode_bits(present, trying)
         write_bytes(out, mask)
-        values = values.drop_null()
-    if len(values) == 0:
-        return bytes(out), NOTHING
-    if number in (INT64, TIMESTAMP):
-        body, codec = encode_integers(fixed_values(values, np.int64), trying)
-    elif number == DOUBLE:
-        body, codec = encode_floats(fixed_values(values, np.float64), trying)
-    elif number == BOOL:
-        body, codec = encode_bits(packed_bits(values.buffers()[1], values.offset, len(values)), trying)
-    else:
+        if values.null_count == len(values):
+            return bytes(out), NOTHING
+    elif len(values) == 0:
+        return b"", NOTHING
+    if number == STRING:
         if values.nbytes > TEXT_BYTES_MAX:
             raise SegmentRefused(f"a column of a segment holds {TEXT_BYTES_MAX} bytes of text, not {values.nbytes}")
-        body, codec = encode_texts(values, trying)
+        body, codec = encode_texts(values if present is None else values.drop_null(), trying)
+    elif number == BOOL:
+        body, codec = encode_bits(_there(packed_bits(values.buffers()[1], values.offset, len(values)), present), trying)
+    elif number == DOUBLE:
+        body, codec = encode_floats(_there(fixed_values(values, np.float64), present), trying)
+    else:
+        body, codec = encode_integers(_there(fixed_values(values, np.int64), present), trying)
     return bytes(out) + body if out else body, codec
+
+
+def _there(values: Any, present: Bits | None) -> Any:
+    return values if present is None else values[present.view(np.bool_)]
 
 
 def _decode(payload: memoryview, wanted: set[str] | None) -> pa.Table:

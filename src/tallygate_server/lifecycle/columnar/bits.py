@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from tallygate_server.lifecycle.columnar.arrow import Bits
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import decode_run_lengths, encode_integers, run_lengths
 from tallygate_server.lifecycle.columnar.libraries import zstd_compress, zstd_decompress
 from tallygate_server.lifecycle.columnar.wire import Reader, write_unsigned
-
-Bits = npt.NDArray[np.uint8]
-"""One byte a row, 0 or 1."""
 
 ALL_ZERO: Final = 0
 ALL_ONE: Final = 1

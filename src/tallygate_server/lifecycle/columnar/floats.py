@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tallygate_server.lifecycle.columnar.effort import Effort
+from tallygate_server.lifecycle.columnar.arrow import fixed_values
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import (
     FLOAT_WHOLE_MAX,
@@ -39,6 +40,7 @@ RAW: Final = 5
 
 DIGITS_MAX: Final = 9
 SCALES: Final = 10.0 ** np.arange(DIGITS_MAX + 1)
+COLUMN_OF_SCALES: Final = SCALES[:, None]
 DECIMAL_SAMPLE: Final = 48
 DECIMAL_SHARE_MIN: Final = 0.9
 EXCEPTIONS_SHARE_MAX: Final = 0.05
@@ -46,6 +48,8 @@ EXCEPTIONS_SHARE_MAX: Final = 0.05
 
 DISTINCT_SHARE_MAX: Final = 0.2
 DISTINCT_ROWS_MIN: Final = 64
+DISTINCT_SAMPLE: Final = 2_048
+DISTINCT_SAMPLE_SHARE_MAX: Final = 0.9
 RAW_BYTES_MAX: Final = 24
 FLOAT: Final = np.dtype("<f8")
 BITS: Final = np.dtype("<u8")
@@ -95,12 +99,12 @@ def decode_floats(source: memoryview, count: int) -> Floats:
 def _digits(values: Floats) -> int | None:
     """Return how many decimal digits write nearly all of a sample, or None."""
     sample = values[:: max(1, len(values) // DECIMAL_SAMPLE)]
-    whole = np.rint(sample * SCALES[:, None])
-    shares = ((whole / SCALES[:, None] == sample) & (np.abs(whole) <= FLOAT_WHOLE_MAX)).mean(axis=1)
-    enough = np.flatnonzero(shares >= DECIMAL_SHARE_MIN)
-    if len(enough) == 0:
-        return None
-    return int(enough[0])
+    whole = np.rint(sample * COLUMN_OF_SCALES)
+    exact = whole / COLUMN_OF_SCALES == sample
+    exact &= np.abs(whole) <= FLOAT_WHOLE_MAX
+    enough = np.add.reduce(exact, axis=1, dtype=np.intp) >= DECIMAL_SHARE_MIN * len(sample)
+    digits = int(enough.argmax())
+    return digits if enough[digits] else None
 
 
 def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, str] | None:
@@ -111,30 +115,27 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         if digits is None:
             return None
         out.append(digits)
-        whole = room(count, np.float64)
-        again = room(count, np.float64)
-        np.multiply(values, SCALES[digits], out=whole)
-        np.rint(whole, out=whole)
-        np.divide(whole, SCALES[digits], out=again)
-        # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
-        exact = again.view(np.int64) == bits
-        if not exact.all() or max(-whole.min(), whole.max()) > FLOAT_WHOLE_MAX:
-            exact &= np.abs(whole) <= FLOAT_WHOLE_MAX
-            exceptions = np.flatnonzero(~exact)
-            if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
-                return None
-            write_unsigned(out, len(exceptions))
-            write_bytes(out, encode_integers(exceptions.astype(np.int64), effort, deltas=("d1",))[0])
-            write_bytes(out, encode_integers(bits[exceptions], effort)[0])
-            # The value before stands in, which costs next to nothing.
-            last_exact = np.maximum.accumulate(np.where(exact, np.arange(count), 0))
-            whole = whole[last_exact]
-            whole[: int(exact.argmax())] = 0
-        else:
-            write_unsigned(out, 0)
-    integers = room(count, np.int64)
-    np.copyto(integers, whole, casting="unsafe")
-    body, name = encode_integers(integers, effort)
+        scratch, whole = room(count, np.float64), room(count, np.int64)
+        np.multiply(values, SCALES[digits], out=scratch)
+        np.rint(scratch, out=scratch)
+        np.copyto(whole, scratch, casting="unsafe")
+        np.divide(whole, SCALES[digits], out=scratch)
+    # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
+    exact = scratch.view(np.int64) == bits
+    if not exact.all() or max(-int(whole.min()), int(whole.max())) > FLOAT_WHOLE_MAX:
+        exact &= (whole <= FLOAT_WHOLE_MAX) & (whole >= -FLOAT_WHOLE_MAX)
+        exceptions = np.flatnonzero(~exact)
+        if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
+            return None
+        write_unsigned(out, len(exceptions))
+        write_bytes(out, encode_integers(exceptions.astype(np.int64), effort, deltas=("d1",))[0])
+        write_bytes(out, encode_integers(bits[exceptions], effort)[0])
+        # The value before stands in, which costs next to nothing.
+        whole = whole[np.maximum.accumulate(np.where(exact, np.arange(count), 0))]
+        whole[: int(exact.argmax())] = 0
+    else:
+        write_unsigned(out, 0)
+    body, name = encode_integers(whole, effort)
     return bytes(out) + body, f"decimal{digits}+{name}"
 
 
@@ -161,20 +162,22 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     count = len(bits)
     if count < DISTINCT_ROWS_MIN:
         return None
-    sample = sampled(bits, effort.sample_rows)
-    if len(np.unique(sample)) > len(sample) // 2:
-        return None
+    if count > DISTINCT_SAMPLE * 8:
+        sample = bits[:: count // DISTINCT_SAMPLE]
+        if len(np.unique(sample)) > DISTINCT_SAMPLE_SHARE_MAX * len(sample):
+            return None
     encoded = pa.array(bits).dictionary_encode()
-    known = _ordered(encoded.dictionary.to_numpy())
-    if len(known) > DISTINCT_SHARE_MAX * count:
+    if len(encoded.dictionary) > DISTINCT_SHARE_MAX * count:
         return None
-    order = np.argsort(known)
+    known = _ordered(fixed_values(encoded.dictionary, np.int64))
+    order = known.argsort()
     ranks = np.empty(len(known), np.int64)
     ranks[order] = np.arange(len(known))
     out = bytearray((DISTINCT,))
     write_unsigned(out, len(known))
     write_bytes(out, encode_integers(known[order], effort, deltas=("d1",))[0])
-    body, name = encode_integers(ranks[encoded.indices.to_numpy()], effort)
+    ranked = ranks[fixed_values(encoded.indices, np.int32)]
+    body, name = encode_integers(ranked, effort, depth=1)
     return bytes(out) + body, f"distinct+{name}"
 
 

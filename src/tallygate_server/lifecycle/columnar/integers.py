@@ -37,7 +37,7 @@ SPLIT: Final = 5
 RAW: Final = 6
 
 WIDTHS: Final = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
-INT64_MAX: Final = 2**63 - 1
+_WIDTH_OF_BYTES: Final = tuple(WIDTHS[place] for place in (0, 0, 1, 2, 2, 3, 3, 3, 3))
 FLOAT_WHOLE_MAX: Final = 2**53
 """Up to here every whole number is a floating-point number."""
 
@@ -57,7 +57,6 @@ REPEAT_GAIN: Final = 0.8
 
 BLOCK_ROWS: Final = 256
 DIVISOR_SAMPLE: Final = 64
-STEP_SAMPLE: Final = 4
 TRIAL_PCO_LEVEL: Final = 4
 """Enough to tell which differences are the smaller ones."""
 
@@ -84,7 +83,7 @@ def encode_integers(
         write_signed(out, int(values[0]))
         write_unsigned(out, step)
         return bytes(out), "steps"
-    narrow, divisor = _narrowed(values, low, high)
+    narrow, divisor = _narrowed(values, low, high, divided=depth == 0 and not deltas)
     if depth == 0 and len(values) >= RUN_ROWS_MIN:
         changed = narrow[1:] != narrow[:-1]
         if np.count_nonzero(changed) * RUN_ROWS_MIN < len(values):
@@ -147,9 +146,9 @@ def _decode_narrow(codec: int, reader: Reader, count: int) -> tuple[Narrow, int,
 
 def _even_step(values: Integers) -> int | None:
     """Return the difference, modulo 2**64, between all neighbours if there is only one."""
-    head: list[int] = values[:STEP_SAMPLE].tolist()
+    head: list[int] = values[:3].tolist()
     step = head[1] - head[0]
-    if any(after - before != step for before, after in zip(head[1:], head[2:], strict=False)):
+    if len(head) > 2 and head[2] - head[1] != step:  # noqa: PLR2004 - The first two differences.
         return None
     wide = values.view(np.uint64)
     if not ((wide[1:] - wide[:-1]) == np.uint64(step & UINT64_MAX)).all():
@@ -157,10 +156,10 @@ def _even_step(values: Integers) -> int | None:
     return step & UINT64_MAX
 
 
-def _narrowed(values: Integers, low: int, high: int) -> tuple[Narrow, int]:
+def _narrowed(values: Integers, low: int, high: int, *, divided: bool) -> tuple[Narrow, int]:
     """Return (values - low) / divisor in the fewest bytes each, and the divisor."""
     wide, lowest = values.view(np.uint64), np.uint64(low & UINT64_MAX)
-    divisor = int(np.gcd.reduce(wide[:: max(1, len(wide) // DIVISOR_SAMPLE)] - lowest))
+    divisor = int(np.gcd.reduce(wide[:: max(1, len(wide) // DIVISOR_SAMPLE)] - lowest)) if divided else 1
     if divisor > 1:
         quotients = _quotients(wide - lowest, divisor, high - low)
         if quotients is not None:
@@ -175,7 +174,7 @@ def _narrowed(values: Integers, low: int, high: int) -> tuple[Narrow, int]:
 
 def _width(top: int) -> np.dtype[Any]:
     """Return the narrowest type that holds a number."""
-    return next(width for width in WIDTHS if top >> (8 * width.itemsize) == 0)
+    return _WIDTH_OF_BYTES[(top.bit_length() + 7) // 8]
 
 
 def _quotients(above: npt.NDArray[np.uint64], divisor: int, top: int) -> Narrow | None:

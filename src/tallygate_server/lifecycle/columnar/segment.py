@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from tallygate_server.lifecycle.columnar.bits import Bits, decode_bits, encode_bits
+from tallygate_server.lifecycle.columnar.arrow import Bits, fixed_values, one_array, packed_bits
+from tallygate_server.lifecycle.columnar.bits import decode_bits, encode_bits
 from tallygate_server.lifecycle.columnar.effort import LEVEL_DEFAULT, Effort, effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged, SegmentRefused
 from tallygate_server.lifecycle.columnar.floats import DIGITS_MAX, decode_floats, encode_floats
@@ -178,28 +179,6 @@ def check_table(table: pa.Table) -> None:
         raise SegmentRefused(f"there is no column {TIME!r} of the type {TIME_TYPE}")
     if table.column(TIME).null_count:
         raise SegmentRefused("a record has no time")
-
-
-def one_array(chunked: pa.ChunkedArray) -> pa.Array:
-    """Return a column's values as one array, without a copy where it already is one."""
-    if chunked.num_chunks == 1:
-        return chunked.chunk(0)
-    if chunked.num_chunks == 0:
-        return pa.array([], chunked.type)
-    return pa.concat_arrays(chunked.chunks)
-
-
-def fixed_values(values: pa.Array, dtype: Any) -> Any:
-    """Return an array of 8-byte values as numpy's, without a copy; what stands in null slots is arbitrary."""
-    if len(values) == 0:
-        return np.empty(0, dtype)
-    return np.frombuffer(values.buffers()[1], dtype)[values.offset : values.offset + len(values)]
-
-
-def packed_bits(buffer: pa.Buffer, offset: int, count: int) -> Bits:
-    """Return bits of an Arrow buffer, one byte each."""
-    octets = np.frombuffer(buffer, np.uint8)[offset // 8 : (offset + count + 7) // 8]
-    return np.unpackbits(octets, count=offset % 8 + count, bitorder="little")[offset % 8 :]
 
 
 def _encode_column(values: pa.Array, number: int, trying: Effort) -> tuple[bytes, str]:

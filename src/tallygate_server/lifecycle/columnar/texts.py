@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tallygate_server.lifecycle.columnar.bits import Bits
+from tallygate_server.lifecycle.columnar.arrow import Bits
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers

@@ -54,7 +54,7 @@ RAW_BYTES_MAX: Final = 24
 FLOAT: Final = np.dtype("<f8")
 BITS: Final = np.dtype("<u8")
 TRIALS: Final = (("auto", "d1"), ("classic", "d1"), ("auto", "d0"), ("auto", "d2"))
-TRIALS_OF_THOROUGH: Final = (*TRIALS, ("classic", "d0"), ("classic", "d2"), ("auto", "lookback"), ("auto", "conv"))
+TRIALS_OF_THOROUGH: Final = (*TRIALS, ("classic", "d0"), ("classic", "d2"), ("auto", "lookback"))
 
 
 def encode_floats(values: Floats, effort: Effort) -> tuple[bytes, str]:
@@ -177,7 +177,7 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     write_unsigned(out, len(known))
     write_bytes(out, encode_integers(known[order], effort, deltas=("d1",))[0])
     ranked = ranks[fixed_values(encoded.indices, np.int32)]
-    body, name = encode_integers(ranked, effort, depth=1)
+    body, name = encode_integers(ranked, effort)
     return bytes(out) + body, f"distinct+{name}"
 
 

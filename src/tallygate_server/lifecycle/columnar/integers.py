@@ -233,9 +233,12 @@ def _smallest(narrow: Narrow, effort: Effort, deltas: tuple[str, ...]) -> tuple[
     sample = sampled(narrow, effort.sample_rows)
     whole = sample is narrow
     level = effort.pco if whole or effort.thorough else TRIAL_PCO_LEVEL
+    deltas = deltas or (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
+    # pcodec predicts numbers of up to four bytes only.
     trials = {
         delta: pco_compress(sample, delta=delta, level=level)
-        for delta in deltas or (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
+        for delta in deltas
+        if delta != "conv" or narrow.itemsize < WIDTHS[-1].itemsize
     }
     delta = min(trials, key=lambda name: len(trials[name]))
     promised = len(trials[delta]) * len(narrow) / len(sample)

@@ -47,7 +47,7 @@ CODEC_NAMES: Final = (
     NOTHING,
     *("constant", "steps", "runs", "raw", "zstd", "zstd-split"),
     *("pco-d0", "pco-d1", "pco-d2", "pco-lookback", "pco-conv"),
-    *("pco-auto-d0", "pco-auto-d1", "pco-auto-d2", "pco-auto-lookback", "pco-auto-conv"),
+    *("pco-auto-d0", "pco-auto-d1", "pco-auto-d2", "pco-auto-lookback"),
     *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2"),
     *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "uuids", "uuids-zstd"),
     *(f"decimal{digits}" for digits in range(DIGITS_MAX + 1)),
@@ -129,7 +129,7 @@ def encode(table: pa.Table, *, level: int = LEVEL_DEFAULT) -> EncodedSegment:
         outer, _, inner = codec.partition("+")
         header += bytes((CODEC_NUMBERS[outer], CODEC_NUMBERS[inner]))
         write_unsigned(header, len(body))
-        header += zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little")
+        header += checksum_of(body).to_bytes(CHECKSUM_BYTES, "little")
         codecs[field.name], column_bytes[field.name] = codec, len(body)
         bodies.append(body)
     if rows:
@@ -137,7 +137,7 @@ def encode(table: pa.Table, *, level: int = LEVEL_DEFAULT) -> EncodedSegment:
         header += times[0].tobytes() + times[-1].tobytes()
     front = bytearray(MAGIC)
     write_unsigned(front, len(header))
-    front += zlib.crc32(header).to_bytes(CHECKSUM_BYTES, "little")
+    front += checksum_of(header).to_bytes(CHECKSUM_BYTES, "little")
     payload = b"".join((front, header, *bodies))
     return EncodedSegment(payload=payload, codecs=codecs, column_bytes=column_bytes)
 
@@ -159,6 +159,11 @@ def decode(payload: bytes | memoryview, *, columns: Sequence[str] | None = None)
 def describe(payload: bytes | memoryview) -> SegmentDescription:
     """Return what the header says; the columns may be missing. Raises SegmentDamaged."""
     return _read_header(Reader(payload)).description
+
+
+def checksum_of(content: bytes | bytearray | memoryview) -> int:
+    """Return the CRC-32, which notices every damage of up to four bytes in a row."""
+    return zlib.crc32(content)
 
 
 def check_table(table: pa.Table) -> None:
@@ -219,7 +224,7 @@ def _decode(payload: memoryview, wanted: set[str] | None) -> pa.Table:
         body = reader.take(column.size_bytes)
         if wanted is not None and column.name not in wanted:
             continue
-        if zlib.crc32(body) != checksum:
+        if checksum_of(body) != checksum:
             raise SegmentDamaged(f"column {column.name!r} is damaged")
         fields.append(pa.field(column.name, column.type, nullable=column.nullable))
         arrays.append(_decode_column(body, column, description.rows))
@@ -268,7 +273,7 @@ def _read_header(front: Reader) -> _Header:
     size = front.unsigned(HEADER_BYTES_MAX)
     checksum = int.from_bytes(front.take(CHECKSUM_BYTES), "little")
     content = front.take(size)
-    if zlib.crc32(content) != checksum:
+    if checksum_of(content) != checksum:
         raise SegmentDamaged("the header is damaged")
     header_bytes = front.position
     reader = Reader(content)

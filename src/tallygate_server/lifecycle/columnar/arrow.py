@@ -25,7 +25,7 @@ def fixed_values(values: pa.Array, dtype: Any) -> Any:
     """Return an array of 8-byte values as numpy's, without a copy; what stands in null slots is arbitrary."""
     if len(values) == 0:
         return np.empty(0, dtype)
-    return np.frombuffer(values.buffers()[1], dtype)[values.offset : values.offset + len(values)]
+    return np.frombuffer(values.buffers()[1], dtype, values.offset + len(values))[values.offset :]
 
 
 def packed_bits(buffer: pa.Buffer, offset: int, count: int) -> Bits:

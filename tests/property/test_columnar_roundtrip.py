@@ -127,9 +127,7 @@ def bits_equal(left: pa.Table, right: pa.Table) -> bool:
     """Compare types, nulls and values, numbers by their bits."""
     if left.schema != right.schema or left.num_rows != right.num_rows:
         return False
-    return all(
-        as_bits(one) == as_bits(other) for one, other in zip(left.columns, right.columns, strict=True)
-    )
+    return all(as_bits(one) == as_bits(other) for one, other in zip(left.columns, right.columns, strict=True))
 
 
 def as_bits(chunked: pa.ChunkedArray) -> list[Any]:

@@ -35,7 +35,7 @@ from tallygate_server.storage import migrations
 from tallygate_server.storage.data_segments import read_segments
 from tallygate_server.storage.datasets import add_dataset
 from tallygate_server.storage.engine import Database, DatabaseRole
-from tallygate_server.storage.plain_records import PlainRecords
+from tallygate_server.storage.plain_table import PlainRecords
 
 ROWS_DEFAULT: Final = 30_000_000
 ROWS_PER_PUT: Final = 100_000

@@ -1,74 +1,65 @@
-"""Records as most would keep them: one row each in a plain table. Benchmarks compare with it."""
+"""Records as a plain table keeps them, one row each: what their compressed forms are compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-import asyncpg
-import pyarrow as pa
+from tallygate_server.storage.engine import connect
 
-_TABLE = "plain_records"
+ACCOUNT: Final = "account-0001"
+COPY_TIMEOUT_S: Final = 600.0
+
+_CREATE: Final = """
+CREATE TABLE plain_records (account_id text NOT NULL, time timestamptz NOT NULL, number integer NOT NULL, {columns})
+"""
+_KEY: Final = "ALTER TABLE plain_records ADD PRIMARY KEY (account_id, time{number})"
+_SIZES: Final = "SELECT pg_table_size('plain_records'), pg_indexes_size('plain_records')"
 
 
-class PlainRecords:
-    """A plain table of records, filled by repeating a few."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainSize:
+    """Bytes of a table and of its index."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        """Use `create`."""
-        self._connection = connection
+    heap_bytes: int
+    index_bytes: int
 
-    @classmethod
-    async def create(cls, database_url: str, table: pa.Table, *, count: int, step: timedelta) -> PlainRecords:
-        """Make the table with `count` rows: the given ones again and again, one each step from their first time."""
-        connection = await asyncpg.connect(database_url, server_settings={"jit": "off"})
-        names = [name for name in table.column_names if name != "time"]
-        columns = ", ".join(f'"{name}" {_type(table.schema.field(name).type)}' for name in names)
-        await connection.execute(f"CREATE TEMP TABLE seed (place bigint, {columns})")
-        await connection.copy_records_to_table("seed", records=_rows(table, names), columns=["place", *names])
-        first = table.column("time")[0].as_py()
-        chosen = ", ".join(f's."{name}"' for name in names)
-        await connection.execute(f'CREATE TABLE {_TABLE} (account_id text, "time" timestamptz, {columns})')
-        await connection.execute(
-            f"INSERT INTO {_TABLE} SELECT 'ann', $1::timestamptz + (r * $2::bigint + s.place) * $3::interval, {chosen}"
-            " FROM generate_series(0, $4::bigint) AS r CROSS JOIN seed AS s"
-            " WHERE r * $2::bigint + s.place < $5::bigint ORDER BY r, s.place",
-            first,
-            table.num_rows,
-            step,
-            (count - 1) // table.num_rows,
-            count,
-            timeout=3_600,
+    @property
+    def total_bytes(self) -> int:
+        """Both together."""
+        return self.heap_bytes + self.index_bytes
+
+
+async def plain_size(
+    database_url: str,
+    column_types: Mapping[str, str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    times_distinct: bool,
+) -> PlainSize:
+    """Copy rows of a time and values into a table of its own, and return what it takes; the table is dropped.
+
+    `column_types` holds SQL types by column. The key is account and time, and a row's number where times occur twice.
+    """
+    names = [f"value_{place}" for place in range(len(column_types))]
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, column_types.values(), strict=True))
+    create = _CREATE.format(columns=columns or "nothing integer")
+    if times_distinct:
+        create = create.replace(" number integer NOT NULL,", "")
+    numbered = ((ACCOUNT, row[0], *(() if times_distinct else (number,)), *row[1:]) for number, row in enumerate(rows))
+    connection = await connect(database_url)
+    try:
+        await connection.execute(create)
+        await connection.execute(_KEY.format(number="" if times_distinct else ", number"))
+        await connection.copy_records_to_table(
+            "plain_records",
+            records=numbered,
+            columns=["account_id", "time", *(() if times_distinct else ("number",)), *names],
+            timeout=COPY_TIMEOUT_S,
         )
-        return cls(connection)
-
-    async def copy_out(self) -> int:
-        """Read all rows with `COPY ... TO`, as text; return the bytes that came."""
-        received = 0
-
-        async def count(data: bytes) -> None:
-            nonlocal received
-            received += len(data)
-
-        await self._connection.copy_from_table(_TABLE, output=count, timeout=3_600)
-        return received
-
-    async def close(self) -> None:
-        """Drop the table."""
-        await self._connection.execute(f"DROP TABLE {_TABLE}")
-        await self._connection.close()
-
-
-def _rows(table: pa.Table, names: Sequence[str]) -> list[tuple[object, ...]]:
-    columns = [table.column(name).to_pylist() for name in names]
-    return [(place, *values) for place, values in enumerate(zip(*columns, strict=True))]
-
-
-def _type(kind: pa.DataType) -> str:
-    if pa.types.is_integer(kind):
-        return "bigint"
-    if pa.types.is_floating(kind):
-        return "double precision"
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    return "text"
+        heap_bytes, index_bytes = await connection.fetchrow(_SIZES)
+        await connection.execute("DROP TABLE plain_records")
+    finally:
+        await connection.close()
+    return PlainSize(heap_bytes=heap_bytes, index_bytes=index_bytes)

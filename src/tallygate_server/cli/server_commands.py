@@ -223,7 +223,8 @@ def worker(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 async def _work(settings: Settings, *, as_json: bool) -> None:
-    from tallygate_server.app import jobs, open_clock, open_migrated_service, open_stores
+    from tallygate_server.app import jobs, lifecycle_options, open_clock, open_migrated_service, open_stores
+    from tallygate_server.lifecycle.assembly import open_lifecycle
     from tallygate_server.workers.jobs import JobRunner
 
     async with (
@@ -231,8 +232,9 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
         open_stores(settings) as stores,
         open_clock(settings) as clock,
         open_migrated_service(settings, stores, clock) as service,
+        open_lifecycle(stores.database_url, service, lifecycle_options(settings), clock=clock) as lifecycle,
     ):
-        work = jobs(settings, stores, service)
+        work = jobs(settings, stores, service, lifecycle)
         runner = JobRunner(stores.database_url, work)
         await runner.start()
         await service.webhooks.processor.start()

@@ -1,1 +1,1 @@
-"""The lifecycle of data: how it is coded, which tier it lies in, how long it is kept, and who may use it."""
+"""The data lifecycle: what is kept of records, in which form, for how long, and how it comes back."""

@@ -1,0 +1,192 @@
+"""Floating-point numbers, to the bit: decimals as whole numbers, few distinct values, pcodec, or zstd over bytes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tallygate_server.lifecycle.columnar.effort import Effort
+from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
+from tallygate_server.lifecycle.columnar.integers import (
+    decode_integers,
+    encode_integers,
+    joined,
+    sampled,
+    split,
+)
+from tallygate_server.lifecycle.columnar.libraries import pco_compress, pco_decompress, zstd_compress, zstd_decompress
+from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
+
+Floats = npt.NDArray[np.float64]
+
+CONSTANT: Final = 0
+DECIMAL: Final = 1
+DISTINCT: Final = 2
+PCO: Final = 3
+SPLIT: Final = 4
+RAW: Final = 5
+
+DIGITS_MAX: Final = 9
+SCALES: Final = 10.0 ** np.arange(DIGITS_MAX + 1)
+WHOLE_MAX: Final = 2.0**53
+"""Above it not every whole number is a floating-point number."""
+
+DECIMAL_SAMPLE: Final = 48
+DECIMAL_SHARE_MIN: Final = 0.9
+EXCEPTIONS_SHARE_MAX: Final = 0.05
+"""Values that are no decimals of as many digits (and -0.0, NaN, infinities) are kept beside, up to this share."""
+
+DISTINCT_SHARE_MAX: Final = 0.2
+DISTINCT_ROWS_MIN: Final = 64
+RAW_BYTES_MAX: Final = 24
+FLOAT: Final = np.dtype("<f8")
+TRIALS: Final = (("auto", "d1"), ("classic", "d1"), ("auto", "d0"), ("auto", "d2"))
+TRIALS_OF_THOROUGH: Final = (*TRIALS, ("classic", "d0"), ("classic", "d2"), ("auto", "lookback"), ("auto", "conv"))
+
+
+def encode_floats(values: Floats, effort: Effort) -> tuple[bytes, str]:
+    """Return the smallest form found of at least one value, and its name."""
+    bits = values.view(np.int64)
+    if (bits == bits[0]).all():
+        return bytes((CONSTANT,)) + values[:1].tobytes(), "constant"
+    if values.nbytes <= RAW_BYTES_MAX:
+        return bytes((RAW,)) + values.tobytes(), "raw"
+    decimal = _as_decimals(values, bits, effort)
+    if decimal is not None:
+        return decimal
+    distinct = _as_distinct(bits, effort)
+    if distinct is not None:
+        return distinct
+    return _as_numbers(values, effort)
+
+
+def decode_floats(source: memoryview, count: int) -> Floats:
+    """Return exactly so many values, at least one."""
+    reader = Reader(source)
+    codec = reader.byte()
+    if codec == CONSTANT:
+        return np.repeat(np.frombuffer(reader.take(FLOAT.itemsize), FLOAT), count)
+    if codec == DECIMAL:
+        return _decode_decimals(reader, count)
+    if codec == DISTINCT:
+        known = reader.unsigned(count)
+        values = decode_integers(reader.sized(), known) if known else np.empty(0, np.int64)
+        return _unordered(values)[decode_integers(reader.rest(), count)].view(np.float64)
+    rest = reader.rest()
+    if codec == PCO:
+        return pco_decompress(rest, count, FLOAT)
+    if codec == SPLIT:
+        return joined(zstd_decompress(rest, count * FLOAT.itemsize), count, FLOAT)
+    if codec == RAW and len(rest) == count * FLOAT.itemsize:
+        return np.frombuffer(rest, FLOAT, count)
+    raise SegmentDamaged("values of an unknown codec")
+
+
+def _digits(values: Floats) -> int | None:
+    """Return how many decimal digits write nearly all of a sample, or None."""
+    sample = values[:: max(1, len(values) // DECIMAL_SAMPLE)]
+    whole = np.rint(sample * SCALES[:, None])
+    shares = ((whole / SCALES[:, None] == sample) & (np.abs(whole) <= WHOLE_MAX)).mean(axis=1)
+    enough = np.flatnonzero(shares >= DECIMAL_SHARE_MIN)
+    if len(enough) == 0:
+        return None
+    return int(enough[0])
+
+
+def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, str] | None:
+    with np.errstate(all="ignore"):
+        digits = _digits(values)
+        if digits is None:
+            return None
+        whole = np.rint(values * SCALES[digits])
+        # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
+        exact = (whole / SCALES[digits]).view(np.int64) == bits
+        exact &= np.abs(whole) <= WHOLE_MAX
+    out = bytearray((DECIMAL, digits))
+    exceptions = np.flatnonzero(~exact)
+    write_unsigned(out, len(exceptions))
+    if len(exceptions):
+        if len(exceptions) > EXCEPTIONS_SHARE_MAX * len(values):
+            return None
+        # The value before stands in, which costs next to nothing.
+        last_exact = np.maximum.accumulate(np.where(exact, np.arange(len(values)), 0))
+        whole = whole[last_exact]
+        if not exact[0]:
+            whole[: int(exact.argmax())] = 0
+        write_bytes(out, encode_integers(exceptions.astype(np.int64), effort)[0])
+        write_bytes(out, encode_integers(bits[exceptions], effort)[0])
+    body, name = encode_integers(whole.astype(np.int64), effort)
+    return bytes(out) + body, f"decimal{digits}+{name}"
+
+
+def _decode_decimals(reader: Reader, count: int) -> Floats:
+    digits = reader.byte()
+    if digits > DIGITS_MAX:
+        raise SegmentDamaged("decimals of too many digits")
+    exceptions = reader.unsigned(count)
+    places = others = None
+    if exceptions:
+        places = decode_integers(reader.sized(), exceptions)
+        others = decode_integers(reader.sized(), exceptions)
+    values = decode_integers(reader.rest(), count).astype(np.float64)
+    if digits:
+        values /= SCALES[digits]
+    if places is not None and others is not None:
+        if int(places.min()) < 0:
+            raise SegmentDamaged("a value before the first")
+        values.view(np.int64)[places] = others
+    return values
+
+
+def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, str] | None:
+    count = len(bits)
+    if count < DISTINCT_ROWS_MIN:
+        return None
+    sample = sampled(bits, effort.sample_rows)
+    if len(np.unique(sample)) > len(sample) // 2:
+        return None
+    encoded = pa.array(bits).dictionary_encode()
+    known = _ordered(encoded.dictionary.to_numpy())
+    if len(known) > DISTINCT_SHARE_MAX * count:
+        return None
+    order = np.argsort(known)
+    ranks = np.empty(len(known), np.int64)
+    ranks[order] = np.arange(len(known))
+    out = bytearray((DISTINCT,))
+    write_unsigned(out, len(known))
+    write_bytes(out, encode_integers(known[order], effort)[0])
+    body, name = encode_integers(ranks[encoded.indices.to_numpy()], effort)
+    return bytes(out) + body, f"distinct+{name}"
+
+
+def _ordered(bits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return numbers that stand in the order of the values of these bits; its own inverse."""
+    return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+
+
+_unordered = _ordered
+
+
+def _as_numbers(values: Floats, effort: Effort) -> tuple[bytes, str]:
+    sample = sampled(values, effort.sample_rows)
+    sizes: dict[tuple[str, str], int] = {}
+    for mode, delta in TRIALS_OF_THOROUGH if effort.thorough else TRIALS:
+        sizes[mode, delta] = len(pco_compress(sample, delta=delta, level=effort.pco, mode=mode))
+    split_size = len(zstd_compress(split(sample), effort.zstd))
+    (mode, delta), size = min(sizes.items(), key=lambda item: item[1])
+    best: tuple[int, bytes, str]
+    if split_size < size:
+        best = SPLIT, zstd_compress(split(values), effort.zstd), "zstd-split"
+    else:
+        best = PCO, pco_compress(values, delta=delta, level=effort.pco, mode=mode), f"pco-{mode}-{delta}"
+    if len(best[1]) >= values.nbytes:
+        best = RAW, values.tobytes(), "raw"
+    return bytes(best[:1]) + best[1], best[2]
+
+
+def constant_of(value: float) -> Any:
+    """Return the bits of a value."""
+    return np.float64(value).view(np.int64)

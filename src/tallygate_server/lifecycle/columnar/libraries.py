@@ -1,0 +1,73 @@
+"""The two libraries that squeeze: pcodec for numbers, zstd for bytes; damage in their input is SegmentDamaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
+
+from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
+
+Numbers = npt.NDArray[Any]
+
+DELTAS: Final[Mapping[str, DeltaSpec]] = {
+    "d0": DeltaSpec.no_op(),
+    "d1": DeltaSpec.try_consecutive(1),
+    "d2": DeltaSpec.try_consecutive(2),
+    "lookback": DeltaSpec.try_lookback(),
+    "conv": DeltaSpec.try_conv1(8),
+}
+"""What is coded instead of the numbers: themselves, differences once or twice, or against a prediction."""
+
+MODES: Final[Mapping[str, ModeSpec]] = {"classic": ModeSpec.classic(), "auto": ModeSpec.auto()}
+
+_CONFIGS: Final = {
+    (mode, delta, level): ChunkConfig(
+        compression_level=level, mode_spec=mode_spec, delta_spec=delta_spec, enable_8_bit=True
+    )
+    for mode, mode_spec in MODES.items()
+    for delta, delta_spec in DELTAS.items()
+    for level in range(13)
+}
+_ZSTD: Final = {level: pa.Codec("zstd", compression_level=level) for level in range(1, 20)}
+
+
+def pco_compress(numbers: Numbers, *, delta: str, level: int, mode: str = "classic") -> bytes:
+    """Compress a contiguous array of at least one number."""
+    return bytes(standalone.simple_compress(numbers, _CONFIGS[mode, delta, level]))
+
+
+def pco_decompress(source: memoryview, count: int, dtype: npt.DTypeLike) -> Numbers:
+    """Return exactly so many numbers of the type."""
+    numbers = np.empty(count, dtype)
+    try:
+        progress = standalone.simple_decompress_into(bytes(source), numbers)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise SegmentDamaged(f"numbers cannot be read: {error}") from None
+    except BaseException as error:
+        # A broken invariant in a Rust library arrives as a BaseException that has no name to import.
+        if type(error).__name__ == "PanicException":
+            raise SegmentDamaged("numbers cannot be read") from None
+        raise
+    if progress.n_processed != count or not progress.finished:
+        raise SegmentDamaged("another number of numbers")
+    return numbers
+
+
+def zstd_compress(source: bytes | memoryview | Numbers, level: int) -> bytes:
+    """Compress bytes into one zstd frame."""
+    return bytes(_ZSTD[level].compress(source, asbytes=True))
+
+
+def zstd_decompress(source: memoryview, size: int) -> pa.Buffer:
+    """Return exactly so many bytes; no more are ever allocated, whatever the frame says."""
+    if size == 0:
+        raise SegmentDamaged("nothing was compressed")
+    try:
+        return pa.decompress(pa.py_buffer(source), decompressed_size=size, codec="zstd")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SegmentDamaged(f"bytes cannot be read: {error}") from None

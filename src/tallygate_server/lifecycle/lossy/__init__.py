@@ -1,7 +1,7 @@
 """Forms of data that keep what matters of it in a fraction of the bytes, and measure what they lose.
 
-`codec.py` is the way in; `piecewise.py`, `summary.py`, `behavioral.py` and `seasonal.py` are the forms, `measure.py` says
-how a loss is measured, `payload.py` how the bytes are laid out. Pure functions: no I/O, no waiting.
+`codec.py` is the way in; `piecewise.py`, `summary.py`, `behavioral.py` and `seasonal.py` are the forms, `measure.py`
+says how a loss is measured, `payload.py` how the bytes are laid out. Pure functions: no I/O, no waiting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tallygate_server.lifecycle.lossy.failures import (
     LossyPayloadDamaged,
     LossySettingsInvalid,
 )
-from tallygate_server.lifecycle.lossy.settings import LossyForm, LossySettings
+from tallygate_server.lifecycle.lossy.settings import LossyForm, LossySettings, lossy_settings
 from tallygate_server.lifecycle.lossy.summary import Windows
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
     "Windows",
     "decode",
     "encode",
+    "lossy_settings",
     "patterns_of",
 ]

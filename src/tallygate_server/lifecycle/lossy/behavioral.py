@@ -30,7 +30,8 @@ HOURS_OF_DAY: Final = 24
 DAYS_OF_WEEK: Final = 7
 HOURS_OF_WEEK: Final = HOURS_OF_DAY * DAYS_OF_WEEK
 LIMITATION: Final = (
-    "Single actions and all other columns are gone; sessions, counts, transitions and the profile of the week are exact."
+    "Single actions and all other columns are gone; sessions, counts, transitions and the profile of the week are"
+    " exact."
 )
 _HOUR: Final = 3_600_000_000
 # 1970 began on a Thursday; weeks of the profile begin on Mondays.
@@ -53,7 +54,7 @@ class Behavior:
     session_ends: Integers
     """When the last action of the session happened, in microseconds since 1970."""
     session_cells: Integers
-    """Which session and action, as session x number of actions + action, ascending; there are far fewer than could be."""
+    """Which session and action, as session x number of actions + action, ascending."""
     session_counts: Integers
     """How often that action was taken in that session."""
     transitions: npt.NDArray[np.int64]
@@ -122,13 +123,11 @@ def behavior_of(table: pa.Table, settings: LossySettings) -> Behavior:
     to_place = np.array(
         [places[names[code] if code in kept_codes else OTHER_ACTIONS] for code in range(len(names))], dtype=np.int64
     )
-    codes = to_place[codes] if len(names) else codes
+    codes = to_place[codes] if names else codes
     return _counted(times_of(table)[valid], codes, actions, int((~valid).sum()), settings.session_gap)
 
 
-def _counted(
-    times: Integers, codes: Integers, actions: Sequence[str], missing_count: int, gap: timedelta
-) -> Behavior:
+def _counted(times: Integers, codes: Integers, actions: Sequence[str], missing_count: int, gap: timedelta) -> Behavior:
     size = len(actions)
     breaks = np.diff(times) > gap // timedelta(microseconds=1)
     session = np.concatenate([np.zeros(min(len(times), 1), dtype=np.int64), np.cumsum(breaks)])
@@ -163,13 +162,14 @@ def actions_of(table: pa.Table, action_column: str) -> pa.Array:
         if not action_column:
             raise LossySettingsInvalid("action_column", "must name the field of the documents that holds the action")
         return pa.array(field_texts(table, action_column), type=pa.string())
-    chosen = action_column or _only_text(columns_of(table))
+    chosen = action_column or only_text(columns_of(table))
     if chosen not in table.column_names:
         raise LossySettingsInvalid("action_column", f"there is no column {chosen!r}")
     return single(table.column(chosen)).cast(pa.string())
 
 
-def _only_text(columns: Sequence[Column]) -> str:
+def only_text(columns: Sequence[Column]) -> str:
+    """Return the name of the only column of texts. Raises LossySettingsInvalid when there is another number of them."""
     texts = [column.name for column in columns if column.kind is ColumnKind.STRING]
     if len(texts) != 1:
         raise LossySettingsInvalid("action_column", "must name the column that holds the action")
@@ -192,7 +192,10 @@ def explained_share(behavior: Behavior) -> float:
     before = np.vstack([behavior.transitions, firsts])
     return max(
         0.0,
-        *(1.0 - sum(_entropy(row) * row.sum() for row in rows) / total / whole for rows in (before, behavior.profile.T)),
+        *(
+            1.0 - sum(_entropy(row) * row.sum() for row in rows) / total / whole
+            for rows in (before, behavior.profile.T)
+        ),
     )
 
 
@@ -201,7 +204,8 @@ def _entropy(counts: Integers) -> float:
     if len(present) < 2:  # noqa: PLR2004 - what is always the same tells nothing
         return 0.0
     shares = present / present.sum()
-    return float(-(shares * np.log2(shares)).sum())
+    bits: float = -(shares * np.log2(shares)).sum()
+    return bits
 
 
 def likely_actions(behavior: Behavior, times: Integers) -> pa.Array:

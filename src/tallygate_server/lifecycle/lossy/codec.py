@@ -10,21 +10,20 @@ Nothing here waits or does I/O; a segment takes seconds of a processor at most.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import pyarrow as pa
 
+from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.lossy import behavioral, piecewise, seasonal, summary
-from tallygate_server.lifecycle.lossy.documents import as_columns, holds_documents
-from tallygate_server.lifecycle.lossy.exact import distinct_counts
+from tallygate_server.lifecycle.lossy.documents import as_columns
 from tallygate_server.lifecycle.lossy.failures import AnalysisUnavailable, LossyPayloadDamaged
 from tallygate_server.lifecycle.lossy.measure import LOST, ColumnFit, measure_fit, summarize
 from tallygate_server.lifecycle.lossy.payload import PayloadReader, PayloadWriter
 from tallygate_server.lifecycle.lossy.records import (
-    TIME,
     Column,
     ColumnKind,
     Integers,
@@ -66,8 +65,8 @@ class LossyResult:
     summary_metrics: Mapping[str, Any]
     """Statistics of each column of the original records."""
     value_retained: float
-    """0 to 1: the mean over all columns of the share that is explained; `measure.py` says what that is. Of actions it is
-    the share of their entropy that what is kept of them tells (`behavioral.explained_share`)."""
+    """0 to 1: the mean over all columns of the share that is explained; `measure.py` says what that is. Of actions it
+    is the share of their entropy that what is kept of them tells (`behavioral.explained_share`)."""
     exact: bool
     """True when every value is given back."""
     available_analyses: tuple[str, ...]
@@ -92,11 +91,11 @@ class Kept:
         """Say what cannot be got any more."""
         return ""
 
-    def rows(self, resolution: timedelta | None = None) -> pa.Table:
+    def rows(self, resolution: timedelta | None = None) -> pa.Table:  # noqa: ARG002 - for forms that have rows
         """Return rows. Raises AnalysisUnavailable."""
         raise AnalysisUnavailable(ROWS, self.limitation)
 
-    def windows(self, resolution: timedelta | None = None) -> summary.Windows:
+    def windows(self, resolution: timedelta | None = None) -> summary.Windows:  # noqa: ARG002 - as above
         """Return statistics of windows; None: as stored. Raises AnalysisUnavailable."""
         raise AnalysisUnavailable(WINDOWS, self.limitation)
 
@@ -165,7 +164,7 @@ class KeptRows(Kept):
         """Return the patterns of the approximate rows."""
         return patterns_of(self._rows)
 
-    def estimate(self, times: Integers, columns: list[Column]) -> dict[str, Column]:
+    def estimate(self, times: Integers, columns: list[Column]) -> dict[str, Column]:  # noqa: ARG002 - it has them
         """Return the rows themselves."""
         return {column.name: column for column in columns_of(self._rows)}
 
@@ -285,6 +284,17 @@ def decode(payload: bytes) -> Kept:
         raise LossyPayloadDamaged("the payload does not hold what its header says") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """A payload, and what each column became in it."""
+
+    payload: bytes
+    codecs: Mapping[str, str]
+    column_bytes: Mapping[str, int]
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """How much of a column is explained, where that is not measured by estimates."""
+
+
 def encode(table: pa.Table, settings: LossySettings) -> LossyResult:
     """Encode records of any order; what is told of the loss is measured on what the payload gives back.
 
@@ -292,42 +302,42 @@ def encode(table: pa.Table, settings: LossySettings) -> LossyResult:
     """
     with np.errstate(all="ignore"):
         records = sorted_records(table)
-        if settings.form is LossyForm.BEHAVIORAL:
-            return _encode_behavior(records, settings)
-        if settings.form is LossyForm.SUMMARY:
-            return _encode_windows(as_columns(records), settings, _sizes(records))
-        if settings.form is LossyForm.SEASONAL:
-            return _encode_patterns(as_columns(records), settings, _sizes(records))
-        return _encode_rows(records, settings)
+        flat = records if settings.form is LossyForm.PIECEWISE else as_columns(records)
+        metrics = summarize(flat)
+        header = {"form": settings.form.value, "records": records.num_rows, "summary": metrics}
+        if settings.form is LossyForm.PIECEWISE:
+            written = _write_rows(records, settings, header)
+        elif settings.form is LossyForm.SUMMARY:
+            written = _write_windows(flat, settings, header)
+        elif settings.form is LossyForm.BEHAVIORAL:
+            written = _write_behavior(records, settings, header)
+        else:
+            written = _write_patterns(flat, settings, header)
+        return _measured(records, flat, settings, metrics, written)
 
 
-def _encode_rows(records: pa.Table, settings: LossySettings) -> LossyResult:
+def _write_rows(records: pa.Table, settings: LossySettings, header: Mapping[str, Any]) -> _Written:
     writer = PayloadWriter(level=settings.level)
     told, stored = piecewise.add_rows(writer, records, settings)
-    metrics = summarize(records)
     bounds = {
         facts["name"]: settings.error_ratio(facts["name"]) * (facts["scale"][1] - facts["scale"][0])
         for facts in told["columns"]
         if "scale" in facts
     }
-    payload = writer.finish(_header(settings, records, metrics) | {"rows": told, "bounds": bounds})
-    codecs = {facts["name"]: facts.get("codec", "pcodec") for facts in told["columns"]}
-    return _result(records, settings, payload, metrics, codecs, stored, _sizes(records))
+    payload = writer.finish({**header, "rows": told["columns"], "bounds": bounds})
+    return _Written(payload=payload, codecs=told["codecs"], column_bytes=stored)
 
 
-def _encode_windows(records: pa.Table, settings: LossySettings, sizes: Mapping[str, int]) -> LossyResult:
+def _write_windows(records: pa.Table, settings: LossySettings, header: Mapping[str, Any]) -> _Written:
     writer = PayloadWriter(level=settings.level)
-    windows = summary.windows_of(records, settings)
-    told, stored = summary.add_windows(writer, windows)
-    metrics = summarize(records)
-    payload = writer.finish(_header(settings, records, metrics) | {"windows": told})
-    return _result(records, settings, payload, metrics, {}, stored, sizes, codec="windows")
+    told, stored = summary.add_windows(writer, summary.windows_of(records, settings))
+    payload = writer.finish({**header, "windows": told})
+    return _Written(payload=payload, codecs=dict.fromkeys(stored, "windows"), column_bytes=stored)
 
 
-def _encode_patterns(records: pa.Table, settings: LossySettings, sizes: Mapping[str, int]) -> LossyResult:
+def _write_patterns(records: pa.Table, settings: LossySettings, header: Mapping[str, Any]) -> _Written:
     times = times_of(records)
     columns = columns_of(records)
-    metrics = summarize(records)
     told: list[dict[str, Any]] = []
     stored: dict[str, int] = {}
     writer = PayloadWriter(level=settings.level)
@@ -339,65 +349,47 @@ def _encode_patterns(records: pa.Table, settings: LossySettings, sizes: Mapping[
     distances = np.diff(times)
     usual = int(np.median(distances[distances > 0])) if (distances > 0).any() else 0
     span = [int(times[0]), int(times[-1]), usual] if len(times) else [0, 0, 0]
-    header = _header(settings, records, metrics) | {"seasons": told, "span": span}
     # Written twice: the errors that it tells are those of what is given back, levels included.
-    draft = decode(writer.finish(header | {"measured": {}}))
+    draft = decode(writer.finish({**header, "seasons": told, "span": span, "measured": {}}))
     given = draft.estimate(times, columns)
     measured = {
-        column.name: _as_json(measure_fit(column, given[column.name])) for column in columns if column.kind.numeric
-        and column.name in stored
-    }  # fmt: skip
-    payload = writer.finish(header | {"measured": measured})
-    return _result(records, settings, payload, metrics, {}, stored, sizes, codec="seasons")
+        column.name: _as_json(measure_fit(column, given[column.name])) for column in columns if column.name in stored
+    }
+    payload = writer.finish({**header, "seasons": told, "span": span, "measured": measured})
+    return _Written(payload=payload, codecs=dict.fromkeys(stored, "seasons"), column_bytes=stored)
 
 
-def _encode_behavior(records: pa.Table, settings: LossySettings) -> LossyResult:
+def _write_behavior(records: pa.Table, settings: LossySettings, header: Mapping[str, Any]) -> _Written:
     behavior = behavioral.behavior_of(records, settings)
-    flat = as_columns(records)
-    metrics = summarize(flat)
     writer = PayloadWriter(level=settings.level)
     told, taken = behavioral.add_behavior(writer, behavior)
-    column = settings.action_column
-    if not column:
-        column = next(column.name for column in columns_of(records) if column.kind is ColumnKind.STRING)
-    header = _header(settings, records, metrics) | {"behavior": told, "action_column": column}
-    payload = writer.finish(header)
-    return _result(
-        flat, settings, payload, metrics, {column: "behavior"}, {column: taken}, _sizes(records),
-        codec="dropped", shares={column: behavioral.explained_share(behavior)},
-    )  # fmt: skip
+    column = settings.action_column or behavioral.only_text(columns_of(records))
+    payload = writer.finish({**header, "behavior": told, "action_column": column})
+    return _Written(
+        payload=payload,
+        codecs={column: "behavior"},
+        column_bytes={column: taken},
+        shares={column: behavioral.explained_share(behavior)},
+    )
 
 
-def _header(settings: LossySettings, records: pa.Table, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {"form": settings.form.value, "records": records.num_rows, "summary": metrics}
-
-
-def _result(
-    records: pa.Table,
-    settings: LossySettings,
-    payload: bytes,
-    metrics: Mapping[str, Any],
-    codecs: Mapping[str, str],
-    stored: Mapping[str, int],
-    sizes: Mapping[str, int],
-    *,
-    codec: str = "",
-    shares: Mapping[str, float] | None = None,
+def _measured(
+    records: pa.Table, flat: pa.Table, settings: LossySettings, metrics: Mapping[str, Any], written: _Written
 ) -> LossyResult:
     """Measure what the payload gives back, and tell it."""
-    kept = decode(payload)
-    columns = columns_of(records)
-    given = kept.estimate(times_of(records), columns)
+    kept = decode(written.payload)
+    columns = columns_of(flat)
+    given = kept.estimate(times_of(flat), columns)
     fits = {
         column.name: measure_fit(column, given[column.name]) if column.name in given else LOST for column in columns
     }
-    explained = {name: fit.explained for name, fit in fits.items()} | (dict(shares) if shares else {})
+    explained = [written.shares.get(name, fit.explained) for name, fit in fits.items()]
     losses = tuple(
         ColumnLoss(
             column=column.name,
-            codec=codecs.get(column.name, codec),
-            original_bytes=sizes.get(column.name, column.array.nbytes),
-            compressed_bytes=stored.get(column.name, 0),
+            codec=written.codecs.get(column.name, "statistics"),
+            original_bytes=int(column.array.nbytes),
+            compressed_bytes=written.column_bytes.get(column.name, 0),
             max_error=fits[column.name].max_error,
             root_mean_square_error=fits[column.name].root_mean_square_error,
         )
@@ -405,20 +397,16 @@ def _result(
     )
     return LossyResult(
         form=settings.form,
-        payload=payload,
+        payload=written.payload,
         record_count=records.num_rows,
-        original_bytes=sum(sizes.values()),
+        original_bytes=columnar.plain_bytes(records),
         columns=losses,
         summary_metrics=metrics,
-        value_retained=float(np.mean(list(explained.values()))) if explained else 1.0,
+        value_retained=float(np.mean(explained)) if explained else 1.0,
         exact=isinstance(kept, KeptRows) and all(loss.max_error == 0 for loss in losses),
         available_analyses=kept.available_analyses,
         limitation=kept.limitation,
     )
-
-
-def _sizes(records: pa.Table) -> dict[str, int]:
-    return {name: int(records.column(name).nbytes) for name in records.column_names}
 
 
 def _as_json(fit: ColumnFit) -> dict[str, float]:

@@ -13,6 +13,7 @@ A form that gives back everything has 1; one that gives back no more than a mean
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tallygate_server.lifecycle.lossy.exact import distinct_counts
+from tallygate_server.lifecycle.lossy.masks import distinct_counts
 from tallygate_server.lifecycle.lossy.records import Column, ColumnKind, Floats, Integers, columns_of
 
 QUANTILES: Final = (5, 25, 50, 75, 95)
@@ -66,15 +67,16 @@ def _fit_of_numbers(original: Column, given: Column) -> ColumnFit:
     known = float(np.mean(same_sort))
     if not len(errors):
         return ColumnFit(max_error=0.0, root_mean_square_error=0.0, explained=known)
-    most = float(errors.max())
+    # Doubles may be farther apart than a double can say.
+    most = min(float(errors.max()), sys.float_info.max)
     # Scaled, so that squares of large numbers stay finite.
-    rmse = most * math.sqrt(float(np.mean((errors / most) ** 2))) if most > 0 and math.isfinite(most) else most
+    rmse = most * math.sqrt(float(np.mean(np.minimum(errors / most, 1.0) ** 2))) if most > 0 else 0.0
     scale = float(np.abs(values[both]).max()) or 1.0
     scaled = values[both] / scale
     spread = float(np.std(scaled)) * scale
     if rmse == 0:
         share = 1.0
-    elif spread == 0 or not math.isfinite(rmse):
+    elif spread == 0:
         share = 0.0
     else:
         share = max(0.0, 1.0 - min(rmse / spread, 1.0) ** 2)

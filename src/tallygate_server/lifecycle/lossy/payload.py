@@ -54,7 +54,8 @@ class PayloadWriter:
 
     def packed(self, values: Array) -> bytes:
         """Return numbers as they would be stored."""
-        return standalone.simple_compress(np.ascontiguousarray(values), self._config)
+        packed: bytes = standalone.simple_compress(np.ascontiguousarray(values), self._config)
+        return packed
 
     def finish(self, header: Mapping[str, Any]) -> bytes:
         """Return the payload."""

@@ -5,14 +5,15 @@ its range, the distance of its largest and smallest finite values. Times, the or
 not-a-numbers, infinite values and all columns that hold no numbers are exact.
 
 By trial each column gets the smallest of: `quantized` (every value on a grid of twice the largest error), `steps` (runs
-of one level), `lines` (one connected line over time), `pcodec` (the values themselves). What was chosen is given back
-as it was stored and compared; a value that misses the bound is stored beside the curve, and a column with many of them
-gets a finer curve, or is stored exactly. So floating point cannot break the guarantee.
+of one level), `lines` (one connected line over time), or what a segment without loss would store. What was chosen is
+given back as it was stored and compared; a value that misses the bound is stored beside the curve, and a column with
+many of them gets a finer curve, or is stored exactly. So floating point cannot break the guarantee.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -21,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.lossy import curves
-from tallygate_server.lifecycle.lossy.exact import add_exact, add_mask, read_exact, read_mask
 from tallygate_server.lifecycle.lossy.failures import LossyPayloadDamaged
+from tallygate_server.lifecycle.lossy.masks import add_mask, read_mask
 from tallygate_server.lifecycle.lossy.payload import PayloadReader, PayloadWriter
 from tallygate_server.lifecycle.lossy.records import (
-    TIME,
     Column,
     ColumnKind,
     Floats,
@@ -35,7 +36,6 @@ from tallygate_server.lifecycle.lossy.records import (
     kind_of,
     number_array,
     single,
-    time_array,
     times_of,
 )
 from tallygate_server.lifecycle.lossy.settings import LossySettings
@@ -72,49 +72,47 @@ class _Scale:
 
 def add_rows(writer: PayloadWriter, table: pa.Table, settings: LossySettings) -> tuple[dict[str, Any], dict[str, int]]:
     """Store sorted records; return what the reader must know, and the bytes of each column."""
-    times = times_of(table)
     told: list[dict[str, Any]] = []
     stored: dict[str, int] = {}
-    stored[TIME] = writer.add_array("t", times)
-    numbers = {column.name for column in columns_of(table) if column.kind.numeric}
-    x = _abscissa(times)
+    curved = {column.name for column in columns_of(table) if column.kind.numeric}
+    exact: list[str] = []
+    x = _abscissa(times_of(table))
     for index, name in enumerate(table.column_names):
-        if name == TIME:
-            told.append({"name": name, "kind": "time"})
+        found: tuple[dict[str, Any], int] | None = None
+        if name in curved:
+            column = Column(name, kind_of(table.schema.field(name).type), single(table.column(name)))
+            found = _add_curve(writer, f"c{index}", column, x, settings.error_ratio(name))
+        if found is None:
+            exact.append(name)
+            told.append({"name": name})
             continue
-        column = Column(name, kind_of(table.schema.field(name).type), single(table.column(name)))
-        section = f"c{index}"
-        ratio = settings.error_ratio(name) if name in numbers else 0.0
-        facts, taken = _add_curve(writer, section, column, x, ratio) or add_exact(writer, section, column)
-        told.append({"name": name, "kind": column.kind.value, **facts})
-        stored[name] = taken
-    return {"count": len(times), "columns": told}, stored
+        facts, stored[name] = found
+        told.append({"name": name, **facts})
+    segment = columnar.encode(table.select(exact), level=settings.level)
+    writer.add_bytes("exact", segment.payload)
+    codecs = segment.codecs | {facts["name"]: facts["codec"] for facts in told if "codec" in facts}
+    return {"columns": told, "codecs": codecs}, stored | segment.column_bytes
 
 
-def read_rows(reader: PayloadReader, header: dict[str, Any]) -> pa.Table:
+def read_rows(reader: PayloadReader, columns: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return the records in the order of time."""
-    count = header["count"]
-    times: Integers = reader.array("t", np.int64)
-    if len(times) != count:
-        raise LossyPayloadDamaged("the times have the wrong count")
-    x = _abscissa(times)
-    arrays: list[pa.Array] = []
-    for index, told in enumerate(header["columns"]):
-        if told["kind"] == "time":
-            arrays.append(time_array(times))
-            continue
-        kind, section = ColumnKind(told["kind"]), f"c{index}"
-        if "scale" in told:
-            arrays.append(_read_curve(reader, section, told, x, count))
-        else:
-            arrays.append(read_exact(reader, section, kind, told["codec"], count))
-    return pa.table(arrays, names=[told["name"] for told in header["columns"]])
+    try:
+        exact = columnar.decode(reader.bytes_of("exact"))
+    except columnar.SegmentDamaged as error:
+        raise LossyPayloadDamaged("the exact columns cannot be read") from error
+    x = _abscissa(times_of(exact))
+    arrays = [
+        _read_curve(reader, f"c{index}", told, x) if "scale" in told else exact.column(told["name"])
+        for index, told in enumerate(columns)
+    ]
+    return pa.table(arrays, names=[told["name"] for told in columns])
 
 
 def _abscissa(times: Integers) -> Floats:
     """Return what lines run over: the time, or the position where two records have the same time."""
     if len(times) and bool(np.all(times[1:] > times[:-1])):
-        return (times - times[0]).astype(np.float64)
+        since_first: Floats = (times - times[0]).astype(np.float64)
+        return since_first
     return np.arange(len(times), dtype=np.float64)
 
 
@@ -149,10 +147,11 @@ def _add_curve(
         stored += writer.add_bytes(f"{section}.sorts", sorts.tobytes())
     integers = scale.kind is ColumnKind.INT64
     low, high = (int(scale.low), int(scale.high)) if integers else (scale.low, scale.high)
-    return {"codec": codec, "scale": [low, high, scale.tolerance, scale.quantum]}, stored
+    return {"codec": codec, "kind": scale.kind.value, "scale": [low, high, scale.tolerance, scale.quantum]}, stored
 
 
-def _read_curve(reader: PayloadReader, section: str, told: dict[str, Any], x: Floats, count: int) -> pa.Array:
+def _read_curve(reader: PayloadReader, section: str, told: Mapping[str, Any], x: Floats) -> pa.Array:
+    count = len(x)
     kind = ColumnKind(told["kind"])
     low, high, tolerance, quantum = told["scale"]
     scale = _Scale(kind=kind, low=low, high=high, tolerance=tolerance, quantum=quantum, bound=math.inf)
@@ -188,9 +187,7 @@ def _scale(kind: ColumnKind, values: npt.NDArray[Any], ratio: float) -> _Scale |
         most = math.floor(Fraction(ratio) * (high - low))
         if not most or high - low > EXACT_INTEGER_MAX:
             return None
-        return _Scale(
-            kind=kind, low=low, high=high, tolerance=most + 0.49, quantum=2 * most + 1, bound=float(most)
-        )
+        return _Scale(kind=kind, low=low, high=high, tolerance=most + 0.49, quantum=2 * most + 1, bound=float(most))
     lowest, highest = float(values.min()), float(values.max())
     with np.errstate(over="ignore"):
         bound = ratio * (highest - lowest) * (1 - _SLACK)
@@ -207,17 +204,13 @@ def _finer(scale: _Scale) -> _Scale | None:
         # Whole numbers that still miss it are few; halves of their tolerance would be no whole numbers.
         return None
     half = scale.tolerance / 2
-    return _Scale(
-        kind=scale.kind, low=scale.low, high=scale.high, tolerance=half, quantum=2 * half, bound=scale.bound
-    )
+    return _Scale(kind=scale.kind, low=scale.low, high=scale.high, tolerance=half, quantum=2 * half, bound=scale.bound)
 
 
 _SECTIONS: Final = {"quantized": ("levels",), "steps": ("lengths", "levels"), "lines": ("runs", "levels")}
 
 
-def _smallest(
-    writer: PayloadWriter, values: npt.NDArray[Any], x: Floats, scale: _Scale
-) -> tuple[str, Arrays, int]:
+def _smallest(writer: PayloadWriter, values: npt.NDArray[Any], x: Floats, scale: _Scale) -> tuple[str, Arrays, int]:
     """Return the curve that takes the fewest bytes."""
     offsets = (values - (int(scale.low) if scale.kind is ColumnKind.INT64 else scale.low)).astype(np.float64)
     pieces_max = int(PIECES_SHARE_MAX * len(values)) + 2
@@ -255,4 +248,5 @@ def _values_on(codec: str, arrays: Arrays, scale: _Scale, x: Floats) -> npt.NDAr
 
 def _errors(values: npt.NDArray[Any], found: npt.NDArray[Any]) -> Floats:
     # Both lie in the range, which doubles hold exactly when it is one of whole numbers.
-    return np.abs(values - found).astype(np.float64)
+    errors: Floats = np.abs(values - found).astype(np.float64)
+    return errors

@@ -40,8 +40,8 @@ LEVELS_PER_SPREAD: Final = 64
 POINTS_MAX: Final = 1_000_000
 """Rows that patterns are drawn as at once."""
 LIMITATION: Final = (
-    "Single records are gone: rows are drawn from trend and profile at even distances, and are only as near as the stated"
-    " errors say; columns that hold no numbers are known by their statistics alone."
+    "Single records are gone: rows are drawn from trend and profile at even distances, and are only as near as the"
+    " stated errors say; columns that hold no numbers are known by their statistics alone."
 )
 _SPREADS: Final = ("std", *(f"p{share}" for share in QUANTILES))
 _MICROS: Final = 1_000_000
@@ -202,9 +202,7 @@ def add_season(writer: PayloadWriter, section: str, season: Season) -> tuple[dic
         present = values[known]
         # Where nothing spreads, or levels would not fit, the numbers themselves.
         levels = np.rint(present / grid) if grid and np.abs(present).max() / grid < 2**52 else None
-        stored += writer.add_array(
-            f"{section}.{name}", present if levels is None else levels.astype(np.int64)
-        )
+        stored += writer.add_array(f"{section}.{name}", present if levels is None else levels.astype(np.int64))
         if levels is None:
             stored += writer.add_bytes(f"{section}.{name}.plain", b"\x01")
     told = {
@@ -246,9 +244,7 @@ def drawn(seasons: Sequence[Season], first: int, last: int, distance: timedelta)
     if count > POINTS_MAX:
         raise AnalysisUnavailable("rows", f"{count} rows are more than the {POINTS_MAX} that are drawn at once")
     times = first + np.arange(count, dtype=np.int64) * step
-    return pa.table(
-        {TIME: time_array(times)} | {season.column: pa.array(season.at(times)) for season in seasons}
-    )
+    return pa.table({TIME: time_array(times)} | {season.column: pa.array(season.at(times)) for season in seasons})
 
 
 def column_at(season: Season, times: Integers) -> Column:

@@ -10,6 +10,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Final
 
+from tallygate_server.domain.lifecycle import CompressionForm, CompressionSettings
 from tallygate_server.lifecycle.lossy.failures import LossySettingsInvalid
 
 
@@ -77,3 +78,25 @@ class LossySettings:
     def error_ratio(self, column: str) -> float:
         """Return the largest error of a column, as a share of its range."""
         return self.column_error_ratios.get(column, self.max_error_ratio)
+
+
+def lossy_settings(settings: CompressionSettings) -> LossySettings:
+    """Return the settings of a lossy form. Raises LossySettingsInvalid."""
+    if settings.form is CompressionForm.SUMMARY:
+        form = LossyForm.SUMMARY
+    elif settings.form is CompressionForm.BEHAVIORAL:
+        form = LossyForm.BEHAVIORAL
+    elif settings.form is CompressionForm.STATISTICAL:
+        form = LossyForm.SEASONAL if settings.seasonal else LossyForm.PIECEWISE
+    else:
+        raise LossySettingsInvalid("form", "must be one that loses something")
+    return LossySettings(
+        form=form,
+        level=settings.level,
+        window=settings.window,
+        zones=settings.zones,
+        max_error_ratio=settings.max_error_ratio,
+        column_error_ratios=settings.column_error_ratios,
+        session_gap=settings.session_gap,
+        action_column=settings.action_column,
+    )

@@ -47,7 +47,9 @@ MICROS: Final = 1_000_000
 COUNTS: Final = ("count", "missing", "nan", "infinite")
 AMOUNTS: Final = ("min", "max", "sum", "std", "first", "last")
 SHARES: Final = tuple(f"p{share}" for share in QUANTILES)
-LIMITATION: Final = "Single records are gone; statistics of windows are exact, finer ones than the stored windows are not."
+LIMITATION: Final = (
+    "Single records are gone; statistics of windows are exact, finer ones than the stored windows are not."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +96,7 @@ def windows_of(table: pa.Table, settings: LossySettings) -> Windows:
         if column.name in zones:
             statistics |= zones[column.name].seconds_in(groups.windows)
         found |= {f"{column.name}.{name}": array for name, array in statistics.items()}
-    return Windows(
-        table=pa.table(found), window=settings.window, columns=tuple(column.name for column in columns)
-    )
+    return Windows(table=pa.table(found), window=settings.window, columns=tuple(column.name for column in columns))
 
 
 def _of_numbers(column: Column, groups: _Groups) -> dict[str, pa.Array]:
@@ -139,7 +139,8 @@ def _quantiles(ranked: Floats, begins: Integers, size: Integers, share: float) -
     below = np.floor(place).astype(np.int64)
     above = np.minimum(below + 1, size - 1)
     low, high = ranked[begins + below], ranked[begins + above]
-    return low + (high - low) * (place - below)
+    found: Floats = low + (high - low) * (place - below)
+    return found
 
 
 def _spread(values: npt.NDArray[Any], some: npt.NDArray[np.bool_]) -> pa.Array:
@@ -236,9 +237,7 @@ def coarser(windows: Windows, resolution: timedelta) -> Windows:
         combined = _combined(stored, groups) if "mean" in stored else _combined_others(stored, groups)
         approximate += [f"{name}.{key}" for key in combined if key in SHARES or key == "top"]
         found |= {f"{name}.{key}": array for key, array in combined.items()}
-    return Windows(
-        table=pa.table(found), window=resolution, approximate=tuple(approximate), columns=windows.columns
-    )
+    return Windows(table=pa.table(found), window=resolution, approximate=tuple(approximate), columns=windows.columns)
 
 
 def _combined(stored: Mapping[str, pa.Array], groups: _Groups) -> dict[str, pa.Array]:
@@ -340,9 +339,7 @@ def read_windows(reader: PayloadReader, header: Mapping[str, Any]) -> Windows:
             if len(values) != int(some.sum()):
                 raise LossyPayloadDamaged(f"{name} has the wrong count")
             found[name] = _spread(values, some)
-    return Windows(
-        table=pa.table(found), window=timedelta(microseconds=length), columns=tuple(header["columns"])
-    )
+    return Windows(table=pa.table(found), window=timedelta(microseconds=length), columns=tuple(header["columns"]))
 
 
 def rows_from(windows: Windows, times: Integers, columns: Sequence[Column]) -> dict[str, Column]:

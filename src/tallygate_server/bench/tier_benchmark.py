@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,7 +36,7 @@ from tallygate_server.storage import migrations
 from tallygate_server.storage.data_segments import read_segments
 from tallygate_server.storage.datasets import add_dataset
 from tallygate_server.storage.engine import Database, DatabaseRole
-from tallygate_server.storage.plain_table import PlainRecords
+from tallygate_server.storage.plain_table import PlainTable
 
 ROWS_DEFAULT: Final = 30_000_000
 ROWS_PER_PUT: Final = 100_000
@@ -118,7 +119,7 @@ async def measure_tiers(
     """Fill an empty database and measure; raise RecordsDiffer."""
     await migrations.upgrade(database_url)
     note(f"a plain table of {rows:,} rows")
-    plain = await PlainRecords.create(database_url, table, count=rows, step=STEP)
+    plain = await PlainTable.create(database_url, table, count=rows, step=STEP)
     try:
         started = time.perf_counter()
         copy_bytes = await plain.copy_out()
@@ -151,10 +152,8 @@ async def _measure(
     dataset = await _dataset(store, clock)
     note(f"putting {rows:,} records into the hot tier")
     started = time.perf_counter()
-    digests = []
     for first in range(0, rows, ROWS_PER_PUT):
         batch = await asyncio.to_thread(repeated, table, begin, first, min(ROWS_PER_PUT, rows - first))
-        digests.append(batch.num_rows)
         prepared = await store.prepare(dataset, batch, tier=StorageTier.HOT)
         async with store.database.tenant_transaction(TENANT) as connection:
             await store.put_hot(connection, prepared)
@@ -209,12 +208,12 @@ async def _measure(
 
 def repeated(table: pa.Table, begin: datetime, first: int, count: int) -> pa.Table:
     """Return rows `first` to `first + count` of a table without end that repeats the given rows, one each step."""
-    places = pa.array((index % table.num_rows for index in range(first, first + count)), pa.int64())
+    numbers = np.arange(first, first + count, dtype=np.int64)
     step = int(STEP / timedelta(microseconds=1))
     epoch = int((begin - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
-    times = pa.array(range(epoch + first * step, epoch + (first + count) * step, step), pa.int64())
-    values = table.drop_columns(["time"]).take(places).combine_chunks()
-    return values.add_column(0, "time", times.cast(pa.timestamp("us", tz="UTC")))
+    times = pa.array(epoch + numbers * step).cast(columnar.TIME_TYPE)
+    values = table.drop_columns([columnar.TIME]).take(pa.array(numbers % table.num_rows))
+    return values.add_column(0, columnar.TIME, times).combine_chunks()
 
 
 async def _dataset(store: SegmentStore, clock: ShiftedClock) -> Dataset:

@@ -15,6 +15,7 @@ from tallygate_server.cli import (
     bench_lifecycle_command,
     bench_query_command,
     bench_simulate_command,
+    bench_tiers_command,
     client_commands,
     endpoint_commands,
     entitlement_commands,
@@ -108,6 +109,7 @@ replay_command.add_to(app)
 bench_command.add_to(app)
 bench_query_command.add_to(app)
 bench_lifecycle_command.add_to(app)
+bench_tiers_command.add_to(app)
 bench_simulate_command.add_to(app)
 
 

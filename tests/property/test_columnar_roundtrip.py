@@ -152,7 +152,7 @@ def test_a_table_comes_back_to_the_bit(table: pa.Table, level: int, data: st.Dat
 
 
 def made_up(seed: int) -> pa.Table:
-    """A table in which every type and most codecs occur."""
+    """Return a table in which every type and most codecs occur."""
     random = np.random.default_rng(seed)
     rows = int(random.integers(1, 900))
     arrays = [column(random, TIME_TYPE, rows, 0)]

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from tallygate_server.cli import (
     bench_command,
+    bench_lifecycle_command,
     bench_query_command,
     bench_simulate_command,
     client_commands,
@@ -106,6 +107,7 @@ validation_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
 bench_query_command.add_to(app)
+bench_lifecycle_command.add_to(app)
 bench_simulate_command.add_to(app)
 
 

@@ -190,13 +190,13 @@ def explained_share(behavior: Behavior) -> float:
         return 1.0
     firsts = behavior.counts - behavior.transitions.sum(axis=0)
     before = np.vstack([behavior.transitions, firsts])
-    return max(
-        0.0,
-        *(
-            1.0 - sum(_entropy(row) * row.sum() for row in rows) / total / whole
-            for rows in (before, behavior.profile.T)
-        ),
-    )
+    unexplained = min(_conditional(before), _conditional(behavior.profile.T)) / whole
+    return max(0.0, 1.0 - unexplained)
+
+
+def _conditional(rows: npt.NDArray[np.int64]) -> float:
+    """Return the entropy of the actions that is left when their row is known, in bits."""
+    return sum(_entropy(row) * int(row.sum()) for row in rows) / max(int(rows.sum()), 1)
 
 
 def _entropy(counts: Integers) -> float:
@@ -204,8 +204,7 @@ def _entropy(counts: Integers) -> float:
     if len(present) < 2:  # noqa: PLR2004 - what is always the same tells nothing
         return 0.0
     shares = present / present.sum()
-    bits: float = -(shares * np.log2(shares)).sum()
-    return bits
+    return -float((shares * np.log2(shares)).sum())
 
 
 def likely_actions(behavior: Behavior, times: Integers) -> pa.Array:

@@ -42,6 +42,11 @@ from tallygate_server.lifecycle.lossy.settings import LossySettings
 
 EXACT_INTEGER_MAX: Final = 2**53
 """Beyond it doubles cannot tell whole numbers apart; such a range is stored exactly."""
+LARGEST_VALUE: Final = 1e300
+SMALLEST_BOUND: Final = 1e-280
+"""Beyond these, slopes and levels would leave the range of doubles; such columns are stored exactly."""
+LEVELS_MAX: Final = 2**40
+"""How many bounds a range may be wide; a finer curve would save nothing."""
 PATCH_SHARE_MAX: Final = 0.01
 """Of the values: more outliers than that, and the curve is made finer."""
 ATTEMPTS_MAX: Final = 3
@@ -194,7 +199,8 @@ def _scale(kind: ColumnKind, values: npt.NDArray[Any], ratio: float) -> _Scale |
     # What the addition of an offset to the smallest value can add.
     rounding = 4 * math.ulp(max(abs(lowest), abs(highest)))
     tolerance = bound * (1 - _SLACK) - rounding
-    if not (math.isfinite(bound) and tolerance > rounding and curves.GRID_SHARE * tolerance > 0):
+    usual = bound >= SMALLEST_BOUND and max(abs(lowest), abs(highest)) <= LARGEST_VALUE
+    if not usual or tolerance <= rounding or bound * LEVELS_MAX < highest - lowest:
         return None
     return _Scale(kind=kind, low=lowest, high=highest, tolerance=tolerance, quantum=2 * tolerance, bound=bound)
 

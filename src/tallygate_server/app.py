@@ -246,7 +246,7 @@ def servicers(service: Service, lifecycle: Lifecycle | None = None) -> list[Serv
     ]
 
 
-def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> list[Job]:  # noqa: ARG001
+def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> list[Job]:
     """Return the background jobs."""
 
     async def sweep() -> dict[str, int]:

@@ -51,10 +51,12 @@ async def test_a_job_is_seen_whole_listed_watched_and_cancelled(served: ServedLi
         await seen.wait()
         return {"segment_count": 3, "target_tier": "STORAGE_TIER_COLD", "retention_end_time": "2027-01-01T00:00:00Z"}
 
-    jobs = served.lifecycle.jobs
+    jobs, clock = served.lifecycle.jobs, served.lifecycle.clock
+    assert isinstance(clock, FrozenClock)
     seen = asyncio.Event()
     jobs.register(JobKind.ARCHIVE, Scripted(work))
     first = await jobs.submit(a_job(request_id="r1", schedule_time=NOON))
+    clock.advance(timedelta(seconds=1))
     other = await jobs.submit(a_job(JobKind.CLEANUP, validate_only=True, schedule_time=NOON + timedelta(days=1)))
 
     messages = []
@@ -74,8 +76,8 @@ async def test_a_job_is_seen_whole_listed_watched_and_cancelled(served: ServedLi
     assert ended.move.retention_end_time.ToJsonString() == "2027-01-01T00:00:00Z"
     assert (ended.tenant_id, ended.account_id, ended.actor, ended.request_id) == (ACME, ANN, "test", "r1")
     assert (ended.attempt_count, ended.validate_only, ended.HasField("error")) == (1, False, False)
-    for time in (ended.create_time, ended.start_time, ended.end_time, ended.schedule_time):
-        assert time.ToJsonString() == "2026-03-01T12:00:00Z"
+    assert ended.create_time.ToJsonString() == ended.schedule_time.ToJsonString() == "2026-03-01T12:00:00Z"
+    assert ended.start_time.ToJsonString() == ended.end_time.ToJsonString() == "2026-03-01T12:00:01Z"
 
     listed = await served.stub.ListLifecycleJobs(calls.ListLifecycleJobsRequest(tenant_id=ACME, page_size=1))
     assert [job.job_id for job in listed.jobs] == [other.job_id]

@@ -25,8 +25,9 @@ from tallygate_server.errors import (
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.policies import NewLegalHold
 from tallygate_server.storage.connection import Connection
-from tests.support.acme import ANN, change_plan, services
+from tests.support.acme import ANN, change_plan, fetch, services
 from tests.support.clock import FrozenClock
+from tests.support.eventually import eventually
 from tests.support.lifecycle import a_dataset, a_table, lifecycles
 
 TENANT = TenantId("sports")
@@ -200,15 +201,18 @@ async def test_a_hold_waits_for_removals_under_way_and_stops_those_to_come(lifec
     async def remove(segment: Segment) -> None:
         await lifecycle.segments.replace([segment], [], actor="test", action="data.removed", in_transaction=check)
 
-    removing = asyncio.create_task(remove(early))
-    await checked.wait()
-    holding = asyncio.create_task(lifecycle.holds.create(TENANT, a_hold(), actor="jo"))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert not holding.done()
-    go_on.set()
-    await removing
-    _, record_count = await holding
+    async def waits() -> bool:
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return bool((await fetch(lifecycle.database.url, waiting))[0][0])
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(remove(early))
+        await checked.wait()
+        holding = tasks.create_task(lifecycle.holds.create(TENANT, a_hold(), actor="jo"))
+        await eventually(waits)
+        assert not holding.done()
+        go_on.set()
+    _, record_count = holding.result()
 
     # What was answered is what is left, and it stays.
     assert record_count == 4

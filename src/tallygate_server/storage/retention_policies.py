@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import TenantId
@@ -30,12 +30,7 @@ async def share_protections(connection: Connection, tenant_id: TenantId) -> None
 
 async def read_policies(connection: Connection, tenant_id: TenantId) -> list[RetentionPolicy]:
     """Return the policies in force of a tenant, by data type."""
-    statement = (
-        select(retention_policies)
-        .distinct(_c.data_type)
-        .where(_c.tenant_id == tenant_id)
-        .order_by(_c.data_type, _c.version.desc())
-    )
+    statement = select(retention_policies).where(_c.tenant_id == tenant_id, _newest()).order_by(_c.data_type)
     return [_policy(row) for row in await connection.execute(statement)]
 
 
@@ -57,9 +52,8 @@ async def page_of_policies(
     """Return the policies in force by data type, those after one."""
     statement = (
         select(retention_policies)
-        .distinct(_c.data_type)
-        .where(_c.tenant_id == tenant_id, _c.data_type > after)
-        .order_by(_c.data_type, _c.version.desc())
+        .where(_c.tenant_id == tenant_id, _c.data_type > after, _newest())
+        .order_by(_c.data_type)
         .limit(limit)
     )
     return [_policy(row) for row in await connection.execute(statement)]
@@ -81,6 +75,14 @@ async def add_policy(connection: Connection, policy: RetentionPolicy) -> None:
 
 def _lock_name(tenant_id: TenantId) -> Any:
     return func.hashtextextended(f"tallygate-protections:{tenant_id}", 0)
+
+
+def _newest() -> ColumnElement[bool]:
+    versions = retention_policies.alias()
+    newest = select(func.max(versions.c.version)).where(
+        versions.c.tenant_id == _c.tenant_id, versions.c.data_type == _c.data_type
+    )
+    return _c.version == newest.scalar_subquery()
 
 
 def _policy(row: Row[Any]) -> RetentionPolicy:

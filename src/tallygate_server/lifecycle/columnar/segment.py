@@ -46,10 +46,10 @@ CODEC_NAMES: Final = (
     "",
     NOTHING,
     *("constant", "steps", "runs", "raw", "zstd", "zstd-split"),
-    *("pco-d0", "pco-d1", "pco-d2", "pco-lookback", "pco-conv"),
+    *("pco-d0", "pco-d1", "pco-d2", "pco-lookback"),
     *("pco-auto-d0", "pco-auto-d1", "pco-auto-d2", "pco-auto-lookback"),
-    *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2"),
-    *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "uuids", "uuids-zstd"),
+    *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2", "pco-classic-lookback"),
+    *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "hex", "hex-zstd", "digits"),
     *(f"decimal{digits}" for digits in range(DIGITS_MAX + 1)),
 )
 """Their places are part of the format: new ones go to the end."""

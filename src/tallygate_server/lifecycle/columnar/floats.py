@@ -48,7 +48,7 @@ RAW: Final = 5
 DIGITS_MAX: Final = 9
 SCALES: Final = 10.0 ** np.arange(DIGITS_MAX + 1)
 COLUMN_OF_SCALES: Final = SCALES[:, None]
-DECIMAL_SAMPLE: Final = 48
+DECIMAL_SAMPLE: Final = 32
 DECIMAL_SHARE_MIN: Final = 0.9
 EXCEPTIONS_SHARE_MAX: Final = 0.05
 """Values that are no decimals of as many digits (and -0.0, NaN, infinities) are kept beside, up to this share."""
@@ -104,7 +104,6 @@ def _digits(values: Floats) -> int | None:
     sample = values[:: max(1, len(values) // DECIMAL_SAMPLE)]
     whole = np.rint(sample * COLUMN_OF_SCALES)
     exact = whole / COLUMN_OF_SCALES == sample
-    exact &= np.abs(whole) <= FLOAT_WHOLE_MAX
     enough = np.add.reduce(exact, axis=1, dtype=np.intp) >= DECIMAL_SHARE_MIN * len(sample)
     digits = int(enough.argmax())
     return digits if enough[digits] else None
@@ -125,7 +124,9 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         np.divide(whole, SCALES[digits], out=scratch)
     # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
     exact = scratch.view(np.int64) == bits
-    if not exact.all() or max(-int(whole.min()), int(whole.max())) > FLOAT_WHOLE_MAX:
+    bounds: tuple[int, int] | None = int(whole.min()), int(whole.max())
+    if not exact.all() or max(-bounds[0], bounds[1]) > FLOAT_WHOLE_MAX:
+        bounds = None
         exact &= (whole <= FLOAT_WHOLE_MAX) & (whole >= -FLOAT_WHOLE_MAX)
         exceptions = np.flatnonzero(~exact)
         if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
@@ -138,7 +139,7 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         whole[: int(exact.argmax())] = 0
     else:
         write_unsigned(out, 0)
-    body, name = encode_integers(whole, effort)
+    body, name = encode_integers(whole, effort, bounds=bounds)
     return bytes(out) + body, f"decimal{digits}+{name}"
 
 

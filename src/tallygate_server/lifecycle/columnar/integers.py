@@ -58,7 +58,11 @@ REPEAT_GAIN: Final = 0.8
 """Where zstd needs at most this share of what a sample promises of pcodec, pcodec is not asked."""
 
 BLOCK_ROWS: Final = 256
-DIVISOR_SAMPLE: Final = 64
+ONE_BLOCK_ROWS_MAX: Final = 512
+BLOCKS_FROM_ROWS: Final = 6_000
+"""Up to here a small sample is one block from the middle: joining blocks costs as much as a trial."""
+
+DIVISOR_SAMPLE: Final = 32
 DISTINCT_SAMPLE: Final = 768
 DISTINCT_STEP_MIN: Final = 6
 TRIAL_PCO_LEVEL: Final = 4
@@ -75,13 +79,14 @@ def encode_integers(
     depth: int = 0,
     divided: bool = True,
     deltas: tuple[str, ...] = (),
+    bounds: tuple[int, int] | None = None,
 ) -> tuple[bytes, str]:
     """Return the smallest form found of at least one signed number of 8 or 4 bytes, and its name.
 
-    Who knows that the numbers have no common divisor says so, and who knows which differences are the smallest ones
-    names them; otherwise both are tried.
+    Who knows that the numbers have no common divisor says so, who knows which differences are the smallest ones names
+    them, and who knows the lowest and the highest number says those; otherwise all this is found out.
     """
-    low, high = int(values.min()), int(values.max())
+    low, high = bounds or (int(values.min()), int(values.max()))
     out = bytearray()
     if low == high:
         out.append(CONSTANT)
@@ -281,6 +286,8 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     count = len(values)
     if rows == 0 or count <= 2 * rows:
         return values
+    if count <= BLOCKS_FROM_ROWS and rows <= ONE_BLOCK_ROWS_MAX:
+        return values[(count - rows) // 2 :][:rows]
     blocks = max(2, rows // BLOCK_ROWS)
     size = rows // blocks
     # From the middle of equal parts: beginnings and ends are seldom like the rest.

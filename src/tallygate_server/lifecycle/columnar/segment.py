@@ -170,17 +170,17 @@ def check_table(table: pa.Table) -> None:
     """Raise SegmentRefused for a table that no segment can hold."""
     if table.num_rows > SEGMENT_ROWS_MAX:
         raise SegmentRefused(f"a segment holds {SEGMENT_ROWS_MAX} rows, not {table.num_rows}")
-    names = table.column_names
+    names, types = table.column_names, table.schema.types
     if len(names) > SEGMENT_COLUMNS_MAX:
         raise SegmentRefused(f"a segment holds {SEGMENT_COLUMNS_MAX} columns, not {len(names)}")
     if len(set(names)) < len(names):
         raise SegmentRefused("two columns have the same name")
-    for field in table.schema:
-        if field.type not in NUMBER_OF:
-            raise SegmentRefused(f"column {field.name!r} has the type {field.type}, which no segment holds")
-        if len(field.name.encode()) > COLUMN_NAME_BYTES_MAX:
+    for name, kind in zip(names, types, strict=True):
+        if kind not in NUMBER_OF:
+            raise SegmentRefused(f"column {name!r} has the type {kind}, which no segment holds")
+        if len(name) * 4 > COLUMN_NAME_BYTES_MAX < len(name.encode()):
             raise SegmentRefused(f"a column's name has more than {COLUMN_NAME_BYTES_MAX} bytes")
-    if TIME not in names or table.schema.field(TIME).type != TIME_TYPE:
+    if TIME not in names or types[names.index(TIME)] != TIME_TYPE:
         raise SegmentRefused(f"there is no column {TIME!r} of the type {TIME_TYPE}")
     if table.column(TIME).null_count:
         raise SegmentRefused("a record has no time")

@@ -124,9 +124,11 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         np.divide(whole, SCALES[digits], out=scratch)
     # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
     exact = scratch.view(np.int64) == bits
-    bounds: tuple[int, int] | None = int(whole.min()), int(whole.max())
-    if not exact.all() or max(-bounds[0], bounds[1]) > FLOAT_WHOLE_MAX:
-        bounds = None
+    low, high = int(whole.min()), int(whole.max())
+    plain = bool(exact.all()) and max(-low, high) <= FLOAT_WHOLE_MAX
+    if plain:
+        write_unsigned(out, 0)
+    else:
         exact &= (whole <= FLOAT_WHOLE_MAX) & (whole >= -FLOAT_WHOLE_MAX)
         exceptions = np.flatnonzero(~exact)
         if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
@@ -137,9 +139,7 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         # The value before stands in, which costs next to nothing.
         whole = whole[np.maximum.accumulate(np.where(exact, np.arange(count), 0))]
         whole[: int(exact.argmax())] = 0
-    else:
-        write_unsigned(out, 0)
-    body, name = encode_integers(whole, effort, bounds=bounds)
+    body, name = encode_integers(whole, effort, bounds=(low, high) if plain else None)
     return bytes(out) + body, f"decimal{digits}+{name}"
 
 

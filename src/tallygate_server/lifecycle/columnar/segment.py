@@ -16,7 +16,7 @@ from tallygate_server.lifecycle.columnar.effort import LEVEL_DEFAULT, Effort, ef
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged, SegmentRefused
 from tallygate_server.lifecycle.columnar.floats import DIGITS_MAX, decode_floats, encode_floats
 from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers
-from tallygate_server.lifecycle.columnar.texts import TEXT_BYTES_MAX, decode_texts, encode_texts
+from tallygate_server.lifecycle.columnar.texts import decode_texts, encode_texts
 from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
 
 MAGIC: Final = b"TGC\x01"
@@ -198,8 +198,6 @@ def _encode_column(values: pa.Array, number: int, trying: Effort) -> tuple[bytes
     elif len(values) == 0:
         return b"", NOTHING
     if number == STRING:
-        if values.nbytes > TEXT_BYTES_MAX:
-            raise SegmentRefused(f"a column of a segment holds {TEXT_BYTES_MAX} bytes of text, not {values.nbytes}")
         body, codec = encode_texts(values if present is None else values.drop_null(), trying)
     elif number == BOOL:
         body, codec = encode_bits(_there(packed_bits(values.buffers()[1], values.offset, len(values)), present), trying)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tallygate_server.lifecycle.columnar.arrow import Bits, fixed_values
 from tallygate_server.lifecycle.columnar.effort import Effort
-from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
+from tallygate_server.lifecycle.columnar.errors import SegmentDamaged, SegmentRefused
 from tallygate_server.lifecycle.columnar.integers import Integers, decode_integers, encode_integers, seems_distinct
 from tallygate_server.lifecycle.columnar.libraries import room, zstd_compress, zstd_decompress
 from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
@@ -52,6 +52,9 @@ def text_layout(texts: pa.StringArray) -> tuple[npt.NDArray[np.int32], memoryvie
 
 def encode_texts(texts: pa.StringArray, effort: Effort) -> tuple[bytes, str]:
     """Return the smallest form found of at least one text, none of them null, and its name."""
+    size_bytes = len(text_layout(texts)[1])
+    if size_bytes > TEXT_BYTES_MAX:
+        raise SegmentRefused(f"a column of a segment holds {TEXT_BYTES_MAX} bytes of text, not {size_bytes}")
     if not seems_distinct(len(texts), lambda step: len(texts[::step].unique()), DISTINCT_SHARE_MAX):
         encoded = texts.dictionary_encode()
         if len(encoded.dictionary) <= DISTINCT_SHARE_MAX * len(texts):

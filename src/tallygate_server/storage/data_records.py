@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, LargeBinary, bindparam, func, select, text, update
+from sqlalchemy import ARRAY, BigInteger, LargeBinary, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
@@ -302,3 +302,37 @@ async def first_record_time(
     )
     found: datetime | None = (await connection.execute(statement)).scalar_one()
     return found
+
+
+async def replaced_sequences(
+    connection: Connection, tenant_id: TenantId, dataset_id: str, *, first: int, last: int
+) -> list[int]:
+    """Return which records between two sequences, both included, another has taken the place of."""
+    columns = data_replaced_records.c
+    rows = await connection.execute(
+        select(columns.sequence).where(
+            columns.tenant_id == tenant_id,
+            columns.dataset_id == dataset_id,
+            columns.sequence.between(first, last),
+        )
+    )
+    return list(rows.scalars())
+
+
+async def forget_replaced(
+    connection: Connection, tenant_id: TenantId, dataset_id: str, sequences: Sequence[int]
+) -> int:
+    """Delete marks of records that are gone now; return how many there were."""
+    if not sequences:
+        return 0
+    columns = data_replaced_records.c
+    gone = await connection.execute(
+        delete(data_replaced_records)
+        .where(
+            columns.tenant_id == tenant_id,
+            columns.dataset_id == dataset_id,
+            columns.sequence.in_(list(sequences)),
+        )
+        .returning(columns.sequence)
+    )
+    return len(gone.all())

@@ -82,7 +82,10 @@ class AllHistory:
     """Lets everybody see everything."""
 
     async def visible_start(
-        self, tenant_id: TenantId, account_id: AccountId, now: datetime  # noqa: ARG002
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        now: datetime,  # noqa: ARG002
     ) -> datetime | None:
         """Return None."""
         return None

@@ -270,7 +270,7 @@ def _fitted(came: _Came, wanted: ColumnType) -> pa.Array:
 
 def _exact_as_doubles(values: pa.Array) -> bool:
     bounds = pc.min_max(values).as_py()
-    if -EXACT_DOUBLE_MAX <= bounds["min"] and bounds["max"] <= EXACT_DOUBLE_MAX:
+    if bounds["min"] >= -EXACT_DOUBLE_MAX and bounds["max"] <= EXACT_DOUBLE_MAX:
         return True
     return all(int(float(value)) == value for value in values.drop_null().to_pylist())
 

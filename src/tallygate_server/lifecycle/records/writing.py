@@ -209,9 +209,7 @@ class RecordWriting:
                 request = rows.DataRequest(
                     call=PUT_CALL, fingerprint=fingerprint, answer=_sealed_answer(wanted, keys.sealing, answer)
                 )
-                if not await rows.add_request(
-                    connection, tenant_id, account_id, wanted.request_id, request, now=now
-                ):
+                if not await rows.add_request(connection, tenant_id, account_id, wanted.request_id, request, now=now):
                     raise _ChangedError
         return answer
 
@@ -280,9 +278,7 @@ class RecordWriting:
             if present.dataset_id != dataset.dataset_id:
                 raise _ChangedError
         else:
-            locked = await read_dataset(
-                connection, dataset.tenant_id, dataset.account_id, dataset.data_type, lock=True
-            )
+            locked = await read_dataset(connection, dataset.tenant_id, dataset.account_id, dataset.data_type, lock=True)
             if locked is None or _schema(locked) != _schema(seen):
                 raise _ChangedError
         if not await rows.hold_key(connection, dataset.tenant_id, keys.sealing.key_id):
@@ -296,9 +292,7 @@ def _fit(wanted: NewRecords, seen: Dataset | None, now: datetime) -> tuple[Confo
 
 def _dataset_of(wanted: NewRecords, seen: Dataset | None, fitted: Conformed, now: datetime) -> Dataset:
     if seen is not None:
-        return replace(
-            seen, columns=fitted.columns, has_record_ids=seen.has_record_ids or bool(fitted.record_ids)
-        )
+        return replace(seen, columns=fitted.columns, has_record_ids=seen.has_record_ids or bool(fitted.record_ids))
     return Dataset(
         tenant_id=wanted.tenant_id,
         dataset_id=new_id(DATASET_ID_PREFIX, now),

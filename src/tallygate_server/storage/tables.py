@@ -1442,6 +1442,26 @@ data_plans = Table(
     _time("expire_time"),
     _time("done_time", nullable=True),
     PrimaryKeyConstraint("tenant_id", "plan_id"),
+    Index("ix_data_plans_expire_time", "tenant_id", "expire_time"),
+)
+
+data_plan_steps = Table(
+    "data_plan_steps",
+    metadata,
+    _tenant_id(),
+    Column("plan_id", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("segment_id", Text, nullable=False),
+    Column("checksum", LargeBinary, nullable=False),
+    Column("stored_bytes", BigInteger, nullable=False),
+    Column("action", SmallInteger, nullable=False),
+    Column("saved_bytes", BigInteger, nullable=False),
+    Column("value_lost", Double, nullable=False),
+    Column("worth_lost", Double, nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("done_bytes", BigInteger),
+    Column("done_value_lost", Double),
+    PrimaryKeyConstraint("tenant_id", "plan_id", "position"),
 )
 
 consents = Table(

@@ -34,6 +34,7 @@ _TENANT_TABLES = (
     "storage_removals",
     "value_weights",
     "data_plans",
+    "data_plan_steps",
     "consents",
     "erasure_receipts",
 )

@@ -14,6 +14,7 @@ from typing import Final
 from tallygate_server.clock import Clock
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.policies import LegalHolds, Policies
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.service import Service
@@ -43,6 +44,8 @@ class Lifecycle:
     objects: ObjectStore
     keys: DataKeys
     segments: SegmentStore
+    policies: Policies
+    holds: LegalHolds
 
 
 @asynccontextmanager
@@ -62,6 +65,8 @@ async def open_lifecycle(
             objects=objects,
             keys=keys,
             segments=SegmentStore(database, objects, keys, clock),
+            policies=Policies(database, service.tenants, clock),
+            holds=LegalHolds(database, service.tenants, clock),
         )
     finally:
         await database.close()

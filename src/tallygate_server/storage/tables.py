@@ -1368,6 +1368,13 @@ lifecycle_jobs = Table(
     _text("request_id"),
     _text("fingerprint"),
     Column("attempt_count", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "crash_count",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="attempts in a row that ended without a word and got no further",
+    ),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     _text("runner_id"),
     Column(
@@ -1478,7 +1485,15 @@ consents = Table(
     _time("expire_time", nullable=True),
     Column("actor", Text, nullable=False),
     _text("request_id"),
+    _text("fingerprint"),
     _time("create_time"),
+    Column(
+        "sequence",
+        BigInteger,
+        Identity(always=True),
+        nullable=False,
+        comment="order of recording: decides between statements of one instant",
+    ),
     PrimaryKeyConstraint("tenant_id", "consent_id"),
     Index("ix_consents_account", "tenant_id", "account_id", "purpose", "consent_time"),
     Index(

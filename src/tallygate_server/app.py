@@ -234,6 +234,7 @@ def servicers(service: Service, lifecycle: Lifecycle | None = None) -> list[Serv
             now,
             checks=service.checker,
             subscriptions=service.subscriptions,
+            consents=service.consents,
         ),
         EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
         *([] if lifecycle is None else [DataLifecycleServicer(lifecycle, now)]),

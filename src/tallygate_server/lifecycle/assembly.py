@@ -17,6 +17,7 @@ from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import Database, DatabaseRole
 
@@ -45,6 +46,11 @@ class Lifecycle:
     keys: DataKeys
     segments: SegmentStore
     jobs: LifecycleJobs
+
+    @property
+    def consents(self) -> Consents:
+        """What accounts have said about the use of their data."""
+        return self.service.consents
 
 
 @asynccontextmanager

@@ -1465,7 +1465,15 @@ consents = Table(
     _time("expire_time", nullable=True),
     Column("actor", Text, nullable=False),
     _text("request_id"),
+    _text("fingerprint"),
     _time("create_time"),
+    Column(
+        "sequence",
+        BigInteger,
+        Identity(always=True),
+        nullable=False,
+        comment="order of recording: decides between statements of one instant",
+    ),
     PrimaryKeyConstraint("tenant_id", "consent_id"),
     Index("ix_consents_account", "tenant_id", "account_id", "purpose", "consent_time"),
     Index(

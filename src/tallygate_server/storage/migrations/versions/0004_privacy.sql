@@ -11,11 +11,14 @@ CREATE TABLE consents (
     expire_time TIMESTAMP WITH TIME ZONE,
     actor TEXT NOT NULL,
     request_id TEXT DEFAULT '' NOT NULL,
+    fingerprint TEXT DEFAULT '' NOT NULL,
     create_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    sequence BIGINT GENERATED ALWAYS AS IDENTITY,
     CONSTRAINT pk_consents PRIMARY KEY (tenant_id, consent_id)
 );
 CREATE INDEX ix_consents_account ON consents (tenant_id, account_id, purpose, consent_time);
 CREATE UNIQUE INDEX uq_consents_request ON consents (tenant_id, account_id, request_id) WHERE request_id <> '';
+COMMENT ON COLUMN consents.sequence IS 'order of recording: decides between statements of one instant';
 
 CREATE TABLE erasure_receipts (
     tenant_id TEXT NOT NULL,

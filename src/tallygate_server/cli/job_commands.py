@@ -70,11 +70,14 @@ def job_list(
     from tallygate.v1 import data_lifecycle_pb2 as wire
     from tallygate.v1 import data_lifecycle_service_pb2
 
-    request = data_lifecycle_service_pb2.ListLifecycleJobsRequest(tenant_id=tenant, account_id=account, page_size=count)
+    filters: dict[str, Any] = {}
     if kind is not None:
-        request.kind = wire.LifecycleJobKind.Value(f"LIFECYCLE_JOB_KIND_{kind.name}")
+        filters["kind"] = wire.LifecycleJobKind.Value(f"LIFECYCLE_JOB_KIND_{kind.name}")
     if state is not None:
-        request.state = wire.LifecycleJobState.Value(f"LIFECYCLE_JOB_STATE_{state.name}")
+        filters["state"] = wire.LifecycleJobState.Value(f"LIFECYCLE_JOB_STATE_{state.name}")
+    request = data_lifecycle_service_pb2.ListLifecycleJobsRequest(
+        tenant_id=tenant, account_id=account, page_size=count, **filters
+    )
     response: Any = with_client(target, lambda client: client.call(client.lifecycle.ListLifecycleJobs, request))
     if as_json:
         print_message(response)

@@ -14,7 +14,6 @@ from tallygate_server.cli.explanations import EXIT_ERROR, EXIT_NO
 from tallygate_server.cli.output import bytes_text, console, print_facts, print_message, print_table, time_text
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.message import Message
 
     from tallygate.v1 import data_lifecycle_pb2
@@ -117,19 +116,17 @@ def print_job(job: data_lifecycle_pb2.LifecycleJob) -> None:
 
 def print_report(report: Message) -> None:
     """Print any report: its values, and the first of what it lists."""
-    from google.protobuf.descriptor import FieldDescriptor
-
     facts: list[tuple[str, object]] = []
     lists: list[tuple[str, list[Message]]] = []
     for field, value in report.ListFields():
         name = field.name.replace("_", " ")
         if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
             facts += [(f"{name}: {key}", _map_text(value[key])) for key in sorted(value)]
-        elif field.is_repeated and field.type == FieldDescriptor.TYPE_MESSAGE:
+        elif field.is_repeated and field.message_type is not None:
             lists.append((name, list(value)))
         elif field.is_repeated:
             facts.append((name, ", ".join(str(each) for each in value)))
-        elif field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name != _TIMESTAMP:
+        elif field.message_type is not None and field.message_type.full_name != _TIMESTAMP:
             typer.echo(typer.style(name, bold=True))
             print_report(value)
         else:
@@ -236,12 +233,12 @@ def _print_list(name: str, rows: list[Message]) -> None:
         typer.echo(f"and {len(rows) - len(shown):,} more; --json lists all")
 
 
-def _is_plain(field: FieldDescriptor) -> bool:
+def _is_plain(field: Any) -> bool:
     message = field.message_type
     return not field.is_repeated and (message is None or message.full_name == _TIMESTAMP)
 
 
-def _any_set(field: FieldDescriptor, rows: Iterable[Message]) -> bool:
+def _any_set(field: Any, rows: Iterable[Message]) -> bool:
     return any(field in {each for each, _ in row.ListFields()} for row in rows)
 
 
@@ -251,7 +248,7 @@ def _numbers() -> frozenset[int]:
     return frozenset({Field.CPPTYPE_INT32, Field.CPPTYPE_INT64, Field.CPPTYPE_DOUBLE})
 
 
-def _value_text(field: FieldDescriptor, value: Any) -> str:
+def _value_text(field: Any, value: Any) -> str:
     if field.message_type is not None:
         return time_text(value)
     if field.enum_type is not None:

@@ -30,6 +30,7 @@ from tallygate_server.lifecycle.assembly import (
     own_master_keys,
     parse_master_keys,
 )
+from tallygate_server.lifecycle.jobs import LifecycleJobRunner
 from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.ports import check_port_free
 from tallygate_server.release import release_version
@@ -57,6 +58,7 @@ log = structlog.get_logger(__name__)
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
+FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
 FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -290,6 +292,11 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             run=service.events.publisher.forget,
         ),
         Job(
+            name="forget_lifecycle_jobs",
+            interval_seconds=FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS,
+            run=lifecycle.jobs.forget,
+        ),
+        Job(
             name="due_subscriptions",
             interval_seconds=DUE_SUBSCRIPTIONS_INTERVAL_SECONDS,
             run=service.due_subscriptions.write_down,
@@ -345,6 +352,7 @@ class App:
         )
         self.grpc.at_drain(service.events.hub.end)
         self.grpc.at_drain(service.watches.end)
+        self.grpc.at_drain(lifecycle.jobs.end_watches)
 
     @classmethod
     @asynccontextmanager
@@ -380,6 +388,9 @@ class App:
                 runner = JobRunner(stores.database_url, jobs(settings, stores, service, lifecycle))
                 await runner.start()
                 stack.push_async_callback(runner.close)
+                lifecycle_runner = LifecycleJobRunner(lifecycle.jobs, at_once=settings.lifecycle_jobs_at_once)
+                await lifecycle_runner.start()
+                stack.push_async_callback(lifecycle_runner.close)
                 await service.webhooks.processor.start()
                 stack.push_async_callback(service.webhooks.processor.close)
                 await service.events.start()

@@ -310,6 +310,11 @@ class Settings(BaseSettings):
         " the first wraps, all open. Empty: one of our own in the data directory.",
     )
 
+    lifecycle_jobs_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=2,
+        description="Jobs on stored data (compress, archive, export, erase, ...) that a process runs at once.",
+    )
+
     # ---- trying it out
     development_clock_url: str | None = Field(
         default=None,

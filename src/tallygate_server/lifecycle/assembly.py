@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
+from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.sealing import KEY_BYTES
@@ -44,6 +45,7 @@ class Lifecycle:
     objects: ObjectStore
     keys: DataKeys
     segments: SegmentStore
+    jobs: LifecycleJobs
 
     @property
     def consents(self) -> Consents:
@@ -57,6 +59,7 @@ async def open_lifecycle(
 ) -> AsyncIterator[Lifecycle]:
     """Open the lifecycle beside a service over the same database."""
     database = Database(database_url, role=DatabaseRole.LIFECYCLE, pool_size=LIFECYCLE_POOL_SIZE)
+    jobs = LifecycleJobs(database, service.tenants, clock)
     try:
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
@@ -68,8 +71,10 @@ async def open_lifecycle(
             objects=objects,
             keys=keys,
             segments=SegmentStore(database, objects, keys, clock),
+            jobs=jobs,
         )
     finally:
+        await jobs.close()
         await database.close()
 
 

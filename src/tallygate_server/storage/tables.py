@@ -1368,6 +1368,13 @@ lifecycle_jobs = Table(
     _text("request_id"),
     _text("fingerprint"),
     Column("attempt_count", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "crash_count",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="attempts in a row that ended without a word and got no further",
+    ),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     _text("runner_id"),
     Column(

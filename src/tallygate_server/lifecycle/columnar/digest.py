@@ -8,14 +8,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from tallygate_server.lifecycle.columnar.segment import (
-    BOOL,
-    NUMBER_OF,
-    STRING,
-    one_array,
-    fixed_values,
-    packed_bits,
-)
+from tallygate_server.lifecycle.columnar.arrow import fixed_values, one_array, packed_bits
+from tallygate_server.lifecycle.columnar.segment import BOOL, NUMBER_OF, STRING
 from tallygate_server.lifecycle.columnar.texts import text_layout
 
 DIGEST_BYTES: Final = 32

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tallygate_server.lifecycle.columnar.effort import Effort
+from tallygate_server.lifecycle.columnar.arrow import fixed_values
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import (
+    FLOAT_WHOLE_MAX,
+    decode_as_floats,
     decode_integers,
     encode_integers,
     joined,
     sampled,
     split,
 )
-from tallygate_server.lifecycle.columnar.libraries import pco_compress, pco_decompress, zstd_compress, zstd_decompress
+from tallygate_server.lifecycle.columnar.libraries import (
+    pco_compress,
+    pco_decompress,
+    room,
+    zstd_compress,
+    zstd_decompress,
+)
 from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
 
 Floats = npt.NDArray[np.float64]
@@ -31,9 +40,7 @@ RAW: Final = 5
 
 DIGITS_MAX: Final = 9
 SCALES: Final = 10.0 ** np.arange(DIGITS_MAX + 1)
-WHOLE_MAX: Final = 2.0**53
-"""Above it not every whole number is a floating-point number."""
-
+COLUMN_OF_SCALES: Final = SCALES[:, None]
 DECIMAL_SAMPLE: Final = 48
 DECIMAL_SHARE_MIN: Final = 0.9
 EXCEPTIONS_SHARE_MAX: Final = 0.05
@@ -41,16 +48,19 @@ EXCEPTIONS_SHARE_MAX: Final = 0.05
 
 DISTINCT_SHARE_MAX: Final = 0.2
 DISTINCT_ROWS_MIN: Final = 64
+DISTINCT_SAMPLE: Final = 2_048
+DISTINCT_SAMPLE_SHARE_MAX: Final = 0.9
 RAW_BYTES_MAX: Final = 24
 FLOAT: Final = np.dtype("<f8")
+BITS: Final = np.dtype("<u8")
 TRIALS: Final = (("auto", "d1"), ("classic", "d1"), ("auto", "d0"), ("auto", "d2"))
-TRIALS_OF_THOROUGH: Final = (*TRIALS, ("classic", "d0"), ("classic", "d2"), ("auto", "lookback"), ("auto", "conv"))
+TRIALS_OF_THOROUGH: Final = (*TRIALS, ("classic", "d0"), ("classic", "d2"), ("auto", "lookback"))
 
 
 def encode_floats(values: Floats, effort: Effort) -> tuple[bytes, str]:
     """Return the smallest form found of at least one value, and its name."""
     bits = values.view(np.int64)
-    if (bits == bits[0]).all():
+    if bits[0] == bits[-1] and (bits == bits[0]).all():
         return bytes((CONSTANT,)) + values[:1].tobytes(), "constant"
     if values.nbytes <= RAW_BYTES_MAX:
         return bytes((RAW,)) + values.tobytes(), "raw"
@@ -79,46 +89,53 @@ def decode_floats(source: memoryview, count: int) -> Floats:
     if codec == PCO:
         return pco_decompress(rest, count, FLOAT)
     if codec == SPLIT:
-        return joined(zstd_decompress(rest, count * FLOAT.itemsize), count, FLOAT)
+        return joined(zstd_decompress(rest, count * FLOAT.itemsize), count, BITS).view(FLOAT)
     if codec == RAW and len(rest) == count * FLOAT.itemsize:
-        return np.frombuffer(rest, FLOAT, count)
+        # A copy, because Arrow wants numbers at even addresses.
+        return np.frombuffer(rest, FLOAT, count).copy()
     raise SegmentDamaged("values of an unknown codec")
 
 
 def _digits(values: Floats) -> int | None:
     """Return how many decimal digits write nearly all of a sample, or None."""
     sample = values[:: max(1, len(values) // DECIMAL_SAMPLE)]
-    whole = np.rint(sample * SCALES[:, None])
-    shares = ((whole / SCALES[:, None] == sample) & (np.abs(whole) <= WHOLE_MAX)).mean(axis=1)
-    enough = np.flatnonzero(shares >= DECIMAL_SHARE_MIN)
-    if len(enough) == 0:
-        return None
-    return int(enough[0])
+    whole = np.rint(sample * COLUMN_OF_SCALES)
+    exact = whole / COLUMN_OF_SCALES == sample
+    exact &= np.abs(whole) <= FLOAT_WHOLE_MAX
+    enough = np.add.reduce(exact, axis=1, dtype=np.intp) >= DECIMAL_SHARE_MIN * len(sample)
+    digits = int(enough.argmax())
+    return digits if enough[digits] else None
 
 
 def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, str] | None:
+    count = len(values)
+    out = bytearray((DECIMAL,))
     with np.errstate(all="ignore"):
         digits = _digits(values)
         if digits is None:
             return None
-        whole = np.rint(values * SCALES[digits])
-        # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
-        exact = (whole / SCALES[digits]).view(np.int64) == bits
-        exact &= np.abs(whole) <= WHOLE_MAX
-    out = bytearray((DECIMAL, digits))
-    exceptions = np.flatnonzero(~exact)
-    write_unsigned(out, len(exceptions))
-    if len(exceptions):
-        if len(exceptions) > EXCEPTIONS_SHARE_MAX * len(values):
+        out.append(digits)
+        scratch, whole = room(count, np.float64), room(count, np.int64)
+        np.multiply(values, SCALES[digits], out=scratch)
+        np.rint(scratch, out=scratch)
+        np.copyto(whole, scratch, casting="unsafe")
+        np.divide(whole, SCALES[digits], out=scratch)
+    # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
+    exact = scratch.view(np.int64) == bits
+    if not exact.all() or max(-int(whole.min()), int(whole.max())) > FLOAT_WHOLE_MAX:
+        exact &= (whole <= FLOAT_WHOLE_MAX) & (whole >= -FLOAT_WHOLE_MAX)
+        exceptions = np.flatnonzero(~exact)
+        if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
             return None
-        # The value before stands in, which costs next to nothing.
-        last_exact = np.maximum.accumulate(np.where(exact, np.arange(len(values)), 0))
-        whole = whole[last_exact]
-        if not exact[0]:
-            whole[: int(exact.argmax())] = 0
-        write_bytes(out, encode_integers(exceptions.astype(np.int64), effort)[0])
+        write_unsigned(out, len(exceptions))
+        write_bytes(out, encode_integers(exceptions.astype(np.int64), effort, deltas=("d1",))[0])
         write_bytes(out, encode_integers(bits[exceptions], effort)[0])
-    body, name = encode_integers(whole.astype(np.int64), effort)
+        # The value before stands in, which costs next to nothing.
+        whole = whole[np.maximum.accumulate(np.where(exact, np.arange(count), 0))]
+        whole[: int(exact.argmax())] = 0
+    else:
+        write_unsigned(out, 0)
+    body, name = encode_integers(whole, effort)
     return bytes(out) + body, f"decimal{digits}+{name}"
 
 
@@ -131,7 +148,7 @@ def _decode_decimals(reader: Reader, count: int) -> Floats:
     if exceptions:
         places = decode_integers(reader.sized(), exceptions)
         others = decode_integers(reader.sized(), exceptions)
-    values = decode_integers(reader.rest(), count).astype(np.float64)
+    values = decode_as_floats(reader.rest(), count)
     if digits:
         values /= SCALES[digits]
     if places is not None and others is not None:
@@ -145,20 +162,22 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     count = len(bits)
     if count < DISTINCT_ROWS_MIN:
         return None
-    sample = sampled(bits, effort.sample_rows)
-    if len(np.unique(sample)) > len(sample) // 2:
-        return None
+    if count > DISTINCT_SAMPLE * 8:
+        sample = bits[:: count // DISTINCT_SAMPLE]
+        if len(np.unique(sample)) > DISTINCT_SAMPLE_SHARE_MAX * len(sample):
+            return None
     encoded = pa.array(bits).dictionary_encode()
-    known = _ordered(encoded.dictionary.to_numpy())
-    if len(known) > DISTINCT_SHARE_MAX * count:
+    if len(encoded.dictionary) > DISTINCT_SHARE_MAX * count:
         return None
-    order = np.argsort(known)
+    known = _ordered(fixed_values(encoded.dictionary, np.int64))
+    order = known.argsort()
     ranks = np.empty(len(known), np.int64)
     ranks[order] = np.arange(len(known))
     out = bytearray((DISTINCT,))
     write_unsigned(out, len(known))
-    write_bytes(out, encode_integers(known[order], effort)[0])
-    body, name = encode_integers(ranks[encoded.indices.to_numpy()], effort)
+    write_bytes(out, encode_integers(known[order], effort, deltas=("d1",))[0])
+    ranked = ranks[fixed_values(encoded.indices, np.int32)]
+    body, name = encode_integers(ranked, effort)
     return bytes(out) + body, f"distinct+{name}"
 
 
@@ -175,18 +194,13 @@ def _as_numbers(values: Floats, effort: Effort) -> tuple[bytes, str]:
     sizes: dict[tuple[str, str], int] = {}
     for mode, delta in TRIALS_OF_THOROUGH if effort.thorough else TRIALS:
         sizes[mode, delta] = len(pco_compress(sample, delta=delta, level=effort.pco, mode=mode))
-    split_size = len(zstd_compress(split(sample), effort.zstd))
+    split_size = len(zstd_compress(split(sample.view(BITS)), effort.zstd))
     (mode, delta), size = min(sizes.items(), key=lambda item: item[1])
     best: tuple[int, bytes, str]
     if split_size < size:
-        best = SPLIT, zstd_compress(split(values), effort.zstd), "zstd-split"
+        best = SPLIT, zstd_compress(split(values.view(BITS)), effort.zstd), "zstd-split"
     else:
         best = PCO, pco_compress(values, delta=delta, level=effort.pco, mode=mode), f"pco-{mode}-{delta}"
     if len(best[1]) >= values.nbytes:
         best = RAW, values.tobytes(), "raw"
     return bytes(best[:1]) + best[1], best[2]
-
-
-def constant_of(value: float) -> Any:
-    """Return the bits of a value."""
-    return np.float64(value).view(np.int64)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
 
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 
@@ -25,15 +25,33 @@ DELTAS: Final[Mapping[str, DeltaSpec]] = {
 
 MODES: Final[Mapping[str, ModeSpec]] = {"classic": ModeSpec.classic(), "auto": ModeSpec.auto()}
 
+CHUNK_ROWS: Final = 65_536
+"""Numbers that pcodec takes at once: its scratch memory stays below what the system takes back after each call."""
+
+POOL_BYTES_MIN: Final = 16_384
+
+_PAGING: Final = PagingSpec.equal_pages_up_to(CHUNK_ROWS)
 _CONFIGS: Final = {
     (mode, delta, level): ChunkConfig(
-        compression_level=level, mode_spec=mode_spec, delta_spec=delta_spec, enable_8_bit=True
+        compression_level=level, mode_spec=mode_spec, delta_spec=delta_spec, paging_spec=_PAGING, enable_8_bit=True
     )
     for mode, mode_spec in MODES.items()
     for delta, delta_spec in DELTAS.items()
     for level in range(13)
 }
 _ZSTD: Final = {level: pa.Codec("zstd", compression_level=level) for level in range(1, 20)}
+
+
+def room(count: int, dtype: npt.DTypeLike) -> Numbers:
+    """Return an array of arbitrary numbers to be overwritten.
+
+    Large ones come from Arrow's pool, which keeps its pages: memory fresh from the system costs several times as much
+    as the work that is done in it here.
+    """
+    kind = np.dtype(dtype)
+    if count * kind.itemsize < POOL_BYTES_MIN:
+        return np.empty(count, kind)
+    return np.frombuffer(pa.allocate_buffer(count * kind.itemsize), kind)
 
 
 def pco_compress(numbers: Numbers, *, delta: str, level: int, mode: str = "classic") -> bytes:
@@ -43,7 +61,7 @@ def pco_compress(numbers: Numbers, *, delta: str, level: int, mode: str = "class
 
 def pco_decompress(source: memoryview, count: int, dtype: npt.DTypeLike) -> Numbers:
     """Return exactly so many numbers of the type."""
-    numbers = np.empty(count, dtype)
+    numbers = room(count, dtype)
     try:
         progress = standalone.simple_decompress_into(bytes(source), numbers)
     except (RuntimeError, TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tallygate_server.lifecycle.columnar.bits import Bits
+from tallygate_server.lifecycle.columnar.arrow import Bits
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers
@@ -48,7 +48,7 @@ def text_layout(texts: pa.StringArray) -> tuple[npt.NDArray[np.int64], memoryvie
     _, offsets, content = texts.buffers()
     if offsets is None or len(texts) == 0:
         return np.zeros(len(texts), np.int64), memoryview(b"")
-    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    ends = np.frombuffer(offsets, np.int32, texts.offset + len(texts) + 1)[texts.offset :]
     start, stop = int(ends[0]), int(ends[-1])
     return np.diff(ends).astype(np.int64), memoryview(b"" if content is None else content)[start:stop]
 

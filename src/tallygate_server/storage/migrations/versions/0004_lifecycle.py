@@ -36,6 +36,8 @@ _TENANT_TABLES = (
     "data_plans",
     "consents",
     "erasure_receipts",
+    "account_exports",
+    "erased_usage_totals",
 )
 """New ones: each is closed to other tenants."""
 

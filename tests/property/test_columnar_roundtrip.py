@@ -127,9 +127,7 @@ def bits_equal(left: pa.Table, right: pa.Table) -> bool:
     """Compare types, nulls and values, numbers by their bits."""
     if left.schema != right.schema or left.num_rows != right.num_rows:
         return False
-    return all(
-        as_bits(one) == as_bits(other) for one, other in zip(left.columns, right.columns, strict=True)
-    )
+    return all(as_bits(one) == as_bits(other) for one, other in zip(left.columns, right.columns, strict=True))
 
 
 def as_bits(chunked: pa.ChunkedArray) -> list[Any]:
@@ -154,7 +152,7 @@ def test_a_table_comes_back_to_the_bit(table: pa.Table, level: int, data: st.Dat
 
 
 def made_up(seed: int) -> pa.Table:
-    """A table in which every type and most codecs occur."""
+    """Return a table in which every type and most codecs occur."""
     random = np.random.default_rng(seed)
     rows = int(random.integers(1, 900))
     arrays = [column(random, TIME_TYPE, rows, 0)]

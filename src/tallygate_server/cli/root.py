@@ -12,8 +12,10 @@ from typer.core import TyperGroup
 
 from tallygate_server.cli import (
     bench_command,
+    bench_lifecycle_command,
     bench_query_command,
     bench_simulate_command,
+    bench_tiers_command,
     client_commands,
     endpoint_commands,
     entitlement_commands,
@@ -106,6 +108,8 @@ validation_commands.add_to(app)
 replay_command.add_to(app)
 bench_command.add_to(app)
 bench_query_command.add_to(app)
+bench_lifecycle_command.add_to(app)
+bench_tiers_command.add_to(app)
 bench_simulate_command.add_to(app)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.arrow import fixed_values
+from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import (
     FLOAT_WHOLE_MAX,

@@ -268,7 +268,7 @@ def _decode_column(body: memoryview, column: ColumnDescription, rows: int) -> pa
 
 
 def _read_header(front: Reader) -> _Header:
-    if front.take(len(MAGIC)) != MAGIC:
+    if bytes(front.take(len(MAGIC))) != MAGIC:
         raise SegmentDamaged("not a segment of a version that is known here")
     size = front.unsigned(HEADER_BYTES_MAX)
     checksum = int.from_bytes(front.take(CHECKSUM_BYTES), "little")

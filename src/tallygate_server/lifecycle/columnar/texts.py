@@ -106,8 +106,7 @@ def _uuid_octets(table: Octets) -> Octets | None:
     digits = DIGIT_VALUES[table[:, DIGIT_PLACES]]
     if (digits == NO_DIGIT).any():
         return None
-    octets: Octets = (digits[:, 0::2] << 4) | digits[:, 1::2]
-    return octets
+    return (digits[:, 0::2] << np.uint8(4)) | digits[:, 1::2]
 
 
 def decode_texts(source: memoryview, count: int, present: Bits | None) -> pa.StringArray:

@@ -79,17 +79,21 @@ class Mover:
 
     async def run(self) -> dict[str, Any]:
         """Move everything that is due, of all tenants; damaged data is put in quarantine and left behind."""
-        moved = {StorageTier.WARM: Moved(), StorageTier.COLD: Moved()}
-        # Warm first: what leaves it makes room, and nothing passes through both tiers in one run.
-        for tier in (StorageTier.WARM, StorageTier.HOT):
-            for due in await self._due(tier):
-                moved[NEXT[tier]] += await self._move_dataset(due, tier)
+        # Warm first: nothing passes through both tiers in one run.
+        moved = {NEXT[tier]: await self.move_due(tier) for tier in (StorageTier.WARM, StorageTier.HOT)}
         return {
             f"{name}_{tier.name.lower()}": value
             for tier, sums in moved.items()
             for name, value in (("segments", sums.segment_count), ("records", sums.record_count))
             if value
         }
+
+    async def move_due(self, tier: StorageTier) -> Moved:
+        """Move everything that has been in a tier for long enough, of all tenants; return the sums."""
+        moved = Moved()
+        for due in await self._due(tier):
+            moved += await self._move_dataset(due, tier)
+        return moved
 
     async def move_group(
         self,

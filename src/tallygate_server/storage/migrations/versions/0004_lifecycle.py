@@ -37,6 +37,8 @@ _TENANT_TABLES = (
     "data_plan_steps",
     "consents",
     "erasure_receipts",
+    "account_exports",
+    "erased_usage_totals",
 )
 """New ones: each is closed to other tenants."""
 

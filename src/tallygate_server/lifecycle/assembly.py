@@ -15,6 +15,7 @@ from tallygate_server.clock import Clock
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.records import AllHistory, RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.privacy.consents import Consents
@@ -31,6 +32,7 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    retrieval_timeout_ms: int = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,9 @@ class Lifecycle:
     keys: DataKeys
     segments: SegmentStore
     jobs: LifecycleJobs
+    records: RecordWriting
+    record_queries: RecordReading
+    record_lists: RecordListing
 
     @property
     def consents(self) -> Consents:
@@ -63,6 +68,7 @@ async def open_lifecycle(
     try:
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
+        segments = SegmentStore(database, objects, keys, clock)
         yield Lifecycle(
             service=service,
             options=options,
@@ -70,8 +76,24 @@ async def open_lifecycle(
             database=database,
             objects=objects,
             keys=keys,
-            segments=SegmentStore(database, objects, keys, clock),
+            segments=segments,
             jobs=jobs,
+            records=RecordWriting(
+                segments,
+                keys,
+                tenants=service.tenants,
+                accounts=service.accounts,
+                checks=service.checker,
+                clock=clock,
+            ),
+            record_queries=RecordReading(
+                segments,
+                tenants=service.tenants,
+                history=AllHistory(),
+                retrieval_timeout_ms=options.retrieval_timeout_ms,
+                clock=clock,
+            ),
+            record_lists=RecordListing(database, tenants=service.tenants),
         )
     finally:
         await jobs.close()

@@ -175,6 +175,7 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
             if settings.master_keys is not None
             else own_master_keys(directory / "master.key")
         ),
+        retrieval_timeout_ms=settings.retrieval_timeout_ms,
     )
 
 

@@ -315,6 +315,10 @@ class Settings(BaseSettings):
         description="Jobs on stored data (compress, archive, export, erase, ...) that a process runs at once.",
     )
 
+    retrieval_timeout_ms: int = Field(
+        default=30_000, ge=100, le=600_000, description="How long a query waits for one archived segment."
+    )
+
     # ---- trying it out
     development_clock_url: str | None = Field(
         default=None,

@@ -18,6 +18,7 @@ from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
@@ -35,6 +36,7 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    retrieval_timeout_ms: int = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,9 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    records: RecordWriting
+    record_queries: RecordReading
+    record_lists: RecordListing
 
     @property
     def consents(self) -> Consents:
@@ -90,6 +95,22 @@ async def open_lifecycle(
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),
+            records=RecordWriting(
+                segments,
+                keys,
+                tenants=service.tenants,
+                accounts=service.accounts,
+                checks=service.checker,
+                clock=clock,
+            ),
+            record_queries=RecordReading(
+                segments,
+                tenants=service.tenants,
+                history=policies,
+                retrieval_timeout_ms=options.retrieval_timeout_ms,
+                clock=clock,
+            ),
+            record_lists=RecordListing(database, tenants=service.tenants),
         )
     finally:
         await jobs.close()

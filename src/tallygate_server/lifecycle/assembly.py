@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
-from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
-from tallygate_server.domain.retention import RetentionPolicy
 from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.policies import LegalHolds, Policies
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
@@ -50,6 +49,8 @@ class Lifecycle:
     objects: ObjectStore
     keys: DataKeys
     segments: SegmentStore
+    policies: Policies
+    holds: LegalHolds
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
@@ -71,7 +72,8 @@ async def open_lifecycle(
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
-        mover = Mover(segments, DefaultPolicies(), clock)
+        policies = Policies(database, service.tenants, clock)
+        mover = Mover(segments, policies, clock)
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
@@ -83,6 +85,8 @@ async def open_lifecycle(
             objects=objects,
             keys=keys,
             segments=segments,
+            policies=policies,
+            holds=LegalHolds(database, service.tenants, clock),
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),
@@ -90,14 +94,6 @@ async def open_lifecycle(
     finally:
         await jobs.close()
         await database.close()
-
-
-class DefaultPolicies:
-    """The defaults, for everybody."""
-
-    async def policy_for(self, tenant_id: TenantId, data_type: str) -> RetentionPolicy:
-        """Return the defaults."""
-        return RetentionPolicy(tenant_id=tenant_id, data_type=data_type)
 
 
 def _decode_lossy(_form: CompressionForm, payload: bytes) -> None:

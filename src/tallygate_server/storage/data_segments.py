@@ -312,6 +312,15 @@ async def add_reads(connection: Connection, tenant_id: TenantId, segment_ids: Se
     )
 
 
+async def count_records(connection: Connection, tenant_id: TenantId, selection: DataSelection) -> int:
+    """Return the records of all segments that a selection covers, damaged ones too."""
+    states = [int(SegmentState.LIVE), int(SegmentState.QUARANTINED)]
+    statement = select(func.coalesce(func.sum(_c.record_count), 0)).where(
+        _c.tenant_id == tenant_id, _c.state.in_(states), *_chosen(selection)
+    )
+    return int((await connection.execute(statement)).scalar_one())
+
+
 def segment_of(row: Row[Any]) -> Segment:
     """Return the segment of a row of the manifest."""
     values = dict(row._mapping)  # noqa: SLF001 - public in spite of its name

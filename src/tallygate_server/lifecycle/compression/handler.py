@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -27,7 +27,6 @@ from tallygate_server.errors import ArchiveCorruption, CompressionFailed, Integr
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.compression.protection import (
     USUAL,
-    PoliciesView,
     Skip,
     SkipKind,
     Worth,
@@ -47,6 +46,7 @@ from tallygate_server.lifecycle.lossy import (
     lossy_settings,
 )
 from tallygate_server.lifecycle.lossy.measure import summarize
+from tallygate_server.lifecycle.policies import Policies
 from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of
 from tallygate_server.lifecycle.tiers.records import read_merged
@@ -90,10 +90,20 @@ class _Encoded:
     summary_metrics: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What is to become of one dataset."""
+
+    dataset: Dataset
+    selection: DataSelection
+    settings: CompressionSettings
+    worths: Mapping[str, Worth]
+
+
 class CompressionHandler:
     """Compresses what a selection covers, as the request or the policy says."""
 
-    def __init__(self, store: SegmentStore, policies: PoliciesView, worths: Worths, clock: Clock) -> None:
+    def __init__(self, store: SegmentStore, policies: Policies, worths: Worths, clock: Clock) -> None:
         """Ask these what protects data."""
         self._store = store
         self._policies = policies
@@ -169,26 +179,19 @@ class CompressionHandler:
                     allowed.append(segment)
                 else:
                     work.report.skip(segment, skip)
+        wish = _Wish(dataset=dataset, selection=selection, settings=chosen, worths=worths)
         for tier in StorageTier:
             for group in groups_of([segment for segment in allowed if segment.tier is tier]):
-                await self._compress(work, dataset, group, selection, chosen, worths)
+                await self._compress(work, wish, group)
                 await work.tell()
 
-    async def _compress(
-        self,
-        work: _Work,
-        dataset: Dataset,
-        group: list[Segment],
-        selection: DataSelection,
-        settings: CompressionSettings,
-        worths: dict[str, Worth],
-    ) -> None:
+    async def _compress(self, work: _Work, wish: _Wish, group: list[Segment]) -> None:
         """Compress a group; where others change it meanwhile, or begin to protect it, what is left of it."""
         for _ in range(TRIES_MAX):
             if not group:
                 return
             try:
-                await self._compress_once(work, dataset, group, selection, settings, worths)
+                await self._compress_once(work, wish, group)
             except SegmentsChanged:
                 group = await self._again(group)
                 continue
@@ -206,7 +209,7 @@ class CompressionHandler:
                 group = [each for each in group if each is not damaged[0]]
                 continue
             return
-        raise SegmentsChanged(dataset.dataset_id)
+        raise SegmentsChanged(wish.dataset.dataset_id)
 
     async def _again(self, group: Sequence[Segment]) -> list[Segment]:
         """Return which of a group are still there, as they are now."""
@@ -220,23 +223,17 @@ class CompressionHandler:
             present = await read_segments(connection, group[0].tenant_id, narrowed)
         return [segment for segment in present if segment.segment_id in known]
 
-    async def _compress_once(
-        self,
-        work: _Work,
-        dataset: Dataset,
-        group: Sequence[Segment],
-        selection: DataSelection,
-        settings: CompressionSettings,
-        worths: dict[str, Worth],
-    ) -> None:
+    async def _compress_once(self, work: _Work, wish: _Wish, group: Sequence[Segment]) -> None:
+        dataset, settings = wish.dataset, wish.settings
         table, dropped = await read_merged(self._store, group)
-        inside, outside = await asyncio.to_thread(parts, table, selection)
+        inside, outside = await asyncio.to_thread(parts, table, wish.selection)
         if not inside.num_rows:
             return
         encoded = await asyncio.to_thread(_encoded, inside, settings, dataset)
-        prepared = [await self._prepared(dataset, group, encoded, settings)]
-        for part in outside:
-            prepared.append(await self._without_loss(dataset, group, part, settings.level))
+        prepared = [
+            await self._prepared(dataset, group, encoded, settings),
+            *[await self._without_loss(dataset, group, part, settings.level) for part in outside],
+        ]
         before = sum(segment.stored_bytes for segment in group)
         after = sum(each.segment.stored_bytes for each in prepared)
         if after >= before:
@@ -254,7 +251,7 @@ class CompressionHandler:
 
             async def confirm(connection: Connection) -> None:
                 if not settings.form.exact:
-                    await self._confirm_allowed(connection, group, worths)
+                    await self._confirm_allowed(connection, group, wish.worths)
                 if await forget_replaced(connection, dataset.tenant_id, dataset.dataset_id, dropped) != len(dropped):
                     raise SegmentsChanged(dataset.dataset_id)
                 await work.control.note(connection, report.checkpoint())
@@ -265,7 +262,7 @@ class CompressionHandler:
         work.report = report
 
     async def _confirm_allowed(
-        self, connection: Connection, group: Sequence[Segment], worths: dict[str, Worth]
+        self, connection: Connection, group: Sequence[Segment], worths: Mapping[str, Worth]
     ) -> None:
         """Ask again in the transaction that takes something away: a hold that was answered before it holds."""
         protections = await self._policies.protections_in(connection, group[0].tenant_id)
@@ -354,9 +351,8 @@ def _why_not_without_loss(segment: Segment) -> Skip | None:
 def _why_not_again(segment: Segment) -> Skip | None:
     if segment.form.exact:
         return None
-    return Skip(
-        kind=SkipKind.FORM, explanation=f"it has lost something before: its form is {segment.form.name.lower()}"
-    )
+    form = segment.form.name.lower()
+    return Skip(kind=SkipKind.FORM, explanation=f"it has lost something before: its form is {form}")
 
 
 def _encoded(table: pa.Table, settings: CompressionSettings, dataset: Dataset) -> _Encoded:

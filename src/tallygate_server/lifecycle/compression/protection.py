@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataImportance, Segment, SegmentState
 from tallygate_server.domain.retention import FOR_EVER, RetentionPolicy
+from tallygate_server.domain.retention_rules import Protections
 from tallygate_server.lifecycle.tiers.documents import time_document
-from tallygate_server.storage.connection import Connection
 
 
 class SkipKind(Enum):
@@ -51,78 +50,11 @@ class Worth:
     training_value: float = 0.0
 
 
-class KeptView(Protocol):
-    """Why data is kept."""
-
-    @property
-    def kind(self) -> Enum:
-        """One of the first words of `SkipKind`."""
-
-    @property
-    def explanation(self) -> str:
-        """For people."""
-
-    @property
-    def possible_time(self) -> datetime | None:
-        """When it ends, where that is known."""
-
-
-class ProtectionsView(Protocol):
-    """What protects a tenant's data at one instant."""
-
-    def why_lossless(self, segment: Segment, importance: DataImportance, now: datetime) -> KeptView | None:
-        """Tell why a segment must not lose anything: quarantine, holds, exceptions, importance."""
-
-
-class PoliciesView(Protocol):
-    """Where policies and protections are asked for."""
-
-    async def policy_for(self, tenant_id: TenantId, data_type: str) -> RetentionPolicy:
-        """Return the policy of a sort of data: its own, the one for all, or the defaults."""
-
-    async def protections(self, tenant_id: TenantId, account_ids: Iterable[AccountId] = ()) -> ProtectionsView:
-        """Return what protects a tenant's data now."""
-
-    async def protections_in(self, connection: Connection, tenant_id: TenantId) -> ProtectionsView:
-        """Return it, and let nothing new protect any data until the transaction ends."""
-
-    async def visible_start(self, tenant_id: TenantId, account_id: AccountId, now: datetime) -> datetime | None:
-        """Return the first instant that the account's plan lets it see; None: everything."""
-
-
 class Worths(Protocol):
     """Where the worth of segments is asked for."""
 
     async def worths(self, segments: Sequence[Segment]) -> Mapping[str, Worth]:
         """Return the worth of segments of one tenant, by id."""
-
-
-class NothingProtected:
-    """Policies of a tenant of whom nobody said anything."""
-
-    def why_lossless(self, _segment: Segment, _importance: DataImportance, _now: datetime) -> KeptView | None:
-        """Nothing."""
-        return None
-
-    async def policy_for(self, tenant_id: TenantId, data_type: str) -> RetentionPolicy:  # noqa: ARG002 - a protocol's
-        """Return the defaults."""
-        return RetentionPolicy(tenant_id=tenant_id)
-
-    async def protections(
-        self,
-        tenant_id: TenantId,
-        account_ids: Iterable[AccountId] = (),  # noqa: ARG002 - a protocol's
-    ) -> ProtectionsView:
-        """Nothing is protected."""
-        return self
-
-    async def protections_in(self, connection: Connection, tenant_id: TenantId) -> ProtectionsView:  # noqa: ARG002
-        """Nothing is protected."""
-        return self
-
-    async def visible_start(self, tenant_id: TenantId, account_id: AccountId, now: datetime) -> datetime | None:  # noqa: ARG002
-        """Everything can be seen."""
-        return None
 
 
 class UsualWorths:
@@ -137,7 +69,7 @@ USUAL: Final = Worth()
 
 
 def why_not(
-    segment: Segment, worth: Worth, policy: RetentionPolicy, protections: ProtectionsView, now: datetime
+    segment: Segment, worth: Worth, policy: RetentionPolicy, protections: Protections, now: datetime
 ) -> Skip | None:
     """Tell why a segment must not be compressed with loss; None where it may be.
 

@@ -324,9 +324,7 @@ def check(payload: bytes, table: pa.Table, settings: LossySettings) -> None:
     """
     kept = decode(payload)
     if kept.form is not settings.form or kept.record_count != table.num_rows:
-        raise ValueError(
-            f"{kept.record_count} records as {kept.form.value}, not {table.num_rows} as {settings.form.value}"
-        )
+        raise ValueError(f"{kept.record_count} records as {kept.form.value} in place of {table.num_rows}")
     if settings.form is not LossyForm.PIECEWISE:
         return
     records, rows = sorted_records(table), kept.rows()

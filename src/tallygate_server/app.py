@@ -30,6 +30,7 @@ from tallygate_server.lifecycle.assembly import (
     own_master_keys,
     parse_master_keys,
 )
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions
 from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.ports import check_port_free
 from tallygate_server.release import release_version
@@ -61,6 +62,7 @@ FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
+OWN_DATA_INTERVAL_SECONDS: Final = 6 * 3600.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -172,6 +174,7 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
             if settings.master_keys is not None
             else own_master_keys(directory / "master.key")
         ),
+        own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
     )
 
 
@@ -244,7 +247,7 @@ def servicers(service: Service, lifecycle: Lifecycle | None = None) -> list[Serv
     ]
 
 
-def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> list[Job]:  # noqa: ARG001
+def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> list[Job]:
     """Return the background jobs."""
 
     async def sweep() -> dict[str, int]:
@@ -307,6 +310,11 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             name="reconcile_subscriptions",
             interval_seconds=settings.reconcile_interval_ms / 1000,
             run=service.billing.reconciler.run_due,
+        ),
+        Job(
+            name="archive_webhooks",
+            interval_seconds=OWN_DATA_INTERVAL_SECONDS,
+            run=lifecycle.own_data.job("archive_webhooks"),
         ),
     ]
 

@@ -374,6 +374,9 @@ class Metrics(Collector):
         self.job_seconds = Distribution(
             "tallygate_job_seconds", "Duration of a background job's run.", "job", bounds=JOB_SECONDS
         )
+        self.own_data_moved = Counts(
+            "tallygate_own_data", "What keeping our own data small moved, removed or left where it was.", "step", "what"
+        )
         self.embedded_restarts = Counts(
             "tallygate_embedded_restarts", "Restarts of an embedded server that died.", "server"
         )
@@ -467,6 +470,11 @@ class Metrics(Collector):
         """Count one run of a background job."""
         self.jobs.add(name, outcome)
         self.job_seconds.observe(seconds, name)
+
+    def own_data(self, step: str, counts: Mapping[str, int]) -> None:
+        """Count what a step on our own data did."""
+        for what, count in counts.items():
+            self.own_data_moved.add(step, what, count=count)
 
     def billing_call(self, method: str, outcome: BillingOutcome, seconds: float) -> None:
         """Count one call of a method of the billing provider's."""

@@ -7,13 +7,14 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.service import Service
@@ -29,6 +30,7 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Lifecycle:
     objects: ObjectStore
     keys: DataKeys
     segments: SegmentStore
+    own_data: OwnDataUpkeep
 
 
 @asynccontextmanager
@@ -54,6 +57,7 @@ async def open_lifecycle(
     try:
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
+        segments = SegmentStore(database, objects, keys, clock)
         yield Lifecycle(
             service=service,
             options=options,
@@ -61,7 +65,8 @@ async def open_lifecycle(
             database=database,
             objects=objects,
             keys=keys,
-            segments=SegmentStore(database, objects, keys, clock),
+            segments=segments,
+            own_data=OwnDataUpkeep(segments, clock, options.own_data),
         )
     finally:
         await database.close()

@@ -36,6 +36,8 @@ _TENANT_TABLES = (
     "data_plans",
     "consents",
     "erasure_receipts",
+    "exported_usage_sums",
+    "exported_credit_sums",
 )
 """New ones: each is closed to other tenants."""
 
@@ -52,7 +54,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop what was added. Records put since are lost, and so are consents and receipts."""
+    """Drop what was added. Records put since are lost, and so are consents, receipts and what was archived."""
     op.execute(
         """
         DO $$
@@ -69,10 +71,12 @@ def downgrade() -> None:
         END $$
         """
     )
+    op.execute("DROP POLICY events_of_nobody ON webhook_events")
     op.execute("REVOKE ALL ON SCHEMA public FROM tallygate_lifecycle")
     for table in reversed(_TENANT_TABLES):
         op.execute(f"DROP TABLE {table}")
     op.execute("DROP TABLE signing_keys")
+    op.execute("DROP TABLE archived_webhook_events")
 
 
 def _close(table: str) -> None:

@@ -316,6 +316,11 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             interval_seconds=OWN_DATA_INTERVAL_SECONDS,
             run=lifecycle.own_data.job("archive_webhooks"),
         ),
+        Job(
+            name="export_usage",
+            interval_seconds=OWN_DATA_INTERVAL_SECONDS,
+            run=lifecycle.own_data.job("export_usage"),
+        ),
     ]
 
 

@@ -1504,6 +1504,18 @@ archived_webhook_events = Table(
     comment="names of events that are records now, so that one that comes again is known",
 )
 
+usage_exports = Table(
+    "usage_exports",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("data_type", Text, nullable=False, comment="usage_entry, usage_event or usage_denial"),
+    Column("record_count", BigInteger, nullable=False),
+    _time("last_recorded_time"),
+    PrimaryKeyConstraint("tenant_id", "account_id", "data_type"),
+    comment="how far an account's raw usage was moved to cold records",
+)
+
 exported_usage_sums = Table(
     "exported_usage_sums",
     metadata,
@@ -1552,6 +1564,7 @@ METER_TABLES = (
     usage_rollup_values,
     usage_events,
     usage_event_keys,
+    usage_exports,
     exported_usage_sums,
     exported_credit_sums,
 )

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
 from tallygate_server.lifecycle.own_data.archive import RecordArchive
+from tallygate_server.lifecycle.own_data.usage import UsageExport
 from tallygate_server.lifecycle.own_data.webhook_events import WebhookArchive
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.telemetry import metrics
@@ -36,8 +37,10 @@ class OwnDataUpkeep:
         """Work on the data of one installation."""
         archive = RecordArchive(segments, clock)
         self.webhooks = WebhookArchive(archive, clock, retention_days=options.webhook_retention_days)
+        self.usage = UsageExport(archive, clock)
         self.steps: Mapping[str, UpkeepStep] = {
             "archive_webhooks": self.webhooks,
+            "export_usage": self.usage,
         }
 
     async def run(self, name: str, *, validate_only: bool = False) -> dict[str, int]:

@@ -53,4 +53,6 @@ CREATE POLICY events_of_nobody ON webhook_events FOR ALL TO tallygate_lifecycle
     WITH CHECK (false);
 GRANT SELECT, INSERT, DELETE ON archived_webhook_events TO tallygate_lifecycle;
 -- What was exported of the ledger is as closed to the application as the ledger.
-REVOKE INSERT, UPDATE, DELETE ON exported_usage_sums, exported_credit_sums FROM tallygate_app;
+REVOKE INSERT, UPDATE, DELETE ON usage_exports, exported_usage_sums, exported_credit_sums FROM tallygate_app;
+-- Nothing is exported that is not in the rollups.
+GRANT SELECT ON usage_rollup_progress TO tallygate_lifecycle;

@@ -36,6 +36,7 @@ _TENANT_TABLES = (
     "data_plans",
     "consents",
     "erasure_receipts",
+    "usage_exports",
     "exported_usage_sums",
     "exported_credit_sums",
 )
@@ -71,6 +72,7 @@ def downgrade() -> None:
         END $$
         """
     )
+    op.execute("REVOKE SELECT ON usage_rollup_progress FROM tallygate_lifecycle")
     op.execute("DROP POLICY events_of_nobody ON webhook_events")
     op.execute("REVOKE ALL ON SCHEMA public FROM tallygate_lifecycle")
     for table in reversed(_TENANT_TABLES):

@@ -8,6 +8,17 @@ CREATE TABLE archived_webhook_events (
 CREATE INDEX ix_archived_webhook_events_age ON archived_webhook_events (archive_time);
 COMMENT ON TABLE archived_webhook_events IS 'names of events that are records now, so that one that comes again is known';
 
+CREATE TABLE usage_exports (
+    tenant_id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    data_type TEXT NOT NULL,
+    record_count BIGINT NOT NULL,
+    last_recorded_time TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT pk_usage_exports PRIMARY KEY (tenant_id, account_id, data_type)
+);
+COMMENT ON TABLE usage_exports IS 'how far an account''s raw usage was moved to cold records';
+COMMENT ON COLUMN usage_exports.data_type IS 'usage_entry, usage_event or usage_denial';
+
 CREATE TABLE exported_usage_sums (
     tenant_id TEXT NOT NULL,
     account_id TEXT NOT NULL,
@@ -39,8 +50,9 @@ CREATE TABLE exported_credit_sums (
 );
 COMMENT ON TABLE exported_credit_sums IS 'what credits paid of the ledger''s exported entries';
 
--- Validation recounts counters under their locks, as the meter.
+-- Validation recounts counters under their locks, as the meter; reversals ask what became of a line.
+CREATE POLICY every_tenant ON usage_exports FOR SELECT TO tallygate_meter USING (true);
 CREATE POLICY every_tenant ON exported_usage_sums FOR SELECT TO tallygate_meter USING (true);
 CREATE POLICY every_tenant ON exported_credit_sums FOR SELECT TO tallygate_meter USING (true);
-GRANT SELECT ON exported_usage_sums, exported_credit_sums TO tallygate_meter;
+GRANT SELECT ON usage_exports, exported_usage_sums, exported_credit_sums TO tallygate_meter;
 GRANT SELECT ON archived_webhook_events TO tallygate_intake;

@@ -309,6 +309,11 @@ class Settings(BaseSettings):
         description="Keys that wrap data keys: `id:` and 32 bytes in base64, or several of these separated by commas;"
         " the first wraps, all open. Empty: one of our own in the data directory.",
     )
+    webhook_retention_days: Days = Field(
+        default=90,
+        description="How long webhooks that are done with stay in Postgres; afterwards they are archived as records of"
+        " their account.",
+    )
 
     lifecycle_jobs_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
         default=2,

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
 from tallygate_server.lifecycle.policies import LegalHolds, Policies
 from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
@@ -37,6 +38,7 @@ class LifecycleOptions:
     key_store_url: str
     master_keys: MasterKeys
     retrieval_timeout_ms: int = 30_000
+    own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class Lifecycle:
     def consents(self) -> Consents:
         """What accounts have said about the use of their data."""
         return self.service.consents
+
+    own_data: OwnDataUpkeep
 
 
 @asynccontextmanager
@@ -111,6 +115,7 @@ async def open_lifecycle(
                 clock=clock,
             ),
             record_lists=RecordListing(database, tenants=service.tenants),
+            own_data=OwnDataUpkeep(segments, clock, options.own_data),
         )
     finally:
         await jobs.close()

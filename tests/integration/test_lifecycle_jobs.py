@@ -333,11 +333,14 @@ async def test_a_checkpoint_stands_or_falls_with_its_step(stand: Stand) -> None:
         async with stand.lifecycle.database.tenant_transaction(job.tenant_id) as connection:
             await control.note(connection, {"step": 1})
         with pytest.raises(ZeroDivisionError):
-            async with stand.lifecycle.database.tenant_transaction(job.tenant_id) as connection:
-                await control.note(connection, {"step": 2})
-                raise ZeroDivisionError
+            await half_a_step(job, control)
         seen.append((await stand.now(job)).checkpoint)
         return dict(REPORT)
+
+    async def half_a_step(job: LifecycleJob, control: JobControl) -> None:
+        async with stand.lifecycle.database.tenant_transaction(job.tenant_id) as connection:
+            await control.note(connection, {"step": 2})
+            raise ZeroDivisionError
 
     seen: list[object] = []
     stand.handler.work = work
@@ -407,7 +410,8 @@ async def test_watchers_see_the_job_as_it_is_its_progress_and_its_end(stand: Sta
                     both_saw.set()
         return states
 
-    go_on, both_saw, saw = asyncio.Event(), asyncio.Event(), []
+    go_on, both_saw = asyncio.Event(), asyncio.Event()
+    saw: list[LifecycleJob] = []
     stand.handler.work = work
     job = await stand.submit()
     async with running_jobs(stand.lifecycle):

@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
+from tallygate_server.domain.identifier import TenantId
+from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.domain.retention import RetentionPolicy
+from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -46,6 +51,8 @@ class Lifecycle:
     keys: DataKeys
     segments: SegmentStore
     jobs: LifecycleJobs
+    mover: Mover
+    tiers: Tiers
 
     @property
     def consents(self) -> Consents:
@@ -63,6 +70,11 @@ async def open_lifecycle(
     try:
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
+        segments = SegmentStore(database, objects, keys, clock)
+        mover = Mover(segments, DefaultPolicies(), clock)
+        jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
+        jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
+        jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
         yield Lifecycle(
             service=service,
             options=options,
@@ -70,12 +82,29 @@ async def open_lifecycle(
             database=database,
             objects=objects,
             keys=keys,
-            segments=SegmentStore(database, objects, keys, clock),
+            segments=segments,
             jobs=jobs,
+            mover=mover,
+            tiers=Tiers(jobs),
         )
     finally:
         await jobs.close()
         await database.close()
+
+
+class DefaultPolicies:
+    """The defaults, for everybody."""
+
+    async def policy_for(self, tenant_id: TenantId, data_type: str) -> RetentionPolicy:
+        """Return the defaults."""
+        return RetentionPolicy(tenant_id=tenant_id, data_type=data_type)
+
+
+def _decode_lossy(_form: CompressionForm, payload: bytes) -> None:
+    try:
+        lossy.decode(payload)
+    except lossy.LossyPayloadDamaged as error:
+        raise ValueError(str(error)) from error
 
 
 def parse_master_keys(text: str) -> MasterKeys:

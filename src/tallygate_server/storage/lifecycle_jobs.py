@@ -122,7 +122,7 @@ async def due_jobs(
             _c.state.in_([_PENDING, _RUNNING]),
             _is_due(now),
             _c.kind.in_([int(kind) for kind in kinds]),
-            tuple_(_c.tenant_id, _c.job_id).not_in(sorted(but)) if but else True,
+            *([tuple_(_c.tenant_id, _c.job_id).not_in(sorted(but))] if but else []),
         )
         .subquery()
     )

@@ -22,8 +22,10 @@ from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
+from tallygate_server.privacy.assembly import Privacy
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
+from tallygate_server.storage.data_keys import hearing_of_destroyed_keys
 from tallygate_server.storage.engine import Database, DatabaseRole
 
 LIFECYCLE_POOL_SIZE: Final = 8
@@ -53,6 +55,7 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    privacy: Privacy
 
     @property
     def consents(self) -> Consents:
@@ -74,19 +77,23 @@ async def open_lifecycle(
         mover = Mover(segments, DefaultPolicies(), clock)
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
+        privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
+        privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
-        yield Lifecycle(
-            service=service,
-            options=options,
-            clock=clock,
-            database=database,
-            objects=objects,
-            keys=keys,
-            segments=segments,
-            jobs=jobs,
-            mover=mover,
-            tiers=Tiers(jobs),
-        )
+        async with hearing_of_destroyed_keys(database_url, keys.forget):
+            yield Lifecycle(
+                service=service,
+                options=options,
+                clock=clock,
+                database=database,
+                objects=objects,
+                keys=keys,
+                segments=segments,
+                jobs=jobs,
+                mover=mover,
+                tiers=Tiers(jobs),
+                privacy=privacy,
+            )
     finally:
         await jobs.close()
         await database.close()

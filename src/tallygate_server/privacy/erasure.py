@@ -1,10 +1,10 @@
 """Erases accounts: everything that names them or shows what they did, in every tier, cache and key.
 
 The steps stand in an order in which a server may die at any moment: first the account may do nothing more, on every
-server; then its rows and objects go, batch by batch, each noted in the job's checkpoint in its own transaction; then its
-keys are destroyed, and with them whatever a backup still has of its records; then the account itself goes, in one
+server; then its rows and objects go, batch by batch, each noted in the job's checkpoint in its own transaction; then
+its keys are destroyed, and with them whatever a backup still has of its records; then the account itself goes, in one
 transaction with all by which it is known elsewhere; then the caches; and at the very end, in one transaction with the
-receipt, its id leaves the job. Whoever goes on after a crash repeats nothing that was done and skips nothing that was not.
+receipt, its id leaves the job. Whoever goes on after a crash repeats nothing that was done and skips nothing else.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from typing import Any, Final
 import structlog
 
 from tallygate_server.clock import Clock
+from tallygate_server.counters.connection import RedisCommandError, RedisUnavailable
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataSelection, JobKind, StorageTier
 from tallygate_server.domain.lifecycle_job import LifecycleJob, NewJob
 from tallygate_server.domain.subscription import LIVE_STATES
 from tallygate_server.errors import (
     AccountNotFound,
+    CountersUnavailable,
     DryRunRequired,
     IllegalTransition,
     LegalHoldActive,
     OperationInProgress,
     StoreUnavailable,
 )
-from tallygate_server.lifecycle.jobs import JobControl, LifecycleJobs
+from tallygate_server.lifecycle.jobs import JobCanceled, JobControl, LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys
 from tallygate_server.lifecycle.objects import ObjectStore, ObjectStoreUnavailable
 from tallygate_server.privacy.receipts import (
@@ -109,9 +111,7 @@ class _Hold:
     def whole(self) -> bool:
         """Whether it is about everything of the account."""
         chosen = self.selection
-        return not (
-            chosen.data_types or chosen.dataset_ids or chosen.start_time or chosen.end_time or chosen.tiers
-        )
+        return not (chosen.data_types or chosen.dataset_ids or chosen.start_time or chosen.end_time or chosen.tiers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +181,12 @@ class Erasures:
             ):
                 # Also when the account is gone by now: its first job is the answer.
                 return await self._jobs.submit(job, wait)
+            bare = Subject(tenant_id=wanted.tenant_id, account_id=wanted.account_id)
             if not await account_exists(connection, wanted.tenant_id, wanted.account_id):
-                raise AccountNotFound(wanted.account_id)
+                if await erasing.unfinished_erasure(connection, bare) is None:
+                    raise AccountNotFound(wanted.account_id)
+                # One that failed after the account was gone is brought to its end.
+                return await self._jobs.submit(job, wait)
             if not wanted.validate_only:
                 subject = await self._subject(connection, wanted.tenant_id, wanted.account_id)
                 (await self._obstacles(connection, subject)).raise_first()
@@ -204,7 +208,9 @@ class Erasures:
         async with self._database.tenant_transaction(job.tenant_id) as connection:
             subject = await self._subject(connection, job.tenant_id, job.account_id, job_id=job.job_id)
             obstacles = await self._obstacles(connection, subject)
-            if phase is None and not await account_exists(connection, job.tenant_id, job.account_id):
+            before = await erasing.unfinished_erasure(connection, subject) if phase is None else None
+            known = phase is not None or before is not None
+            if not known and not await account_exists(connection, job.tenant_id, job.account_id):
                 raise AccountNotFound(job.account_id)
             if job.validate_only:
                 return {"receipt": (await self._plan(connection, job, subject, obstacles)).to_document()}
@@ -212,10 +218,10 @@ class Erasures:
                 obstacles.raise_first()
                 if await erasing.other_open_erasure(connection, subject):
                     raise OperationInProgress("another erasure of the account")
-        work = _Work(self._database, control, subject)
-        if phase is None:
+        work = _Work(self._database, control, subject, before or control.checkpoint)
+        if not known:
             await self._begin(job, work)
-        if phase != GONE:
+        if work.checkpoint["phase"] != GONE:
             await self._erase_rows(work)
             await self._destroy_keys(work)
             await self._remove_account(work, is_held=bool(subject.held_segments))
@@ -274,7 +280,7 @@ class Erasures:
                 KeptItem(
                     kind=kind,
                     record_count=count,
-                    reason_text=f"under legal hold {hold.legal_hold_id}; so are the account's id and the keys that open it",
+                    reason_text=f"under legal hold {hold.legal_hold_id}; the account's id and the keys to it stay too",
                     end_time=hold.end_time,
                 )
                 for kind, count in sorted(by_type.items() or ([("account", 0)] if hold.whole else []))
@@ -383,9 +389,7 @@ class Erasures:
             case "retention_policies":
                 return await erasing.erase_exceptions(connection, subject)
             case "legal_holds":
-                return await erasing.anonymize_holds(
-                    connection, subject, work.anonymous_id, ended_at=self._clock.now()
-                )
+                return await erasing.anonymize_holds(connection, subject, work.anonymous_id, ended_at=self._clock.now())
             case "usage_counters":
                 return await erasing.erase_counters(connection, subject)
             case "data_segments":
@@ -408,9 +412,7 @@ class Erasures:
         subject = work.subject
         while True:
             async with self._database.tenant_transaction(subject.tenant_id) as connection:
-                paths = await erasing.take_objects(
-                    connection, subject, now=self._clock.now(), limit=ROWS_PER_BATCH
-                )
+                paths = await erasing.take_objects(connection, subject, now=self._clock.now(), limit=ROWS_PER_BATCH)
             if not paths:
                 return
             try:
@@ -434,9 +436,7 @@ class Erasures:
                 continue
             # Written down first: what a crash leaves half destroyed is gone on with, and is in the receipt.
             async with self._database.tenant_transaction(subject.tenant_id) as connection:
-                await set_key_state(
-                    connection, subject.tenant_id, key.key_id, KeyState.RETIRED, now=self._clock.now()
-                )
+                await set_key_state(connection, subject.tenant_id, key.key_id, KeyState.RETIRED, now=self._clock.now())
                 work.add_key(key.key_id)
                 await work.write(connection, "data_keys", 0)
             await self._keys.store.destroy(subject.tenant_id, key.key_id)
@@ -473,15 +473,18 @@ class Erasures:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + HOLDS_WAIT_SECONDS
         counters = self._service.counters
-        while await counters.holds_of(subject.tenant_id, subject.account_id) and loop.time() < deadline:
-            # Ends what dead servers left; what living ones hold ends by itself.
-            await self._service.sweeper.sweep()
-            await asyncio.sleep(_POLL_SECONDS)
-        await counters.forget_account(subject.tenant_id, subject.account_id)
+        try:
+            while await counters.holds_of(subject.tenant_id, subject.account_id) and loop.time() < deadline:
+                # Ends what dead servers left; what living ones hold ends by itself.
+                await self._service.sweeper.sweep()
+                await asyncio.sleep(_POLL_SECONDS)
+            await counters.forget_account(subject.tenant_id, subject.account_id)
+        except (RedisUnavailable, RedisCommandError) as error:
+            raise CountersUnavailable(
+                "Redis cannot be reached; the account's keys there are not deleted yet"
+            ) from error
 
-    async def _finish(
-        self, job: LifecycleJob, work: _Work, obstacles: _Obstacles, *, vacuumed: bool
-    ) -> ErasureReceipt:
+    async def _finish(self, job: LifecycleJob, work: _Work, obstacles: _Obstacles, *, vacuumed: bool) -> ErasureReceipt:
         """Write the receipt, and take the account's id from the job."""
         subject, checkpoint = work.subject, work.checkpoint
         removed, kept = _items(work.removed, work.segments, shredded=not subject.held_keys, vacuumed=vacuumed)
@@ -511,16 +514,17 @@ class Erasures:
                 subject=f"erasure_receipt/{receipt.receipt_id}",
                 detail={"reason": "" if any(name in reason for name in subject.all_names) else reason},
             )
+            # The event names nobody: who knows the account recognises it by the digest.
             await add_event(
                 connection,
                 subject.tenant_id,
-                "account.erased",
-                {
+                event_type="account.erased",
+                payload={
                     "receipt_id": receipt.receipt_id,
                     "account_digest": receipt.account_digest,
                     "digest_salt": receipt.digest_salt,
                 },
-                now=self._clock.now(),
+                create_time=self._clock.now(),
             )
             await erasing.anonymize_job(connection, subject)
             await work.control.note(connection, {"phase": DONE, "receipt_id": receipt.receipt_id})
@@ -531,11 +535,13 @@ class Erasures:
 class _Work:
     """What an erasure has done, as its checkpoint says."""
 
-    def __init__(self, database: Database, control: JobControl, subject: Subject) -> None:
+    def __init__(
+        self, database: Database, control: JobControl, subject: Subject, checkpoint: Mapping[str, Any]
+    ) -> None:
         self._database = database
         self.control = control
         self.subject = subject
-        self.checkpoint: dict[str, Any] = dict(control.checkpoint)
+        self.checkpoint: dict[str, Any] = dict(checkpoint)
         self.removed: dict[str, int] = dict(self.checkpoint.get("removed", {}))
         self.segments: dict[str, list[int]] = dict(self.checkpoint.get("segments", {}))
 
@@ -574,8 +580,12 @@ class _Work:
         await self.control.note(connection, self._document())
 
     async def tell(self, phase: str, *, at_once: bool = False) -> None:
-        """Tell how far it is."""
-        await self.control.report(done=self.done, phase=phase, checkpoint=self._document(), at_once=at_once)
+        """Tell how far it is. Raises JobLost; once begun, an erasure is not cancelled: half of one helps nobody."""
+        try:
+            await self.control.report(done=self.done, phase=phase, checkpoint=self._document(), at_once=at_once)
+        except JobCanceled:
+            async with self._database.tenant_transaction(self.subject.tenant_id) as connection:
+                await erasing.decline_cancellation(connection, self.subject)
 
     def _document(self) -> dict[str, Any]:
         return {
@@ -607,9 +617,7 @@ def _items(
         if not count:
             continue
         if entry.fate is Fate.ANONYMIZE or entry.table.name in {"legal_holds", "retention_policies"}:
-            kept.append(
-                KeptItem(kind=entry.table.name, record_count=count, reason_text=entry.reason, anonymized=True)
-            )
+            kept.append(KeptItem(kind=entry.table.name, record_count=count, reason_text=entry.reason, anonymized=True))
             continue
         method = ErasureMethod.KEY_DESTROYED if entry.table.name == "data_keys" else ErasureMethod.DELETED
         removed.append(ErasedItem(kind=entry.table.name, record_count=count, method=method))

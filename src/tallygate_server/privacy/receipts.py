@@ -135,9 +135,7 @@ class ErasureReceipt:
 
     def is_about(self, account_id: AccountId) -> bool:
         """Tell whether it is about this account."""
-        return secrets.compare_digest(
-            self.account_digest, digest_of(self.tenant_id, account_id, salt=self.digest_salt)
-        )
+        return secrets.compare_digest(self.account_digest, digest_of(self.tenant_id, account_id, salt=self.digest_salt))
 
 
 def time_text(instant: datetime) -> str:

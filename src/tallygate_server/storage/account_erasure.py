@@ -30,7 +30,6 @@ _SEGMENTS = entry_of(tables.data_segments)
 _OBJECTS = entry_of(tables.stored_objects)
 
 
-
 async def change_silently(connection: Connection) -> None:
     """Keep the database from announcing what is deleted in this transaction as a change by hand, row by row."""
     await connection.execute(text("SELECT set_config('tallygate.change', 'own', true)"))
@@ -204,6 +203,36 @@ async def other_open_erasure(connection: Connection, subject: Subject) -> bool:
     return (await connection.execute(statement)).first() is not None
 
 
+async def unfinished_erasure(connection: Connection, subject: Subject) -> dict[str, Any] | None:
+    """Return the checkpoint of the account's latest erasure that was begun and ended without its receipt."""
+    jobs = tables.lifecycle_jobs.c
+    statement = (
+        select(jobs.checkpoint)
+        .where(
+            jobs.tenant_id == subject.tenant_id,
+            jobs.account_id == subject.account_id,
+            jobs.kind == int(JobKind.ERASURE),
+            jobs.state.in_([int(JobState.FAILED), int(JobState.CANCELED)]),
+            jobs.checkpoint.has_key("phase"),
+            jobs.job_id != subject.job_id,
+        )
+        .order_by(jobs.job_id.desc())
+        .limit(1)
+    )
+    checkpoint: dict[str, Any] | None = (await connection.execute(statement)).scalar_one_or_none()
+    return checkpoint
+
+
+async def decline_cancellation(connection: Connection, subject: Subject) -> None:
+    """Let the erasure go on although somebody cancelled it."""
+    jobs = tables.lifecycle_jobs
+    await connection.execute(
+        update(jobs)
+        .where(jobs.c.tenant_id == subject.tenant_id, jobs.c.job_id == subject.job_id, jobs.c.cancel_requested)
+        .values(cancel_requested=False)
+    )
+
+
 async def anonymize_job(connection: Connection, subject: Subject) -> None:
     """Take the account from the row of its erasure; the rest of the row stays, so that a retry finds the receipt."""
     jobs = tables.lifecycle_jobs
@@ -313,3 +342,9 @@ async def take_objects(connection: Connection, subject: Subject, *, now: datetim
         .returning(objects.c.object_path)
     )
     return list(rows.scalars())
+
+
+async def delete_key(connection: Connection, tenant_id: TenantId, key_id: str) -> None:
+    """Delete the row of a key that was destroyed."""
+    keys = tables.data_keys
+    await connection.execute(delete(keys).where(keys.c.tenant_id == tenant_id, keys.c.key_id == key_id))

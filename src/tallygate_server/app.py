@@ -23,6 +23,14 @@ from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
 from tallygate_server.events.addresses import AddressRules
 from tallygate_server.events.assembly import EventOptions
+from tallygate_server.lifecycle.assembly import (
+    Lifecycle,
+    LifecycleOptions,
+    open_lifecycle,
+    own_master_keys,
+    parse_master_keys,
+)
+from tallygate_server.lifecycle.jobs import LifecycleJobRunner
 from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.ports import check_port_free
 from tallygate_server.release import release_version
@@ -49,7 +57,9 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+MOVE_TIERS_INTERVAL_SECONDS: Final = 600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
+FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
 FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -150,6 +160,24 @@ def event_options(settings: Settings) -> EventOptions:
     )
 
 
+def lifecycle_options(settings: Settings) -> LifecycleOptions:
+    """Return what the settings say about stored data; makes a master key of our own where none is given.
+
+    Raises ValueError for master keys that are none.
+    """
+    directory = settings.data_dir.resolve()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return LifecycleOptions(
+        object_store_url=settings.object_store_url or (directory / "objects").as_uri(),
+        key_store_url=settings.key_store_url or (directory / "keys").as_uri(),
+        master_keys=(
+            parse_master_keys(settings.master_keys.get_secret_value())
+            if settings.master_keys is not None
+            else own_master_keys(directory / "master.key")
+        ),
+    )
+
+
 def webhook_options(settings: Settings) -> WebhookOptions:
     """Return what the settings say about webhooks."""
     return WebhookOptions(
@@ -166,8 +194,8 @@ def webhook_options(settings: Settings) -> WebhookOptions:
     )
 
 
-def servicers(service: Service) -> list[Servicer]:
-    """Return a servicer for every service of the contract."""
+def servicers(service: Service, lifecycle: Lifecycle | None = None) -> list[Servicer]:
+    """Return a servicer for every service of the contract; without a lifecycle, for all but that of data."""
     now = service.clock.now
     return [
         EntitlementServicer(
@@ -207,9 +235,10 @@ def servicers(service: Service) -> list[Servicer]:
             now,
             checks=service.checker,
             subscriptions=service.subscriptions,
+            consents=service.consents,
         ),
         EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
-        DataLifecycleServicer(),
+        *([] if lifecycle is None else [DataLifecycleServicer(lifecycle, now)]),
         AdminServicer(
             service.webhooks.administration,
             now,
@@ -219,7 +248,7 @@ def servicers(service: Service) -> list[Servicer]:
     ]
 
 
-def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
+def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> list[Job]:
     """Return the background jobs."""
 
     async def sweep() -> dict[str, int]:
@@ -264,6 +293,16 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
             run=service.events.publisher.forget,
         ),
         Job(
+            name="move_tiers",
+            interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
+            run=lifecycle.mover.run,
+        ),
+        Job(
+            name="forget_lifecycle_jobs",
+            interval_seconds=FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS,
+            run=lifecycle.jobs.forget,
+        ),
+        Job(
             name="due_subscriptions",
             interval_seconds=DUE_SUBSCRIPTIONS_INTERVAL_SECONDS,
             run=service.due_subscriptions.write_down,
@@ -289,14 +328,15 @@ def jobs(settings: Settings, stores: Stores, service: Service) -> list[Job]:
 class App:
     """A running server process."""
 
-    def __init__(self, settings: Settings, stores: Stores, service: Service) -> None:
+    def __init__(self, settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> None:
         """Use `App.open`."""
         self.settings = settings
         self.stores = stores
         self.service = service
+        self.lifecycle = lifecycle
         self.grpc_port = 0
         self.ops_port = 0
-        served = servicers(service)
+        served = servicers(service, lifecycle)
         metrics.declare_streaming(
             f"/{method.containing_service.full_name}/{method.name}"
             for servicer in served
@@ -318,6 +358,7 @@ class App:
         )
         self.grpc.at_drain(service.events.hub.end)
         self.grpc.at_drain(service.watches.end)
+        self.grpc.at_drain(lifecycle.jobs.end_watches)
 
     @classmethod
     @asynccontextmanager
@@ -341,17 +382,21 @@ class App:
             open_stores(settings) as stores,
             open_clock(settings) as clock,
             open_migrated_service(settings, stores, clock) as service,
+            open_lifecycle(stores.database_url, service, lifecycle_options(settings), clock=clock) as lifecycle,
             AsyncExitStack() as stack,
         ):
             if catalogs_dir is not None:
                 await _load_catalogs(service, catalogs_dir)
-            app = cls(settings, stores, service)
+            app = cls(settings, stores, service, lifecycle)
             if register_plain is not None:
                 app.grpc.register_plain(register_plain)
             if settings.run_workers:
-                runner = JobRunner(stores.database_url, jobs(settings, stores, service))
+                runner = JobRunner(stores.database_url, jobs(settings, stores, service, lifecycle))
                 await runner.start()
                 stack.push_async_callback(runner.close)
+                lifecycle_runner = LifecycleJobRunner(lifecycle.jobs, at_once=settings.lifecycle_jobs_at_once)
+                await lifecycle_runner.start()
+                stack.push_async_callback(lifecycle_runner.close)
                 await service.webhooks.processor.start()
                 stack.push_async_callback(service.webhooks.processor.close)
                 await service.events.start()

@@ -293,6 +293,28 @@ class Settings(BaseSettings):
         default=32, description="Events that one process sends to endpoints at a time."
     )
 
+    # ---- data lifecycle
+    object_store_url: str = Field(
+        default="",
+        description="Where archived data lies: `file:///directory` or `s3://bucket/prefix` (credentials and endpoint"
+        " from the usual `AWS_...` variables). Empty: `objects` in the data directory.",
+    )
+    key_store_url: str = Field(
+        default="",
+        description="Where the wrapped data keys of accounts lie, as above; apart from the data, and in none of its"
+        " backups. Empty: `keys` in the data directory.",
+    )
+    master_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that wrap data keys: `id:` and 32 bytes in base64, or several of these separated by commas;"
+        " the first wraps, all open. Empty: one of our own in the data directory.",
+    )
+
+    lifecycle_jobs_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=2,
+        description="Jobs on stored data (compress, archive, export, erase, ...) that a process runs at once.",
+    )
+
     # ---- trying it out
     development_clock_url: str | None = Field(
         default=None,

@@ -533,6 +533,161 @@ class ResumePointLost(TallygateError):
         )
 
 
+class CompressionFailed(TallygateError):
+    """Data could not be compressed within the demanded bounds; the original is untouched."""
+
+    reason = "COMPRESSION_FAILED"
+
+    def __init__(self, why: str, *, dataset_id: str, column: str = "") -> None:
+        """Say why, and of which dataset and column."""
+        super().__init__(why, dataset_id=dataset_id, column=column)
+
+
+class IntegrityViolation(TallygateError):
+    """Stored data does not match its checksum, count or manifest."""
+
+    reason = "INTEGRITY_VIOLATION"
+
+    def __init__(self, why: str, *, dataset_id: str, segment_id: str) -> None:
+        """Say what does not match, and of which segment."""
+        super().__init__(
+            f"segment {segment_id!r} is damaged: {why}", dataset_id=dataset_id, segment_id=segment_id, why=why
+        )
+
+
+class StorageLimitExceeded(TallygateError):
+    """The data would exceed the storage that the plan or the tenant allows."""
+
+    reason = "STORAGE_LIMIT_EXCEEDED"
+
+    def __init__(self, *, limit_bytes: int, used_bytes: int, added_bytes: int) -> None:
+        """State the limit, what is used, and what was to be added."""
+        super().__init__(
+            f"{added_bytes} more bytes would exceed the storage limit: {used_bytes} of {limit_bytes} bytes are used",
+            limit_bytes=limit_bytes,
+            used_bytes=used_bytes,
+        )
+
+
+class CriticalDataLoss(TallygateError):
+    """The step would remove critical data; nothing was removed."""
+
+    reason = "CRITICAL_DATA_LOSS"
+
+    def __init__(self, why: str, *, dataset_id: str, segment_count: int) -> None:
+        """Say what would be lost; the dataset is that of the first such segment."""
+        super().__init__(why, dataset_id=dataset_id, segment_count=segment_count)
+
+
+class ArchiveCorruption(TallygateError):
+    """An archived object is missing or cannot be read."""
+
+    reason = "ARCHIVE_CORRUPTION"
+
+    def __init__(self, why: str, *, dataset_id: str, segment_id: str) -> None:
+        """Say what is wrong, and with which segment."""
+        super().__init__(
+            f"the archived segment {segment_id!r} cannot be read: {why}",
+            dataset_id=dataset_id,
+            segment_id=segment_id,
+            why=why,
+        )
+
+
+class RetrievalTimeout(TallygateError):
+    """Archived data could not be fetched in time."""
+
+    reason = "RETRIEVAL_TIMEOUT"
+
+    def __init__(self, *, dataset_id: str, timeout_ms: int) -> None:
+        """Name the dataset and the time."""
+        super().__init__(
+            f"archived data of dataset {dataset_id!r} did not come within {timeout_ms} ms",
+            dataset_id=dataset_id,
+            timeout_ms=timeout_ms,
+        )
+
+
+class ConsentRequired(TallygateError):
+    """The account has not consented to this purpose."""
+
+    reason = "CONSENT_REQUIRED"
+
+    def __init__(self, account_id: str, purpose: str) -> None:
+        """Name the account and the purpose."""
+        super().__init__(
+            f"account {account_id!r} has not consented to {purpose!r}", account_id=account_id, purpose=purpose
+        )
+
+
+class LegalHoldActive(TallygateError):
+    """A legal hold or an exception forbids removal."""
+
+    reason = "LEGAL_HOLD"
+
+    def __init__(self, why: str, *, legal_hold_id: str = "", end_time: str = "") -> None:
+        """Say what forbids it; the id is empty for an exception, the end where none is known."""
+        super().__init__(why, legal_hold_id=legal_hold_id, end_time=end_time)
+
+
+class SchemaDrift(TallygateError):
+    """Records do not fit the schema of their dataset."""
+
+    reason = "SCHEMA_DRIFT"
+
+    def __init__(self, why: str, *, dataset_id: str, column: str, expected_type: str, actual_type: str) -> None:
+        """Say what does not fit, and where."""
+        super().__init__(
+            why, dataset_id=dataset_id, column=column, expected_type=expected_type, actual_type=actual_type
+        )
+
+
+class FormNotRestorable(TallygateError):
+    """The stored form cannot give back what was asked."""
+
+    reason = "FORM_NOT_RESTORABLE"
+
+    def __init__(self, why: str, *, dataset_id: str, form: str) -> None:
+        """Say what it cannot give, and why."""
+        super().__init__(why, dataset_id=dataset_id, form=form)
+
+
+class JobEnded(TallygateError):
+    """The job has ended and cannot be cancelled."""
+
+    reason = "JOB_ENDED"
+
+    def __init__(self, job_id: str, state: str) -> None:
+        """Name the job and how it ended."""
+        super().__init__(f"job_id: job {job_id!r} has {state}", job_id=job_id, state=state, field="job_id")
+
+
+class PlanOutdated(TallygateError):
+    """The plan computed before does not fit the data any more."""
+
+    reason = "PLAN_OUTDATED"
+
+    def __init__(self, plan_id: str, why: str) -> None:
+        """Name the plan and say what has changed."""
+        super().__init__(f"plan_id: {why}; compute the plan again", plan_id=plan_id, field="plan_id")
+
+
+class PolicyVersionMismatch(TallygateError):
+    """The retention policy changed since the caller looked at it."""
+
+    reason = "POLICY_VERSION_MISMATCH"
+
+    def __init__(self, data_type: str, *, expected: int, current: int) -> None:
+        """Name the policy and both versions; 0: there is none."""
+        super().__init__(
+            f"expected_version: version {expected} was expected, the policy for {data_type!r} is at {current}",
+            data_type=data_type,
+            expected_version=expected,
+            version=current,
+            field="expected_version",
+        )
+
+
 class NotBuilt(TallygateError):
     """The method is part of the contract, but not of this release."""
 

@@ -121,4 +121,4 @@ async def test_an_empty_database_says_that_it_is_not_migrated(empty_database: st
     current, head = await migrations.current_and_head(empty_database)
 
     assert current is None
-    assert head == "0003"
+    assert head == "0004"

@@ -59,7 +59,7 @@ class Served:
 
     @property
     def lifecycle(self) -> Any:
-        """Stub of DataLifecycleService, of which nothing is built."""
+        """Stub of DataLifecycleService, of which nothing is there."""
         return DataLifecycleServiceStub(self.channel)
 
     async def call_raw(self, path: str, payload: bytes) -> bytes:
@@ -67,6 +67,12 @@ class Served:
         method: Any = self.channel.unary_unary(path)
         response: bytes = await method(payload, timeout=60)
         return response
+
+
+class NothingBuilt:
+    """A service of the contract of which no RPC is there."""
+
+    SERVICE = DataLifecycleServicer.SERVICE
 
 
 @asynccontextmanager
@@ -88,7 +94,7 @@ async def serving(
         [
             an_entitlement_servicer(checks),
             a_usage_servicer(metering=metering, queries=queries, recording=recording, reservations=reservations),
-            DataLifecycleServicer(),
+            NothingBuilt(),
         ],
         observe=lambda method, code, _seconds: observed.append((method, code)),
         limits=limits,

@@ -149,7 +149,7 @@ def test_metrics_that_are_named_exist(page: Path) -> None:
     known |= {f"{name}_{suffix}" for name in histograms for suffix in ("bucket", "count", "sum")}
     # Roles of the database, packages and what providers keep for us begin in the same way.
     others = {"tallygate_app", "tallygate_meter", "tallygate_intake", "tallygate_outbox", "tallygate_reader"}
-    others |= {"tallygate_server", "tallygate_local_stripe", "tallygate_tenant_id"}
+    others |= {"tallygate_lifecycle", "tallygate_server", "tallygate_local_stripe", "tallygate_tenant_id"}
 
     assert set(re.findall(r"(?<![\w/.])tallygate_[a-z_]+\b", _text(page))) <= known | others
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,6 +90,12 @@ def repeated(records: pa.Table, rows: int) -> pa.Table:
         later = pa.array(times + turn * span_us).cast(TIME_TYPE)
         parts.append(records.set_column(0, records.schema.field(TIME), later))
     return pa.concat_tables(parts).slice(0, rows).combine_chunks()
+
+
+def joined(files: Sequence[Path]) -> pa.Table:
+    """Return the records of several files, one behind the other, with the columns of all; of none: made-up ones."""
+    tables = [read_records(file) for file in files] or list(made_up().values())[:3]
+    return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
 def made_up() -> dict[str, pa.Table]:

@@ -26,6 +26,7 @@ class DatabaseRole(Enum):
     READER = "tallygate_reader"
     INTAKE = "tallygate_intake"
     OUTBOX = "tallygate_outbox"
+    LIFECYCLE = "tallygate_lifecycle"
 
 
 CONNECTION_ERRORS: Final = (

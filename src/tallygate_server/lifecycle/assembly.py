@@ -1,0 +1,128 @@
+"""The data lifecycle's use cases, wired to one database, one object store and one key store."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tallygate_server.clock import Clock
+from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.jobs import LifecycleJobs
+from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
+from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.sealing import KEY_BYTES
+from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
+from tallygate_server.privacy.consents import Consents
+from tallygate_server.service import Service
+from tallygate_server.storage.engine import Database, DatabaseRole
+
+LIFECYCLE_POOL_SIZE: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifecycleOptions:
+    """Where data and keys lie; the settings of the same names explain them."""
+
+    object_store_url: str
+    key_store_url: str
+    master_keys: MasterKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifecycle:
+    """Every use case of the data lifecycle."""
+
+    service: Service
+    options: LifecycleOptions
+    clock: Clock
+    database: Database
+    """Under the lifecycle's role: one tenant's rows, or with `*` those of all to find work."""
+    objects: ObjectStore
+    keys: DataKeys
+    segments: SegmentStore
+    policies: Policies
+    holds: LegalHolds
+    jobs: LifecycleJobs
+    mover: Mover
+    tiers: Tiers
+
+    @property
+    def consents(self) -> Consents:
+        """What accounts have said about the use of their data."""
+        return self.service.consents
+
+
+@asynccontextmanager
+async def open_lifecycle(
+    database_url: str, service: Service, options: LifecycleOptions, *, clock: Clock
+) -> AsyncIterator[Lifecycle]:
+    """Open the lifecycle beside a service over the same database."""
+    database = Database(database_url, role=DatabaseRole.LIFECYCLE, pool_size=LIFECYCLE_POOL_SIZE)
+    jobs = LifecycleJobs(database, service.tenants, clock)
+    try:
+        objects = ObjectStore.open(options.object_store_url)
+        keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
+        segments = SegmentStore(database, objects, keys, clock)
+        policies = Policies(database, service.tenants, clock)
+        mover = Mover(segments, policies, clock)
+        jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
+        jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
+        jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
+        yield Lifecycle(
+            service=service,
+            options=options,
+            clock=clock,
+            database=database,
+            objects=objects,
+            keys=keys,
+            segments=segments,
+            policies=policies,
+            holds=LegalHolds(database, service.tenants, clock),
+            jobs=jobs,
+            mover=mover,
+            tiers=Tiers(jobs),
+        )
+    finally:
+        await jobs.close()
+        await database.close()
+
+
+def _decode_lossy(_form: CompressionForm, payload: bytes) -> None:
+    try:
+        lossy.decode(payload)
+    except lossy.LossyPayloadDamaged as error:
+        raise ValueError(str(error)) from error
+
+
+def parse_master_keys(text: str) -> MasterKeys:
+    """Return the keys of `id:base64,id:base64`: the first wraps, all open. Raises ValueError."""
+    keys: dict[str, bytes] = {}
+    for each in text.split(","):
+        key_id, colon, encoded = each.strip().partition(":")
+        secret = base64.b64decode(encoded, validate=True) if colon else b""
+        if not key_id or len(secret) != KEY_BYTES:
+            raise ValueError(f"must be an id, a colon and {KEY_BYTES} bytes in base64, or several of these with commas")
+        keys[key_id] = secret
+    return MasterKeys(keys=keys)
+
+
+def own_master_keys(file: Path) -> MasterKeys:
+    """Return the master key in a file of ours, made when missing and readable by its owner only."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return parse_master_keys(file.read_text("utf-8").strip())
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        handle.write(f"own:{base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    return parse_master_keys(file.read_text("utf-8").strip())

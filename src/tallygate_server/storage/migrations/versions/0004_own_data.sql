@@ -1,0 +1,1 @@
+-- Our own data under the same rules.

@@ -1,0 +1,1 @@
+"""DataLifecycleService, by topic: each module has its RPCs and their conversions beside it."""

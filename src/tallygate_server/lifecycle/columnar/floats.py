@@ -166,7 +166,7 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     count = len(bits)
     if count < DISTINCT_ROWS_MIN:
         return None
-    if seems_distinct(count, lambda step: len(set(bits[::step].tolist())), DISTINCT_SHARE_MAX):
+    if seems_distinct(count, lambda rows: len(set(bits[rows].tolist())), DISTINCT_SHARE_MAX):
         return None
     encoded = pa.array(bits).dictionary_encode()
     if len(encoded.dictionary) > DISTINCT_SHARE_MAX * count:

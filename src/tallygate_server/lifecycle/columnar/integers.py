@@ -295,18 +295,20 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     return np.concatenate([values[start : start + size] for start in starts])
 
 
-def seems_distinct(count: int, distinct_in: Callable[[int], int], share_max: float) -> bool:
-    """Guess whether more than a share of the rows are distinct, from every n-th row.
+def seems_distinct(count: int, distinct_in: Callable[[slice], int], share_max: float) -> bool:
+    """Guess whether more than a share of the rows are distinct, from a block of neighbours and from every n-th row.
 
-    `distinct_in` counts the distinct values of every n-th row. Drawn at random from d values, m rows hold about
-    m * m / 2d of them again.
+    `distinct_in` counts the distinct values of some rows. Drawn at random from d values, m rows hold about m * m / 2d
+    of them again.
     """
     step = count // DISTINCT_SAMPLE
     if step < DISTINCT_STEP_MIN:
         # Counting all of them costs no more.
         return False
+    if distinct_in(slice(count // 2, count // 2 + BLOCK_ROWS)) <= share_max * BLOCK_ROWS:
+        return False
     rows = -(-count // step)
-    again = rows - distinct_in(step)
+    again = rows - distinct_in(slice(None, None, step))
     return again * 2 * share_max * count < rows * rows and again < (1 - share_max) * rows
 
 

@@ -64,7 +64,7 @@ REPEAT_GAIN: Final = 0.8
 BLOCK_ROWS: Final = 256
 ONE_BLOCK_ROWS_MAX: Final = 512
 BLOCKS_FROM_ROWS: Final = 6_000
-"""Up to here a small sample is one block from the middle: more of it, and joining blocks, cost as much as a trial."""
+"""Up to here a small sample is one block from the middle: joining blocks costs as much as a trial."""
 
 DIVISOR_SAMPLE: Final = 32
 DISTINCT_SAMPLE: Final = 768
@@ -294,7 +294,7 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     if rows == 0 or count <= 2 * rows:
         return values
     if count <= BLOCKS_FROM_ROWS and rows <= ONE_BLOCK_ROWS_MAX:
-        return values[(count - BLOCK_ROWS) // 2 :][:BLOCK_ROWS]
+        return values[(count - rows) // 2 :][:rows]
     blocks = max(2, rows // BLOCK_ROWS)
     size = rows // blocks
     # From the middle of equal parts: beginnings and ends are seldom like the rest.

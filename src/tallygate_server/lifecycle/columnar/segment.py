@@ -51,6 +51,7 @@ CODEC_NAMES: Final = (
     *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2", "pco-classic-lookback"),
     *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "hex", "hex-zstd", "digits"),
     *(f"decimal{digits}" for digits in range(DIGITS_MAX + 1)),
+    *(f"coarse{digits}" for digits in range(DIGITS_MAX + 1)),
 )
 """Their places are part of the format: new ones go to the end."""
 

@@ -48,5 +48,5 @@ def selection_of(
         dataset_ids=datasets or (),
         start_time=time_of("--from", from_time),
         end_time=time_of("--to", to_time),
-        tiers=[wire.StorageTier.Value(f"STORAGE_TIER_{tier.name}") for tier in tiers or ()],
+        tiers=[f"STORAGE_TIER_{tier.name}" for tier in tiers or ()],
     )

@@ -89,14 +89,14 @@ def restore(
     """Move data back from the cold tier, for a while."""
     from google.protobuf.duration_pb2 import Duration
 
-    from tallygate.v1 import data_lifecycle_pb2, data_lifecycle_service_pb2
+    from tallygate.v1 import data_lifecycle_service_pb2
 
     stay = Duration()
     stay.FromTimedelta(timedelta(days=days))
     request = data_lifecycle_service_pb2.RestoreDataRequest(
         tenant_id=tenant,
         selection=selection_of(account=account, types=types, datasets=datasets, from_time=from_time, to_time=to_time),
-        target_tier=data_lifecycle_pb2.StorageTier.Value(f"STORAGE_TIER_{tier.name}"),
+        target_tier=f"STORAGE_TIER_{tier.name}",
         stay=stay,
         validate_only=dry_run,
         actor=ACTOR,
@@ -128,7 +128,7 @@ def verify(
         tenant_id=tenant,
         # Without any choice also what no manifest mentions is looked for.
         selection=chosen if chosen.ByteSize() else None,
-        depth=wire.IntegrityDepth.Value(f"INTEGRITY_DEPTH_{depth.name}"),
+        depth=f"INTEGRITY_DEPTH_{depth.name}",
         validate_only=dry_run,
         actor=ACTOR,
     )

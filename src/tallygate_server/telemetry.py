@@ -385,6 +385,20 @@ class Metrics(Collector):
             "kind",
             bounds=LIFECYCLE_JOB_SECONDS,
         )
+        self.stored_bytes = Level("tallygate_stored_bytes", "Bytes of stored data, of all tenants.", "tier")
+        self.stored_records = Level("tallygate_stored_records", "Records of stored data, of all tenants.", "tier")
+        self.storage_cost = Level(
+            "tallygate_storage_cost",
+            "What stored data costs in a month at the prices in the settings, in the currency's major unit.",
+            "tier",
+            "currency",
+        )
+        self.retrieval_seconds = Level(
+            "tallygate_retrieval_seconds", "How long data of a tier takes to be read, as the settings say.", "tier"
+        )
+        self.segments_quarantined = Level(
+            "tallygate_segments_quarantined", "Damaged segments that wait for a decision, of all tenants."
+        )
         self.embedded_restarts = Counts(
             "tallygate_embedded_restarts", "Restarts of an embedded server that died.", "server"
         )

@@ -7,12 +7,13 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.domain.storage_cost import TierFacts
 from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
@@ -22,6 +23,7 @@ from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
 from tallygate_server.privacy.consents import Consents
+from tallygate_server.lifecycle.storage_metrics import StorageMeasuring, StorageSums
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import Database, DatabaseRole
 
@@ -35,6 +37,7 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    tier_facts: TierFacts = field(default_factory=TierFacts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    storage: StorageSums
+    measuring: StorageMeasuring
 
     @property
     def consents(self) -> Consents:
@@ -90,6 +95,8 @@ async def open_lifecycle(
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),
+            storage=StorageSums(segments, policies, service.tenants, clock, options.tier_facts),
+            measuring=StorageMeasuring(database, clock, options.tier_facts),
         )
     finally:
         await jobs.close()

@@ -18,13 +18,17 @@ from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
 from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
-from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
-from tallygate_server.privacy.consents import Consents
 from tallygate_server.lifecycle.storage_metrics import StorageMeasuring, StorageSums
+from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
+from tallygate_server.privacy.assembly import Privacy
+from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
+from tallygate_server.storage.data_keys import hearing_of_destroyed_keys
 from tallygate_server.storage.engine import Database, DatabaseRole
 
 LIFECYCLE_POOL_SIZE: Final = 8
@@ -38,6 +42,8 @@ class LifecycleOptions:
     key_store_url: str
     master_keys: MasterKeys
     tier_facts: TierFacts = field(default_factory=TierFacts)
+    retrieval_timeout_ms: int = 30_000
+    own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,11 @@ class Lifecycle:
     tiers: Tiers
     storage: StorageSums
     measuring: StorageMeasuring
+    records: RecordWriting
+    record_queries: RecordReading
+    record_lists: RecordListing
+    privacy: Privacy
+    own_data: OwnDataUpkeep
 
     @property
     def consents(self) -> Consents:
@@ -81,23 +92,44 @@ async def open_lifecycle(
         mover = Mover(segments, policies, clock)
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
+        privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
+        privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
-        yield Lifecycle(
-            service=service,
-            options=options,
-            clock=clock,
-            database=database,
-            objects=objects,
-            keys=keys,
-            segments=segments,
-            policies=policies,
-            holds=LegalHolds(database, service.tenants, clock),
-            jobs=jobs,
-            mover=mover,
-            tiers=Tiers(jobs),
-            storage=StorageSums(segments, policies, service.tenants, clock, options.tier_facts),
-            measuring=StorageMeasuring(database, clock, options.tier_facts),
-        )
+        async with hearing_of_destroyed_keys(database_url, keys.forget):
+            yield Lifecycle(
+                service=service,
+                options=options,
+                clock=clock,
+                database=database,
+                objects=objects,
+                keys=keys,
+                segments=segments,
+                policies=policies,
+                holds=LegalHolds(database, service.tenants, clock),
+                jobs=jobs,
+                mover=mover,
+                tiers=Tiers(jobs),
+                storage=StorageSums(segments, policies, service.tenants, clock, options.tier_facts),
+                measuring=StorageMeasuring(database, clock, options.tier_facts),
+                records=RecordWriting(
+                    segments,
+                    keys,
+                    tenants=service.tenants,
+                    accounts=service.accounts,
+                    checks=service.checker,
+                    clock=clock,
+                ),
+                record_queries=RecordReading(
+                    segments,
+                    tenants=service.tenants,
+                    history=policies,
+                    retrieval_timeout_ms=options.retrieval_timeout_ms,
+                    clock=clock,
+                ),
+                record_lists=RecordListing(database, tenants=service.tenants),
+                privacy=privacy,
+                own_data=OwnDataUpkeep(segments, clock, options.own_data),
+            )
     finally:
         await jobs.close()
         await database.close()

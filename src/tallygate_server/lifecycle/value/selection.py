@@ -43,7 +43,9 @@ def nearest(points: Floats, chosen: Floats) -> tuple[Integers, Floats]:
     return places, far
 
 
-def spread(points: Floats, weights: Floats, strata: Integers, counts: Integers, numbers: np.random.Generator) -> Integers:
+def spread(
+    points: Floats, weights: Floats, strata: Integers, counts: Integers, numbers: np.random.Generator
+) -> Integers:
     """Choose `counts` records of each stratum that together cover as much weight of all as possible.
 
     Each choice is the best that is left and that its stratum has room for (greedy: at least half of what the best such set

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -44,6 +44,8 @@ from tallygate_server.storage.tables import (
 
 READ_DAYS: Final = 30
 """Days over which reads are counted."""
+NEVER_DUE: Final = datetime(1, 1, 1, tzinfo=UTC)
+"""Nothing ended before."""
 
 _s = data_segments.c
 _STORED: Final = (int(SegmentState.LIVE), int(SegmentState.QUARANTINED))
@@ -76,14 +78,14 @@ class StoredTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeRule:
-    """What a policy says about one sort of data, as instants: data that ended before is due. None: never."""
+    """What a policy says about one sort of data, as instants: data that ended before is due."""
 
     data_type: str
-    hot_before: datetime | None
-    warm_before: datetime | None
-    compress_before: datetime | None
-    delete_before: datetime | None
-    expired_before: datetime | None
+    hot_before: datetime
+    warm_before: datetime
+    compress_before: datetime
+    delete_before: datetime
+    expired_before: datetime
     quality_threshold: float
     keeps_all: bool
     """Whether a rule says that all data of this sort is important."""
@@ -262,7 +264,7 @@ async def sum_due(
         free,
         _s.form.not_in(_LOSSY),
         _s.end_time <= rule.c.compress_before,
-        not_(func.coalesce(removable, False)),  # noqa: FBT003
+        not_(removable),
     )
     lossless = and_(live, _s.form == int(CompressionForm.LOSSLESS))
     lossy = and_(live, _s.form.in_(_LOSSY))
@@ -439,9 +441,7 @@ async def sum_tiers_of_all(connection: Connection) -> dict[StorageTier, tuple[in
         .where(_s.state.in_(_STORED))
         .group_by(_s.tier)
     )
-    return {
-        StorageTier(row.tier): (int(row.records), int(row.stored)) for row in await connection.execute(statement)
-    }
+    return {StorageTier(row.tier): (int(row.records), int(row.stored)) for row in await connection.execute(statement)}
 
 
 async def count_quarantined_of_all(connection: Connection) -> int:
@@ -477,9 +477,9 @@ def _group(row: Row[Any], group_by: Sequence[str]) -> StoredGroup:
 
 def _due(row: Row[Any]) -> DueSums:
     sums: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - public in spite of its name
-    for name in sums:
+    for name, value in sums.items():
         if name.endswith("_bytes"):
-            sums[name] = int(sums[name])
+            sums[name] = int(value)
         elif name.endswith("worth"):
-            sums[name] = float(sums[name])
+            sums[name] = float(value)
     return DueSums(**{**sums, "tier": StorageTier(sums["tier"])})

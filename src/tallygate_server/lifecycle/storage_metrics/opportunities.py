@@ -12,7 +12,7 @@ from tallygate_server.domain.lifecycle import DataImportance, DataSelection, Sto
 from tallygate_server.domain.retention import ALL_TYPES, FOR_EVER, RetentionPolicy
 from tallygate_server.domain.retention_rules import Protections
 from tallygate_server.domain.storage_cost import TierFacts
-from tallygate_server.storage.storage_sums import DueSums, TypeRule
+from tallygate_server.storage.storage_sums import NEVER_DUE, DueSums, TypeRule
 
 LOSSLESS_RATIO_ASSUMED: Final = 0.5
 LOSSY_RATIO_ASSUMED: Final = 0.1
@@ -50,7 +50,7 @@ def rule_of(policy: RetentionPolicy, data_type: str, now: datetime) -> TypeRule:
         data_type=data_type,
         hot_before=_before(policy.hot_days, now),
         warm_before=_before(policy.warm_days, now),
-        compress_before=_before(policy.compression_threshold_days, now) if lossy else None,
+        compress_before=_before(policy.compression_threshold_days, now) if lossy else NEVER_DUE,
         delete_before=_before(policy.deletion_threshold_days, now),
         expired_before=_before(policy.standard_retention_days, now),
         quality_threshold=policy.quality_threshold,
@@ -100,7 +100,8 @@ def find_opportunities(
     for data_type, rows in by_type.items():
         policy = policies[data_type]
         found += _late(data_type, rows, policy, tiers, _lossless_ratio(rows, sums))
-        found += _shrinkable(data_type, rows, policy, tiers, _lossy_ratio(rows, sums), value_retained.get(data_type))
+        retained = value_retained.get(data_type)
+        found += _shrinkable(data_type, rows, policy, tiers, ratio=_lossy_ratio(rows, sums), retained=retained)
         found += _removable(data_type, rows, policy, tiers)
         found += _quarantined(data_type, rows, tiers)
     if orphan_bytes:
@@ -158,6 +159,7 @@ def _shrinkable(
     rows: Sequence[DueSums],
     policy: RetentionPolicy,
     tiers: TierFacts,
+    *,
     ratio: _Ratio,
     retained: float | None,
 ) -> list[StorageOpportunity]:
@@ -247,5 +249,5 @@ def _share(worth: float, rows: Sequence[DueSums]) -> float:
     return min(1.0, worth / whole) if whole else 0.0
 
 
-def _before(days: int, now: datetime) -> datetime | None:
-    return None if days == FOR_EVER else now - timedelta(days=days)
+def _before(days: int, now: datetime) -> datetime:
+    return NEVER_DUE if days == FOR_EVER else now - timedelta(days=days)

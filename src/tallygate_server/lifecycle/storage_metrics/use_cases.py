@@ -113,9 +113,7 @@ class StorageSums:
                 limit=wanted.limit,
                 today=now.date(),
             )
-            totals = await rows.sum_all(
-                connection, tenant_id, account_id=wanted.account_id, data_type=wanted.data_type
-            )
+            totals = await rows.sum_all(connection, tenant_id, account_id=wanted.account_id, data_type=wanted.data_type)
             data_types = await rows.data_types_of(connection, tenant_id, data_type=wanted.data_type, limit=TYPES_MAX)
             policies = {data_type: protections.policy_for(data_type) for data_type in data_types}
             due = await rows.sum_due(
@@ -131,9 +129,7 @@ class StorageSums:
             if of_all:
                 removed_bytes = await rows.sum_removals(connection, tenant_id, data_type=wanted.data_type)
                 first_day = now.date() - timedelta(days=max(wanted.history_days, TREND_DAYS_MAX) - 1)
-                days = await rows.read_days(
-                    connection, tenant_id, data_type=wanted.data_type, first_day=first_day
-                )
+                days = await rows.read_days(connection, tenant_id, data_type=wanted.data_type, first_day=first_day)
             if of_all and not wanted.data_type:
                 orphan_bytes = await rows.sum_orphans(connection, tenant_id, written_before=now - WRITER_TIME_MAX)
         retained = await self._value_retained(tenant_id, due)
@@ -149,9 +145,9 @@ class StorageSums:
             cost=tiers.cost(totals.bytes_by_tier),
             cost_by_tier={tier: tiers.cost({tier: totals.bytes_by_tier.get(tier, 0)}) for tier in StorageTier},
             cost_without_lifecycle=tiers.cost({StorageTier.HOT: totals.original_bytes}),
-            opportunities=find_opportunities(
-                due, policies, tiers, value_retained=retained, orphan_bytes=orphan_bytes
-            )[:OPPORTUNITIES_MAX],
+            opportunities=find_opportunities(due, policies, tiers, value_retained=retained, orphan_bytes=orphan_bytes)[
+                :OPPORTUNITIES_MAX
+            ],
             history=history,
             projection=projection,
         )
@@ -177,7 +173,7 @@ class StorageSums:
         return shown, growth.month_bytes, growth.project(today, history_days)
 
     async def _value_retained(self, tenant_id: TenantId, due: Sequence[DueSums]) -> dict[str, float]:
-        """Return what forms with loss have measurably kept of the worth, by sort of data that could be so compressed."""
+        """Return the share of worth that forms with loss have measurably kept, by sort of data that could have one."""
         data_types = sorted({each.data_type for each in due if each.shrinkable_bytes})
         measured: dict[str, float] = {}
         looked_up = 0

@@ -9,8 +9,8 @@ from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import JobKind, JobState
 from tallygate_server.transport import convert, paging
-from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
 from tallygate_server.transport.lifecycle_rpcs import storage_convert
+from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
 from tallygate_server.transport.lifecycle_rpcs.job_convert import job_to_api
 
 

@@ -74,9 +74,7 @@ def _row(group: StoredGroup) -> wire.StorageRow:
     return wire.StorageRow(
         account_id=group.account_id or "",
         data_type=group.data_type,
-        tier=(
-            STORAGE_TIER[group.tier] if group.tier is not None else data_lifecycle_pb2.STORAGE_TIER_UNSPECIFIED
-        ),
+        tier=(STORAGE_TIER[group.tier] if group.tier is not None else data_lifecycle_pb2.STORAGE_TIER_UNSPECIFIED),
         record_count=group.record_count,
         stored_bytes=group.stored_bytes,
         original_bytes=group.original_bytes,

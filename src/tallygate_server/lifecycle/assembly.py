@@ -13,6 +13,7 @@ from typing import Final
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.domain.storage_cost import TierFacts
 from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
@@ -22,6 +23,7 @@ from tallygate_server.lifecycle.policies import LegalHolds, Policies
 from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.storage_metrics import StorageMeasuring, StorageSums
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
 from tallygate_server.privacy.assembly import Privacy
 from tallygate_server.privacy.consents import Consents
@@ -39,6 +41,7 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    tier_facts: TierFacts = field(default_factory=TierFacts)
     retrieval_timeout_ms: int = 30_000
     own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
@@ -60,6 +63,8 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    storage: StorageSums
+    measuring: StorageMeasuring
     records: RecordWriting
     record_queries: RecordReading
     record_lists: RecordListing
@@ -104,6 +109,8 @@ async def open_lifecycle(
                 jobs=jobs,
                 mover=mover,
                 tiers=Tiers(jobs),
+                storage=StorageSums(segments, policies, service.tenants, clock, options.tier_facts),
+                measuring=StorageMeasuring(database, clock, options.tier_facts),
                 records=RecordWriting(
                     segments,
                     keys,

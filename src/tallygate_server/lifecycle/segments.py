@@ -41,6 +41,7 @@ from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.engine import Database
+from tallygate_server.storage.storage_sums import add_removals
 
 log = structlog.get_logger(__name__)
 
@@ -253,6 +254,8 @@ class SegmentStore:
             if settled != len(cold):
                 raise SegmentsChanged(dataset_id)
             await rows.delete_segments(connection, list(old), now=self._clock.now())
+            if not new:
+                await add_removals(connection, old, day=self._clock.now().date())
             await add_audit_entry(
                 connection,
                 tenant_id,

@@ -14,10 +14,11 @@ from typing import Final
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
 from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.classification import Classifier, CleanupHandler
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
-from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.policies import LegalHolds, Policies, Remover
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
@@ -51,6 +52,7 @@ class Lifecycle:
     segments: SegmentStore
     policies: Policies
     holds: LegalHolds
+    classifier: Classifier
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
@@ -73,10 +75,13 @@ async def open_lifecycle(
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
         policies = Policies(database, service.tenants, clock)
+        classifier = Classifier(segments, policies, service.tenants, clock)
+        remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
+        jobs.register(JobKind.CLEANUP, CleanupHandler(segments, policies, classifier, remover, clock))
         yield Lifecycle(
             service=service,
             options=options,
@@ -87,6 +92,7 @@ async def open_lifecycle(
             segments=segments,
             policies=policies,
             holds=LegalHolds(database, service.tenants, clock),
+            classifier=classifier,
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),

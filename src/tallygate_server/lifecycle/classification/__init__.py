@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tallygate_server.lifecycle.classification.classifier import ClassificationPage, Classifier
+from tallygate_server.lifecycle.classification.cleanup import CleanupHandler, cleanup_request
 
-__all__ = ["ClassificationPage", "Classifier"]
+__all__ = ["ClassificationPage", "Classifier", "CleanupHandler", "cleanup_request"]

@@ -385,6 +385,9 @@ class Metrics(Collector):
             "kind",
             bounds=LIFECYCLE_JOB_SECONDS,
         )
+        self.own_data_moved = Counts(
+            "tallygate_own_data", "What keeping our own data small moved, removed or left where it was.", "step", "what"
+        )
         self.embedded_restarts = Counts(
             "tallygate_embedded_restarts", "Restarts of an embedded server that died.", "server"
         )
@@ -484,6 +487,11 @@ class Metrics(Collector):
         self.lifecycle_jobs.add(kind, outcome)
         self.lifecycle_job_seconds.observe(seconds, kind)
 
+    def own_data(self, step: str, counts: Mapping[str, int]) -> None:
+        """Count what a step on our own data did."""
+        for what, count in counts.items():
+            self.own_data_moved.add(step, what, count=count)
+
     def billing_call(self, method: str, outcome: BillingOutcome, seconds: float) -> None:
         """Count one call of a method of the billing provider's."""
         self.billing_calls.add(method, outcome)
@@ -576,7 +584,7 @@ LOGGED_KEYS: Final = frozenset(
         "counters", "dataset_id", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event",
         "event_id", "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "job_id",
         "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason",
-        "repaired", "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "segment_id",
+        "repaired", "receipt_id", "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "segment_id",
         "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url",
         "version", "why",
     }

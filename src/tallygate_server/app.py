@@ -61,6 +61,7 @@ log = structlog.get_logger(__name__)
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
 MOVE_TIERS_INTERVAL_SECONDS: Final = 600.0
+RETAIN_DATA_INTERVAL_SECONDS: Final = 600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
 MEASURE_STORAGE_INTERVAL_SECONDS: Final = 1800.0
@@ -322,6 +323,7 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
             run=lifecycle.mover.run,
         ),
+        Job(name="retain_data", interval_seconds=RETAIN_DATA_INTERVAL_SECONDS, run=lifecycle.retainer.run),
         Job(
             name="forget_lifecycle_jobs",
             interval_seconds=FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS,

@@ -15,11 +15,12 @@ from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
 from tallygate_server.domain.storage_cost import TierFacts
 from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.classification import Classifier, CleanupHandler, Retainer
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
-from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.policies import LegalHolds, Policies, Remover
 from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
@@ -60,6 +61,8 @@ class Lifecycle:
     segments: SegmentStore
     policies: Policies
     holds: LegalHolds
+    classifier: Classifier
+    retainer: Retainer
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
@@ -89,12 +92,15 @@ async def open_lifecycle(
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
         policies = Policies(database, service.tenants, clock)
+        classifier = Classifier(segments, policies, service.tenants, clock)
+        remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
         privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
+        jobs.register(JobKind.CLEANUP, CleanupHandler(segments, policies, classifier, remover, clock))
         async with hearing_of_destroyed_keys(database_url, keys.forget):
             yield Lifecycle(
                 service=service,
@@ -106,6 +112,10 @@ async def open_lifecycle(
                 segments=segments,
                 policies=policies,
                 holds=LegalHolds(database, service.tenants, clock),
+                classifier=classifier,
+                retainer=Retainer(
+                    segments, policies=policies, classifier=classifier, remover=remover, jobs=jobs, clock=clock
+                ),
                 jobs=jobs,
                 mover=mover,
                 tiers=Tiers(jobs),

@@ -143,8 +143,9 @@ def test_too_few_steps_tell_no_gap(times: list[float]) -> None:
 
 def test_findings_come_worst_first_and_end_somewhere() -> None:
     columns = [DataColumn(name=f"c{number}", type=ColumnType.DOUBLE) for number in range(FINDINGS_MAX + 1)]
-    values = {column.name: [None] * (1 + number % 3) + [1.0] * 3 for number, column in enumerate(columns)}
-    values = {name: (each + [1.0] * 6)[:6] for name, each in values.items()}
+    values: dict[str, Any] = {
+        column.name: [None] * (1 + number % 3) + [1.0] * (5 - number % 3) for number, column in enumerate(columns)
+    }
 
     quality = judged(range(6), *columns, **values)
 

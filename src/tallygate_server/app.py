@@ -57,6 +57,7 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+MOVE_TIERS_INTERVAL_SECONDS: Final = 600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
 FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
@@ -248,7 +249,7 @@ def servicers(service: Service, lifecycle: Lifecycle | None = None) -> list[Serv
     ]
 
 
-def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> list[Job]:  # noqa: ARG001
+def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecycle) -> list[Job]:
     """Return the background jobs."""
 
     async def sweep() -> dict[str, int]:
@@ -291,6 +292,11 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             name="forget_events",
             interval_seconds=FORGET_EVENTS_INTERVAL_SECONDS,
             run=service.events.publisher.forget,
+        ),
+        Job(
+            name="move_tiers",
+            interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
+            run=lifecycle.mover.run,
         ),
         Job(
             name="forget_lifecycle_jobs",

@@ -296,8 +296,8 @@ class Settings(BaseSettings):
     # ---- data lifecycle
     object_store_url: str = Field(
         default="",
-        description="Where archived data lies: `file:///directory` or `s3://bucket/prefix` (credentials and endpoint from"
-        " the usual `AWS_...` variables). Empty: `objects` in the data directory.",
+        description="Where archived data lies: `file:///directory` or `s3://bucket/prefix` (credentials and endpoint"
+        " from the usual `AWS_...` variables). Empty: `objects` in the data directory.",
     )
     key_store_url: str = Field(
         default="",

@@ -573,11 +573,12 @@ LogFormat = Literal["console", "json"]
 LOGGED_KEYS: Final = frozenset(
     {
         "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
-        "counters", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event", "event_id",
-        "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "job_id", "kind", "level",
-        "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason", "repaired",
-        "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "server", "server_id",
-        "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url", "version", "why",
+        "counters", "dataset_id", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event",
+        "event_id", "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "job_id",
+        "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason",
+        "repaired", "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "segment_id",
+        "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url",
+        "version", "why",
     }
 )  # fmt: skip
 """Keys whose text may appear in a log line; text under any other key is withheld.

@@ -32,7 +32,7 @@ from tests.support.acme import ACME, GLOBEX, apply_catalog, services
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
 from tests.support.lifecycle import NOON, lifecycles
-from tests.support.lifecycle_jobs import REPORT, Scripted, a_job, at_once, running_jobs
+from tests.support.lifecycle_jobs import REPORT, Scripted, a_job, at_once, only, running_jobs
 
 PATIENCE = timedelta(seconds=60)
 ONE_SECOND = timedelta(seconds=1)
@@ -61,15 +61,15 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(fresh_database: str, fresh_redis: str, tmp_path: Path) -> AsyncIterator[Stand]:
-    await apply_catalog(fresh_database)
+async def stand(database_without_tenants: str, fresh_redis: str, tmp_path: Path) -> AsyncIterator[Stand]:
+    await apply_catalog(database_without_tenants)
     clock = FrozenClock(NOON)
     async with (
-        services(fresh_database, fresh_redis, clock=clock) as [service],
-        lifecycles(fresh_database, service, tmp_path) as lifecycle,
+        services(database_without_tenants, fresh_redis, clock=clock) as [service],
+        lifecycles(database_without_tenants, service, tmp_path) as lifecycle,
     ):
         handler = Scripted(at_once)
-        lifecycle.jobs.register(JobKind.ARCHIVE, handler)
+        only(lifecycle, {JobKind.ARCHIVE: handler})
         yield Stand(lifecycle, handler, clock)
 
 
@@ -104,8 +104,8 @@ async def test_who_has_too_many_open_jobs_gets_no_more(stand: Stand, monkeypatch
     await stand.submit(a_job(request_id="r1"))
 
 
-async def test_a_tenant_sees_its_own_jobs_only(stand: Stand, fresh_database: str) -> None:
-    await apply_catalog(fresh_database, GLOBEX)
+async def test_a_tenant_sees_its_own_jobs_only(stand: Stand, database_without_tenants: str) -> None:
+    await apply_catalog(database_without_tenants, GLOBEX)
     job = await stand.submit()
 
     with pytest.raises(NotFound):
@@ -126,8 +126,8 @@ async def test_a_job_waits_for_its_time(stand: Stand) -> None:
     assert (await stand.now(job)).state is JobState.SUCCEEDED
 
 
-async def test_tenants_take_turns(stand: Stand, fresh_database: str) -> None:
-    await apply_catalog(fresh_database, GLOBEX)
+async def test_tenants_take_turns(stand: Stand, database_without_tenants: str) -> None:
+    await apply_catalog(database_without_tenants, GLOBEX)
     for _ in range(3):
         await stand.submit()
     await stand.submit(NewJob(**{name: getattr(a_job(), name) for name in NewJob.__slots__} | {"tenant_id": GLOBEX}))
@@ -333,11 +333,14 @@ async def test_a_checkpoint_stands_or_falls_with_its_step(stand: Stand) -> None:
         async with stand.lifecycle.database.tenant_transaction(job.tenant_id) as connection:
             await control.note(connection, {"step": 1})
         with pytest.raises(ZeroDivisionError):
-            async with stand.lifecycle.database.tenant_transaction(job.tenant_id) as connection:
-                await control.note(connection, {"step": 2})
-                raise ZeroDivisionError
+            await half_a_step(job, control)
         seen.append((await stand.now(job)).checkpoint)
         return dict(REPORT)
+
+    async def half_a_step(job: LifecycleJob, control: JobControl) -> None:
+        async with stand.lifecycle.database.tenant_transaction(job.tenant_id) as connection:
+            await control.note(connection, {"step": 2})
+            raise ZeroDivisionError
 
     seen: list[object] = []
     stand.handler.work = work
@@ -407,7 +410,8 @@ async def test_watchers_see_the_job_as_it_is_its_progress_and_its_end(stand: Sta
                     both_saw.set()
         return states
 
-    go_on, both_saw, saw = asyncio.Event(), asyncio.Event(), []
+    go_on, both_saw = asyncio.Event(), asyncio.Event()
+    saw: list[LifecycleJob] = []
     stand.handler.work = work
     job = await stand.submit()
     async with running_jobs(stand.lifecycle):

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
+from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
-from tallygate_server.lifecycle.records import AllHistory, RecordListing, RecordReading, RecordWriting
+from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -47,7 +51,11 @@ class Lifecycle:
     objects: ObjectStore
     keys: DataKeys
     segments: SegmentStore
+    policies: Policies
+    holds: LegalHolds
     jobs: LifecycleJobs
+    mover: Mover
+    tiers: Tiers
     records: RecordWriting
     record_queries: RecordReading
     record_lists: RecordListing
@@ -69,6 +77,11 @@ async def open_lifecycle(
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
+        policies = Policies(database, service.tenants, clock)
+        mover = Mover(segments, policies, clock)
+        jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
+        jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
+        jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
         yield Lifecycle(
             service=service,
             options=options,
@@ -77,7 +90,11 @@ async def open_lifecycle(
             objects=objects,
             keys=keys,
             segments=segments,
+            policies=policies,
+            holds=LegalHolds(database, service.tenants, clock),
             jobs=jobs,
+            mover=mover,
+            tiers=Tiers(jobs),
             records=RecordWriting(
                 segments,
                 keys,
@@ -89,7 +106,7 @@ async def open_lifecycle(
             record_queries=RecordReading(
                 segments,
                 tenants=service.tenants,
-                history=AllHistory(),
+                history=policies,
                 retrieval_timeout_ms=options.retrieval_timeout_ms,
                 clock=clock,
             ),
@@ -98,6 +115,13 @@ async def open_lifecycle(
     finally:
         await jobs.close()
         await database.close()
+
+
+def _decode_lossy(_form: CompressionForm, payload: bytes) -> None:
+    try:
+        lossy.decode(payload)
+    except lossy.LossyPayloadDamaged as error:
+        raise ValueError(str(error)) from error
 
 
 def parse_master_keys(text: str) -> MasterKeys:

@@ -79,7 +79,7 @@ class LifecycleJobRunner:
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._untell: Callable[[], None] = lambda: None
-        self._closing = False
+        self._closing = asyncio.Event()
 
     async def start(self) -> None:
         """Begin."""
@@ -92,7 +92,7 @@ class LifecycleJobRunner:
     async def close(self) -> None:
         """Stop; jobs under way are given back at once, with their checkpoints."""
         # The dispatcher first: it would begin with others, and what it is about to claim is given back too.
-        self._closing = True
+        self._closing.set()
         self._untell()
         self._woken.set()
         if self._tasks:
@@ -125,18 +125,18 @@ class LifecycleJobRunner:
     # --- Choosing -----------------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             self._woken.clear()
             try:
                 for key in await self._due(self._at_once - len(self._running)):
-                    if not self._closing:
+                    if not self._closing.is_set():
                         await self._claim(key)
             except StoreUnavailable as error:
                 log.debug("lifecycle_jobs_not_read", error=type(error).__name__)
             except Exception:
                 # A right that is missing, or a defect: it may be mended while we run.
                 log.exception("lifecycle_jobs_not_read")
-            if self._closing:
+            if self._closing.is_set():
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
@@ -196,7 +196,7 @@ class LifecycleJobRunner:
         except asyncio.CancelledError:
             if control.lost:
                 raise JobLost(job.job_id) from None
-            if not self._closing:
+            if not self._closing.is_set():
                 raise
             return self._given_back(), "given_back"
         except JobCanceled:
@@ -231,7 +231,8 @@ class LifecycleJobRunner:
         except asyncio.CancelledError:
             # It has ended, or is given back: that is written down whoever does not want to wait for it.
             await writing
-        log.info("lifecycle_job_ended", job_id=job.job_id, kind=job.kind.name.lower(), outcome=outcome)
+        if outcome == "failed":
+            log.warning("lifecycle_job_failed", job_id=job.job_id, kind=job.kind.name.lower())
 
     async def _write(self, job: LifecycleJob, control: JobControl, values: dict[str, Any]) -> None:
         standing = control.standing()

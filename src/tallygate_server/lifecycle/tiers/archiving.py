@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,6 +19,7 @@ from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged
 from tallygate_server.lifecycle.tiers.documents import segment_document, time_document
 from tallygate_server.lifecycle.tiers.groups import groups_of
 from tallygate_server.lifecycle.tiers.moving import Moved, Mover
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import read_segments, total_of_segments
 from tallygate_server.storage.datasets import read_dataset_by_id
 
@@ -77,14 +78,19 @@ class _MovingHandler:
             return report.document()
         async with self._store.database.tenant_transaction(job.tenant_id) as connection:
             total = await total_of_segments(connection, job.tenant_id, selection)
-        total_count = total + report.segment_count
+        total_count = total + report.sums["segment_count"]
         async for dataset, group in self._groups(job.tenant_id, selection, report):
             if job.validate_only:
                 report.add(_estimated(group))
             else:
-                report.add(await self._move(dataset, group, selection, move, actor=job.actor))
+
+                async def note(connection: Connection, moved: Moved) -> None:
+                    # With the move itself: whoever goes on after a crash neither forgets it nor counts it twice.
+                    await control.note(connection, report.with_added(moved))
+
+                report.add(await self._move(dataset, group, selection, move, actor=job.actor, note=note))
             await control.report(
-                done=report.segment_count,
+                done=report.sums["segment_count"],
                 total=total_count,
                 phase=f"moving to {move.target_tier.name.lower()}",
                 read_bytes=report.sums["source_bytes"],
@@ -123,7 +129,14 @@ class _MovingHandler:
                         yield dataset, group
 
     async def _move(
-        self, dataset: Dataset, group: list[Segment], selection: DataSelection, move: _Move, *, actor: str
+        self,
+        dataset: Dataset,
+        group: list[Segment],
+        selection: DataSelection,
+        move: _Move,
+        *,
+        actor: str,
+        note: Callable[[Connection, Moved], Awaitable[None]],
     ) -> Moved:
         for _ in range(TRIES_MAX):
             try:
@@ -145,6 +158,7 @@ class _MovingHandler:
                     actor=actor,
                     stay_end_time=move.stay_end_time,
                     retention_end_time=move.retention_end_time,
+                    note=note,
                 )
             except SegmentsChanged:
                 group = await self._again(group, selection)
@@ -213,38 +227,43 @@ class RestoreHandler(_MovingHandler):
 class _Report:
     """Sums that survive a crash: they are the job's checkpoint."""
 
-    def __init__(self, checkpoint: dict[str, Any], move: _Move) -> None:
-        self.checkpoint = checkpoint
-        self.sums: dict[str, int] = checkpoint.setdefault(
-            "sums", {"segment_count": 0, "record_count": 0, "source_bytes": 0, "target_bytes": 0}
-        )
-        self._segments: list[dict[str, Any]] = checkpoint.setdefault("segments", [])
-        self._skipped: list[dict[str, Any]] = checkpoint.setdefault("skipped", [])
+    def __init__(self, checkpoint: Mapping[str, Any], move: _Move) -> None:
+        self.checkpoint: dict[str, Any] = {
+            "sums": {"segment_count": 0, "record_count": 0, "source_bytes": 0, "target_bytes": 0},
+            "segments": [],
+            "skipped": [],
+            **checkpoint,
+        }
         self._move = move
 
     @property
-    def segment_count(self) -> int:
-        return self.sums["segment_count"]
+    def sums(self) -> dict[str, int]:
+        sums: dict[str, int] = self.checkpoint["sums"]
+        return sums
+
+    def with_added(self, moved: Moved) -> dict[str, Any]:
+        """Return the checkpoint with what was moved added."""
+        sums = {name: value + getattr(moved, name) for name, value in self.sums.items()}
+        told = self.checkpoint["segments"]
+        new = [segment_document(segment) for segment in moved.segments[: SEGMENTS_TOLD_MAX - len(told)]]
+        return {**self.checkpoint, "sums": sums, "segments": [*told, *new]}
 
     def add(self, moved: Moved) -> None:
-        self.sums["segment_count"] += moved.segment_count
-        self.sums["record_count"] += moved.record_count
-        self.sums["source_bytes"] += moved.source_bytes
-        self.sums["target_bytes"] += moved.target_bytes
-        room = SEGMENTS_TOLD_MAX - len(self._segments)
-        self._segments += [segment_document(segment) for segment in moved.segments[:room]]
+        self.checkpoint = self.with_added(moved)
 
     def skip(self, segment: Segment, kind: str, explanation: str) -> None:
-        known = {each["segment_id"] for each in self._skipped}
-        if segment.segment_id not in known and len(self._skipped) < SEGMENTS_TOLD_MAX:
-            self._skipped.append({"segment_id": segment.segment_id, "kind": kind, "explanation": explanation})
+        skipped = self.checkpoint["skipped"]
+        known = {each["segment_id"] for each in skipped}
+        if segment.segment_id not in known and len(skipped) < SEGMENTS_TOLD_MAX:
+            told = {"segment_id": segment.segment_id, "kind": kind, "explanation": explanation}
+            self.checkpoint = {**self.checkpoint, "skipped": [*skipped, told]}
 
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = {
             **self.sums,
             "target_tier": f"STORAGE_TIER_{self._move.target_tier.name}",
-            "segments": self._segments,
-            "skipped": self._skipped,
+            "segments": self.checkpoint["segments"],
+            "skipped": self.checkpoint["skipped"],
         }
         end_time = self._move.retention_end_time
         if end_time is not None and end_time != FOR_EVER_TIME:

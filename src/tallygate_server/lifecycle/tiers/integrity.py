@@ -9,7 +9,6 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final
 
-from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import CompressionForm, DataSelection, Segment, SegmentState
 from tallygate_server.errors import ArchiveCorruption, IntegrityViolation
@@ -60,10 +59,9 @@ class _Wrong(Exception):
 class IntegrityHandler:
     """Checks segments one by one; whoever is sound again after a quarantine becomes live again."""
 
-    def __init__(self, store: SegmentStore, clock: Clock, *, decode_lossy: Lossy) -> None:
+    def __init__(self, store: SegmentStore, *, decode_lossy: Lossy) -> None:
         """Check what this store holds."""
         self._store = store
-        self._clock = clock
         self._decode_lossy = decode_lossy
 
     async def run(self, job: LifecycleJob, control: JobControl) -> dict[str, Any]:
@@ -155,7 +153,7 @@ class IntegrityHandler:
                 return
             if depth is IntegrityDepth.CHECKSUM and segment.form is CompressionForm.LOSSLESS:
                 # The header tells how many records there are; the checksum has vouched for the rest.
-                count = columnar.describe(payload).row_count
+                count = columnar.describe(payload).rows
                 digest = segment.values_digest
             else:
                 table = decode_records(segment.form, payload)

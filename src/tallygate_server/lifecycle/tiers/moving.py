@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -104,8 +104,12 @@ class Mover:
         actor: str = ACTOR,
         stay_end_time: datetime | None = None,
         retention_end_time: datetime | None = None,
+        note: Callable[[Connection, Moved], Awaitable[None]] | None = None,
     ) -> Moved:
-        """Move segments, together at most one segment's records, to a tier as one. Raises as SegmentStore.replace."""
+        """Move segments, together at most one segment's records, to a tier as one.
+
+        `note` writes down what was moved in the transaction that does it. Raises as SegmentStore.replace.
+        """
         prepared, dropped = await self._prepare(dataset, group, tier)
         if retention_end_time is None:
             ends = [segment.retention_end_time for segment in group if segment.retention_end_time is not None]
@@ -122,17 +126,14 @@ class Mover:
         async def forget(connection: Connection) -> None:
             if await forget_replaced(connection, dataset.tenant_id, dataset.dataset_id, dropped) != len(dropped):
                 raise SegmentsChanged(dataset.dataset_id)
+            if note is not None:
+                await note(connection, moved)
 
-        written = await self.store.replace(
+        moved = _moved(group, [each.segment for each in new])
+        await self.store.replace(
             group, new, actor=actor, action=f"data.moved_{tier.name.lower()}", in_transaction=forget
         )
-        return Moved(
-            segment_count=len(group),
-            record_count=sum(segment.record_count for segment in written),
-            source_bytes=sum(segment.stored_bytes for segment in group),
-            target_bytes=sum(segment.stored_bytes for segment in written),
-            segments=tuple(written),
-        )
+        return moved
 
     async def _prepare(
         self, dataset: Dataset, group: Sequence[Segment], tier: StorageTier
@@ -214,6 +215,16 @@ class Mover:
         async with self.store.database.tenant_snapshot(EVERY_TENANT) as connection:
             # No policy keeps data for less than a day in a tier.
             return await due_datasets(connection, tier, ended_before=self._clock.now() - timedelta(days=1))
+
+
+def _moved(old: Sequence[Segment], new: Sequence[Segment]) -> Moved:
+    return Moved(
+        segment_count=len(old),
+        record_count=sum(segment.record_count for segment in new),
+        source_bytes=sum(segment.stored_bytes for segment in old),
+        target_bytes=sum(segment.stored_bytes for segment in new),
+        segments=tuple(new),
+    )
 
 
 def _is_due(segment: Segment, cutoff: datetime, now: datetime) -> bool:

@@ -34,8 +34,11 @@ _TENANT_TABLES = (
     "storage_removals",
     "value_weights",
     "data_plans",
+    "data_plan_steps",
     "consents",
     "erasure_receipts",
+    "account_exports",
+    "erased_usage_totals",
 )
 """New ones: each is closed to other tenants."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from enum import Enum
 from itertools import pairwise
 from typing import Final
@@ -386,7 +386,7 @@ def _retention(segment: Segment, days: int, decided_by: str) -> Retention:
 
 def _chosen(segment: Segment, end_time: datetime) -> Retention:
     decided_by = "what was chosen when it was archived"
-    if end_time.year == datetime.max.year:
+    if end_time.year == MAXYEAR:
         return Retention(days=FOR_EVER, decided_by=decided_by, end_time=None)
     # A day that has begun counts.
     days = -((segment.end_time - end_time) // timedelta(days=1))

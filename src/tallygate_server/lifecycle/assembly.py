@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,9 @@ from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
 from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
@@ -35,6 +37,8 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    retrieval_timeout_ms: int = 30_000
+    own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +58,16 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    records: RecordWriting
+    record_queries: RecordReading
+    record_lists: RecordListing
 
     @property
     def consents(self) -> Consents:
         """What accounts have said about the use of their data."""
         return self.service.consents
+
+    own_data: OwnDataUpkeep
 
 
 @asynccontextmanager
@@ -90,6 +99,23 @@ async def open_lifecycle(
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),
+            records=RecordWriting(
+                segments,
+                keys,
+                tenants=service.tenants,
+                accounts=service.accounts,
+                checks=service.checker,
+                clock=clock,
+            ),
+            record_queries=RecordReading(
+                segments,
+                tenants=service.tenants,
+                history=policies,
+                retrieval_timeout_ms=options.retrieval_timeout_ms,
+                clock=clock,
+            ),
+            record_lists=RecordListing(database, tenants=service.tenants),
+            own_data=OwnDataUpkeep(segments, clock, options.own_data),
         )
     finally:
         await jobs.close()

@@ -181,9 +181,7 @@ async def stored_bytes_of(connection: Connection, tenant_id: TenantId, account_i
     return int((await connection.execute(statement)).scalar_one())
 
 
-async def usage_of(
-    connection: Connection, tenant_id: TenantId, dataset_ids: Sequence[str]
-) -> dict[str, DatasetUsage]:
+async def usage_of(connection: Connection, tenant_id: TenantId, dataset_ids: Sequence[str]) -> dict[str, DatasetUsage]:
     """Return what is stored of each dataset."""
     columns = data_segments.c
     rows = await connection.execute(

@@ -326,7 +326,8 @@ def _columns_of_records(batch: PlainRecords, dataset: Dataset | None) -> dict[st
                 _check_name(name, index)
                 column = lists[name] = [None] * count
             column[index] = value
-    return {name: _came(name, values, dataset) for name, values in lists.items()}
+    # The members of a JSON object have no order of their own.
+    return {name: _came(name, lists[name], dataset) for name in sorted(lists)}
 
 
 def _came(name: str, values: list[Any], dataset: Dataset | None) -> _Came:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -74,19 +74,14 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 class History(Protocol):
     """Knows how far back an account's plan lets it see."""
 
-    async def visible_start(self, tenant_id: TenantId, account_id: AccountId, now: datetime) -> datetime | None:
+    async def visible_start(self, tenant_id: TenantId, account_id: AccountId, now: datetime, /) -> datetime | None:
         """Return the first instant that the account sees; None: everything."""
 
 
 class AllHistory:
     """Lets everybody see everything."""
 
-    async def visible_start(
-        self,
-        tenant_id: TenantId,
-        account_id: AccountId,
-        now: datetime,  # noqa: ARG002
-    ) -> datetime | None:
+    async def visible_start(self, _tenant_id: TenantId, _account_id: AccountId, _now: datetime) -> datetime | None:
         """Return None."""
         return None
 
@@ -139,7 +134,7 @@ class RecordsTotals:
     read_bytes: int
 
 
-RecordsPart = RecordsHeader | pa.Table | RecordsTotals
+RecordsPart: TypeAlias = RecordsHeader | pa.Table | RecordsTotals
 
 
 class _ManifestChangedError(Exception):
@@ -201,7 +196,15 @@ class RecordReading:
             gaps=tuple(_gaps(wanted, manifest, start_time, visible)),
             visible_start_time=visible,
         )
-        run = _Run(self._segments, self, wanted, manifest, columns, start_time, self._retrieval_timeout_ms)
+        run = _Run(
+            self._segments,
+            self,
+            wanted=wanted,
+            manifest=manifest,
+            columns=columns,
+            start_time=start_time,
+            retrieval_timeout_ms=self._retrieval_timeout_ms,
+        )
         sent = 0
         try:
             while (table := await run.next()) is not None:
@@ -305,6 +308,7 @@ class _Run:
         self,
         segments: SegmentStore,
         reading: RecordReading,
+        *,
         wanted: RecordQuery,
         manifest: _Manifest,
         columns: tuple[DataColumn, ...],
@@ -425,9 +429,10 @@ class _Run:
         if self._restarts > RESTARTS_MAX:
             raise Unavailable("the dataset's segments keep changing; query again")
         await self.close()
+        before = self._manifest
         manifest = await self._reading.again(self._wanted, self._frontier)
         unknown = [segment for segment in manifest.inexact if segment.segment_id not in self._known_gaps]
-        if unknown:
+        if unknown or manifest.erased_keys - before.erased_keys:
             # The header is out already, and nothing may be left out silently.
             raise Unavailable("a part of the data changed its form while it was read; query again")
         self._merge = Merge()

@@ -14,8 +14,16 @@ from typing import Final
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
 from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.compression import (
+    Analyses,
+    CompressionHandler,
+    CompressionImpacts,
+    Compressions,
+    UsualWorths,
+)
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
+from tallygate_server.lifecycle.model_process import ModelProcesses
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
 from tallygate_server.lifecycle.policies import LegalHolds, Policies
@@ -58,6 +66,10 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    models: ModelProcesses
+    compressions: Compressions
+    analyses: Analyses
+    impacts: CompressionImpacts
     records: RecordWriting
     record_queries: RecordReading
     record_lists: RecordListing
@@ -83,6 +95,8 @@ async def open_lifecycle(
         segments = SegmentStore(database, objects, keys, clock)
         policies = Policies(database, service.tenants, clock)
         mover = Mover(segments, policies, clock)
+        models = ModelProcesses()
+        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, UsualWorths(), clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
@@ -99,6 +113,10 @@ async def open_lifecycle(
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),
+            models=models,
+            compressions=Compressions(jobs),
+            analyses=Analyses(segments, policies, service.tenants, clock),
+            impacts=CompressionImpacts(segments, policies, service.consents, models, service.tenants),
             records=RecordWriting(
                 segments,
                 keys,

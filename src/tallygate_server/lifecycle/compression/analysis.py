@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -130,7 +130,7 @@ class AnalysisDocument:
     content: Mapping[str, Any] = field(repr=False)
 
 
-AnalysisPart = AnalysisHeader | pa.Table | AnalysisDocument
+AnalysisPart: TypeAlias = AnalysisHeader | pa.Table | AnalysisDocument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,16 @@ from tallygate_server.domain.lifecycle import CompressionForm, JobKind
 from tallygate_server.domain.storage_cost import TierFacts
 from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.classification import Classifier, CleanupHandler, Retainer
+from tallygate_server.lifecycle.compression import (
+    Analyses,
+    CompressionHandler,
+    CompressionImpacts,
+    Compressions,
+    UsualWorths,
+)
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
+from tallygate_server.lifecycle.model_process import ModelProcesses
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
 from tallygate_server.lifecycle.policies import LegalHolds, Policies, Remover
@@ -68,6 +76,10 @@ class Lifecycle:
     tiers: Tiers
     storage: StorageSums
     measuring: StorageMeasuring
+    models: ModelProcesses
+    compressions: Compressions
+    analyses: Analyses
+    impacts: CompressionImpacts
     records: RecordWriting
     record_queries: RecordReading
     record_lists: RecordListing
@@ -95,6 +107,8 @@ async def open_lifecycle(
         classifier = Classifier(segments, policies, service.tenants, clock)
         remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
+        models = ModelProcesses()
+        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, UsualWorths(), clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
@@ -121,6 +135,10 @@ async def open_lifecycle(
                 tiers=Tiers(jobs),
                 storage=StorageSums(segments, policies, service.tenants, clock, options.tier_facts),
                 measuring=StorageMeasuring(database, clock, options.tier_facts),
+                models=models,
+                compressions=Compressions(jobs),
+                analyses=Analyses(segments, policies, service.tenants, clock),
+                impacts=CompressionImpacts(segments, policies, service.consents, models, service.tenants),
                 records=RecordWriting(
                     segments,
                     keys,

@@ -9,13 +9,13 @@ PYTHON := $(shell for candidate in python3.11 python3 python3.12 python3.13; do 
 	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$candidate; break; }; done)
 endif
 # Further options of `tallygate serve` (make run) or `tallygate bench` (make bench,
-# make bench-query, make bench-simulate).
+# make bench-query, make bench-simulate, make bench-lifecycle, make bench-tiers).
 ARGS ?=
 # Processes that run tests; each has its own Postgres and Valkey. One more than cores: many tests wait.
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proof lint types imports protos docs-check tests gen fmt docs bench bench-query bench-simulate doctor second-opinion lock image clean
+.PHONY: help install run test proof lint types imports protos docs-check tests gen fmt docs bench bench-query bench-simulate bench-lifecycle bench-tiers doctor second-opinion lock image clean
 
 help:
 	@echo 'make run      start Tallygate with its own Postgres and Redis on 127.0.0.1:50051 (data in .tallygate)'
@@ -29,6 +29,8 @@ help:
 	@echo 'make bench    measure calls per second (needs h2load: Debian package nghttp2-client)'
 	@echo 'make bench-simulate   measure SimulateLimits over 1,000,000 ledger entries, and increments beside it'
 	@echo 'make bench-query   measure QueryUsage over 5,000,000 ledger entries against a scan of them'
+	@echo 'make bench-lifecycle   measure archived records against Parquet (ARGS: CSV files)'
+	@echo 'make bench-tiers   move 30,000,000 records from hot to cold, against COPY (ARGS: CSV files)'
 	@echo 'make lock     renew requirements.txt from pyproject.toml'
 	@echo 'make clean    remove the environment and what was built, but no data'
 
@@ -70,6 +72,12 @@ bench-query: install
 
 bench-simulate: install
 	@exec $(BIN)/tallygate bench-simulate $(ARGS)
+
+bench-lifecycle: install
+	@exec $(BIN)/tallygate bench-lifecycle $(ARGS)
+
+bench-tiers: install
+	@exec $(BIN)/tallygate bench-tiers $(ARGS)
 
 # ---------------------------------------------------------------- checking: quick ones first
 

@@ -47,8 +47,6 @@ LATER: Final[Mapping[str, str]] = {
     "SubscriptionService": SUBSCRIPTIONS,
     "DataLifecycleService": LIFECYCLE,
     "AdminService": RUNNING,
-    "AccountService.RecordConsent": LIFECYCLE,
-    "AccountService.ListConsents": LIFECYCLE,
 }
 """The later work that brings what is not built yet, by RPC, else by service."""
 

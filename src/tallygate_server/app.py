@@ -30,6 +30,7 @@ from tallygate_server.lifecycle.assembly import (
     own_master_keys,
     parse_master_keys,
 )
+from tallygate_server.lifecycle.jobs import LifecycleJobRunner
 from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions
 from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.ports import check_port_free
@@ -57,7 +58,9 @@ log = structlog.get_logger(__name__)
 
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
+MOVE_TIERS_INTERVAL_SECONDS: Final = 600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
+FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
 FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -174,6 +177,7 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
             if settings.master_keys is not None
             else own_master_keys(directory / "master.key")
         ),
+        retrieval_timeout_ms=settings.retrieval_timeout_ms,
         own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
     )
 
@@ -235,6 +239,7 @@ def servicers(service: Service, lifecycle: Lifecycle | None = None) -> list[Serv
             now,
             checks=service.checker,
             subscriptions=service.subscriptions,
+            consents=service.consents,
         ),
         EventServicer(service.events.log, service.events.hub, service.events.endpoints, now),
         *([] if lifecycle is None else [DataLifecycleServicer(lifecycle, now)]),
@@ -290,6 +295,16 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             name="forget_events",
             interval_seconds=FORGET_EVENTS_INTERVAL_SECONDS,
             run=service.events.publisher.forget,
+        ),
+        Job(
+            name="move_tiers",
+            interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
+            run=lifecycle.mover.run,
+        ),
+        Job(
+            name="forget_lifecycle_jobs",
+            interval_seconds=FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS,
+            run=lifecycle.jobs.forget,
         ),
         Job(
             name="due_subscriptions",
@@ -357,6 +372,7 @@ class App:
         )
         self.grpc.at_drain(service.events.hub.end)
         self.grpc.at_drain(service.watches.end)
+        self.grpc.at_drain(lifecycle.jobs.end_watches)
 
     @classmethod
     @asynccontextmanager
@@ -392,6 +408,9 @@ class App:
                 runner = JobRunner(stores.database_url, jobs(settings, stores, service, lifecycle))
                 await runner.start()
                 stack.push_async_callback(runner.close)
+                lifecycle_runner = LifecycleJobRunner(lifecycle.jobs, at_once=settings.lifecycle_jobs_at_once)
+                await lifecycle_runner.start()
+                stack.push_async_callback(lifecycle_runner.close)
                 await service.webhooks.processor.start()
                 stack.push_async_callback(service.webhooks.processor.close)
                 await service.events.start()

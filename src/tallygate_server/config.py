@@ -296,8 +296,8 @@ class Settings(BaseSettings):
     # ---- data lifecycle
     object_store_url: str = Field(
         default="",
-        description="Where archived data lies: `file:///directory` or `s3://bucket/prefix` (credentials and endpoint from"
-        " the usual `AWS_...` variables). Empty: `objects` in the data directory.",
+        description="Where archived data lies: `file:///directory` or `s3://bucket/prefix` (credentials and endpoint"
+        " from the usual `AWS_...` variables). Empty: `objects` in the data directory.",
     )
     key_store_url: str = Field(
         default="",
@@ -313,6 +313,15 @@ class Settings(BaseSettings):
         default=90,
         description="How long webhooks that are done with stay in Postgres; afterwards they are archived as records of"
         " their account.",
+    )
+
+    lifecycle_jobs_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=2,
+        description="Jobs on stored data (compress, archive, export, erase, ...) that a process runs at once.",
+    )
+
+    retrieval_timeout_ms: int = Field(
+        default=30_000, ge=100, le=600_000, description="How long a query waits for one archived segment."
     )
 
     # ---- trying it out

@@ -675,6 +675,22 @@ class PlanOutdated(TallygateError):
         super().__init__(f"plan_id: {why}; compute the plan again", plan_id=plan_id, field="plan_id")
 
 
+class PolicyVersionMismatch(TallygateError):
+    """The retention policy changed since the caller looked at it."""
+
+    reason = "POLICY_VERSION_MISMATCH"
+
+    def __init__(self, data_type: str, *, expected: int, current: int) -> None:
+        """Name the policy and both versions; 0: there is none."""
+        super().__init__(
+            f"expected_version: version {expected} was expected, the policy for {data_type!r} is at {current}",
+            data_type=data_type,
+            expected_version=expected,
+            version=current,
+            field="expected_version",
+        )
+
+
 class NotBuilt(TallygateError):
     """The method is part of the contract, but not of this release."""
 

@@ -31,6 +31,7 @@ from tallygate_server.grants import Grants
 from tallygate_server.grants.expiring import ExpiringGrants
 from tallygate_server.hot_accounts import HotAccounts
 from tallygate_server.metering.meter import Meter
+from tallygate_server.privacy.consents import Consents
 from tallygate_server.recording import UsageEvents, UsageRecorder
 from tallygate_server.reservations import ReservationExpiry, Reservations
 from tallygate_server.revision_marks import FencedMarks
@@ -92,6 +93,7 @@ class Service:
     tenants: TenantDirectory
     catalogs: Catalogs
     accounts: Accounts
+    consents: Consents
     subscriptions: Subscriptions
     previews: PlanChangePreviews
     due_subscriptions: DueSubscriptions
@@ -294,6 +296,7 @@ async def open_service(
             tenants=tenants,
             catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,
+            consents=Consents(database, tenants=tenants, accounts=accounts, clock=clock),
             subscriptions=subscriptions,
             previews=PlanChangePreviews(
                 database, tenants=tenants, standings=usage, clock=clock, provider=billing.provider

@@ -41,6 +41,8 @@ BILLING_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 
 JOB_SECONDS: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
 
+LIFECYCLE_JOB_SECONDS: Final = (0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0)
+
 WEBHOOK_LAG_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 21_600.0)
 
 COMMIT_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -374,6 +376,15 @@ class Metrics(Collector):
         self.job_seconds = Distribution(
             "tallygate_job_seconds", "Duration of a background job's run.", "job", bounds=JOB_SECONDS
         )
+        self.lifecycle_jobs = Counts(
+            "tallygate_lifecycle_job_runs", "Attempts of jobs on stored data that ended.", "kind", "outcome"
+        )
+        self.lifecycle_job_seconds = Distribution(
+            "tallygate_lifecycle_job_seconds",
+            "Duration of an attempt of a job on stored data.",
+            "kind",
+            bounds=LIFECYCLE_JOB_SECONDS,
+        )
         self.own_data_moved = Counts(
             "tallygate_own_data", "What keeping our own data small moved, removed or left where it was.", "step", "what"
         )
@@ -471,6 +482,11 @@ class Metrics(Collector):
         self.jobs.add(name, outcome)
         self.job_seconds.observe(seconds, name)
 
+    def lifecycle_job(self, kind: str, outcome: str, seconds: float) -> None:
+        """Count one attempt of a job on stored data: how it ended, and how long it took."""
+        self.lifecycle_jobs.add(kind, outcome)
+        self.lifecycle_job_seconds.observe(seconds, kind)
+
     def own_data(self, step: str, counts: Mapping[str, int]) -> None:
         """Count what a step on our own data did."""
         for what, count in counts.items():
@@ -565,11 +581,12 @@ LogFormat = Literal["console", "json"]
 LOGGED_KEYS: Final = frozenset(
     {
         "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
-        "counters", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event", "event_id",
-        "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "kind", "level",
-        "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason", "repaired",
-        "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "server", "server_id",
-        "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url", "version", "why",
+        "counters", "dataset_id", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event",
+        "event_id", "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "job_id",
+        "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason",
+        "repaired", "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "segment_id",
+        "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url",
+        "version", "why",
     }
 )  # fmt: skip
 """Keys whose text may appear in a log line; text under any other key is withheld.

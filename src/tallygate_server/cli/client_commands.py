@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from tallygate_server.cli import account_commands, options
 from tallygate_server.cli.explanations import EXIT_NO, CommandError
 from tallygate_server.cli.options import TARGET_DEFAULT, Account, Feature, Json, Target, Tenant, with_client
 from tallygate_server.cli.output import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 CATALOG_BYTES_MAX: Final = 1_048_576
 ENTRIES_DEFAULT: Final = 20
-ACTOR: Final = "tallygate command line"
+ACTOR: Final = options.ACTOR
 
 
 class Ack(StrEnum):
@@ -74,6 +75,7 @@ def add_to(app: typer.Typer) -> None:
     account = typer.Typer(no_args_is_help=True, help="Look at accounts.")
     account.callback()(_account_group)
     account.command("show")(account_show)
+    account_commands.add_to(account)
     app.add_typer(account, name="account", rich_help_panel=panel)
 
 

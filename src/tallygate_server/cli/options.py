@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tallygate_server.client import Client
 
 TARGET_DEFAULT: Final = "127.0.0.1:50051"
+ACTOR: Final = "tallygate command line"
 JSON_KEY: Final = "tallygate.json"
 
 Result = TypeVar("Result")

@@ -12,9 +12,12 @@ from typer.core import TyperGroup
 
 from tallygate_server.cli import (
     bench_command,
+    bench_lifecycle_command,
     bench_query_command,
     bench_simulate_command,
+    bench_tiers_command,
     client_commands,
+    data_commands,
     endpoint_commands,
     entitlement_commands,
     event_commands,
@@ -104,8 +107,11 @@ stripe_commands.add_to(app)
 simulation_commands.add_to(app)
 validation_commands.add_to(app)
 replay_command.add_to(app)
+data_commands.add_to(app)
 bench_command.add_to(app)
 bench_query_command.add_to(app)
+bench_lifecycle_command.add_to(app)
+bench_tiers_command.add_to(app)
 bench_simulate_command.add_to(app)
 
 

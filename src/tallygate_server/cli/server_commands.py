@@ -225,6 +225,7 @@ def worker(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 async def _work(settings: Settings, *, as_json: bool) -> None:
     from tallygate_server.app import jobs, lifecycle_options, open_clock, open_migrated_service, open_stores
     from tallygate_server.lifecycle.assembly import open_lifecycle
+    from tallygate_server.lifecycle.jobs import LifecycleJobRunner
     from tallygate_server.workers.jobs import JobRunner
 
     async with (
@@ -237,6 +238,8 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
         work = jobs(settings, stores, service, lifecycle)
         runner = JobRunner(stores.database_url, work)
         await runner.start()
+        lifecycle_runner = LifecycleJobRunner(lifecycle.jobs, at_once=settings.lifecycle_jobs_at_once)
+        await lifecycle_runner.start()
         await service.webhooks.processor.start()
         await service.events.start()
         try:
@@ -245,13 +248,15 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
                 typer.echo(json.dumps({"event": "working", "jobs": names}))
             else:
                 typer.echo(
-                    f"Tallygate runs the jobs {', '.join(names)}, processes webhooks, and tells tenants what happened."
+                    f"Tallygate runs the jobs {', '.join(names)}, works on stored data, processes webhooks, and"
+                    " tells tenants what happened."
                     " Ctrl-C stops it."
                 )
             await stop.wait()
         finally:
             await service.events.stop()
             await service.webhooks.processor.close()
+            await lifecycle_runner.close()
             await runner.close()
 
 

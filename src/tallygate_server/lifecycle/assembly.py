@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
+from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
+from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
+from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import Database, DatabaseRole
 
@@ -30,6 +37,7 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    retrieval_timeout_ms: int = 30_000
     own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
 
@@ -45,6 +53,20 @@ class Lifecycle:
     objects: ObjectStore
     keys: DataKeys
     segments: SegmentStore
+    policies: Policies
+    holds: LegalHolds
+    jobs: LifecycleJobs
+    mover: Mover
+    tiers: Tiers
+    records: RecordWriting
+    record_queries: RecordReading
+    record_lists: RecordListing
+
+    @property
+    def consents(self) -> Consents:
+        """What accounts have said about the use of their data."""
+        return self.service.consents
+
     own_data: OwnDataUpkeep
 
 
@@ -54,10 +76,16 @@ async def open_lifecycle(
 ) -> AsyncIterator[Lifecycle]:
     """Open the lifecycle beside a service over the same database."""
     database = Database(database_url, role=DatabaseRole.LIFECYCLE, pool_size=LIFECYCLE_POOL_SIZE)
+    jobs = LifecycleJobs(database, service.tenants, clock)
     try:
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
+        policies = Policies(database, service.tenants, clock)
+        mover = Mover(segments, policies, clock)
+        jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
+        jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
+        jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
         yield Lifecycle(
             service=service,
             options=options,
@@ -66,10 +94,39 @@ async def open_lifecycle(
             objects=objects,
             keys=keys,
             segments=segments,
+            policies=policies,
+            holds=LegalHolds(database, service.tenants, clock),
+            jobs=jobs,
+            mover=mover,
+            tiers=Tiers(jobs),
+            records=RecordWriting(
+                segments,
+                keys,
+                tenants=service.tenants,
+                accounts=service.accounts,
+                checks=service.checker,
+                clock=clock,
+            ),
+            record_queries=RecordReading(
+                segments,
+                tenants=service.tenants,
+                history=policies,
+                retrieval_timeout_ms=options.retrieval_timeout_ms,
+                clock=clock,
+            ),
+            record_lists=RecordListing(database, tenants=service.tenants),
             own_data=OwnDataUpkeep(segments, clock, options.own_data),
         )
     finally:
+        await jobs.close()
         await database.close()
+
+
+def _decode_lossy(_form: CompressionForm, payload: bytes) -> None:
+    try:
+        lossy.decode(payload)
+    except lossy.LossyPayloadDamaged as error:
+        raise ValueError(str(error)) from error
 
 
 def parse_master_keys(text: str) -> MasterKeys:

@@ -79,6 +79,7 @@ class SegmentStore:
         table: pa.Table,
         *,
         tier: StorageTier,
+        form: CompressionForm | None = None,
         level: int = 5,
         quality_score: float = 1.0,
         facts: Mapping[str, Any] | None = None,
@@ -86,6 +87,7 @@ class SegmentStore:
     ) -> PreparedSegment:
         """Encode and seal records, sorted by time, without loss: plain for the hot tier, by column for the others.
 
+        `form` overrides what is usual in the tier: hot data may be by column too.
         `facts` are kept sealed beside the statistics of the columns (`statistics`).
         """
         key = key or await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
@@ -93,11 +95,13 @@ class SegmentStore:
 
         def work() -> PreparedSegment:
             digest = columnar.values_digest(table)
-            if tier is StorageTier.HOT:
-                form, codecs, payload = CompressionForm.NONE, {}, columnar.to_ipc(table)
+            usual = CompressionForm.NONE if tier is StorageTier.HOT else CompressionForm.LOSSLESS
+            chosen = form or usual
+            if chosen is CompressionForm.NONE:
+                codecs, payload = {}, columnar.to_ipc(table)
             else:
                 encoded = columnar.encode(table, level=level)
-                form, codecs, payload = CompressionForm.LOSSLESS, dict(encoded.codecs), encoded.payload
+                codecs, payload = dict(encoded.codecs), encoded.payload
             times = table.column("time")
             bounds = pc.min_max(times).as_py()
             return _sealed(
@@ -105,7 +109,7 @@ class SegmentStore:
                 payload,
                 key=key,
                 tier=tier,
-                form=form,
+                form=chosen,
                 span=(bounds["min"], bounds["max"] + ONE_MICROSECOND),
                 record_count=table.num_rows,
                 original_bytes=columnar.plain_bytes(table),
@@ -113,7 +117,7 @@ class SegmentStore:
                 codecs=codecs,
                 quality_score=quality_score,
                 facts={"statistics": statistics_of(table), **(facts or {})},
-                verify=_same_records(form, digest, table.num_rows),
+                verify=_same_records(chosen, digest, table.num_rows),
                 now=now,
             )
 
@@ -153,6 +157,44 @@ class SegmentStore:
             now=self._clock.now(),
         )
 
+    async def prepare_copy(
+        self,
+        segment: Segment,
+        *,
+        tier: StorageTier,
+        facts: Mapping[str, Any] | None = None,
+        key: DataKey | None = None,
+    ) -> PreparedSegment:
+        """Seal the payload of a segment anew, as it is, for another tier or with the account's present key.
+
+        Not for a hot segment, whose form belongs to its tier. Raises as `read`.
+        """
+        payload = await self.read_payload(segment)
+        facts = await self.read_facts(segment) if facts is None else facts
+        key = key or await self.keys.to_seal(segment.tenant_id, segment.account_id)
+        verify = (
+            _same_records(segment.form, segment.values_digest, segment.record_count)
+            if segment.form.exact
+            else _same_bytes(hashlib.sha256(payload).digest())
+        )
+        return await asyncio.to_thread(
+            _sealed,
+            segment,
+            payload,
+            key=key,
+            tier=tier,
+            form=segment.form,
+            span=(segment.start_time, segment.end_time),
+            record_count=segment.record_count,
+            original_bytes=segment.original_bytes,
+            values_digest=segment.values_digest,
+            codecs=segment.codecs,
+            quality_score=segment.quality_score,
+            facts=facts,
+            verify=verify,
+            now=self._clock.now(),
+        )
+
     async def put_hot(self, connection: Connection, prepared: PreparedSegment) -> None:
         """Write a prepared segment as rows within the caller's transaction."""
         segment = prepared.segment
@@ -182,6 +224,10 @@ class SegmentStore:
         for prepared in cold:
             await self._write_object(prepared)
         async with self.database.tenant_transaction(tenant_id) as connection:
+            # Written and compared before anything is locked, so that nobody waits for it.
+            for prepared in new:
+                if not prepared.segment.object_path:
+                    await self._write_row(connection, prepared)
             # The dataset's row first: puts that take the place of records by id wait for it too.
             await read_dataset_by_id(connection, tenant_id, dataset_id, lock=True)
             present = await rows.lock_segments(connection, tenant_id, [segment.segment_id for segment in old])
@@ -189,9 +235,6 @@ class SegmentStore:
                 raise SegmentsChanged(dataset_id)
             if in_transaction is not None:
                 await in_transaction(connection)
-            for prepared in new:
-                if not prepared.segment.object_path:
-                    await self._write_row(connection, prepared)
             await rows.add_segments(connection, [prepared.segment for prepared in new])
             if new and old:
                 await rows.hand_reads_on(connection, old, new[0].segment)
@@ -270,6 +313,28 @@ class SegmentStore:
                 detail={"segment_id": segment.segment_id, "why": why},
             )
         log.warning("segment_quarantined", segment_id=segment.segment_id, dataset_id=segment.dataset_id, why=why)
+        return True
+
+    async def release(self, segment: Segment, *, actor: str) -> bool:
+        """Let a segment that was found sound take part in queries again; False where it is not in quarantine."""
+        async with self.database.tenant_transaction(segment.tenant_id) as connection:
+            present = await rows.lock_segments(connection, segment.tenant_id, [segment.segment_id])
+            if not present or present[0].state is not SegmentState.QUARANTINED:
+                return False
+            await rows.write_segment(
+                connection,
+                segment.tenant_id,
+                segment.segment_id,
+                {"state": int(SegmentState.LIVE), "quarantine_reason": ""},
+            )
+            await add_audit_entry(
+                connection,
+                segment.tenant_id,
+                actor=actor,
+                action="data.released_from_quarantine",
+                subject=f"dataset/{segment.dataset_id}",
+                detail={"segment_id": segment.segment_id},
+            )
         return True
 
     async def sweep_objects(self, tenant_id: TenantId) -> int:
@@ -397,7 +462,7 @@ def new_segment_id(now: datetime) -> str:
 
 
 def _sealed(
-    dataset: Dataset,
+    dataset: Dataset | Segment,
     payload: bytes,
     *,
     key: DataKey,
@@ -449,6 +514,14 @@ def _same_records(form: CompressionForm, digest: bytes, record_count: int) -> Ca
             raise ValueError(f"{table.num_rows} records in place of {record_count}")
         if columnar.values_digest(table) != digest:
             raise ValueError("other values")
+
+    return verify
+
+
+def _same_bytes(digest: bytes) -> Callable[[bytes], None]:
+    def verify(payload: bytes) -> None:
+        if hashlib.sha256(payload).digest() != digest:
+            raise ValueError("other bytes")
 
     return verify
 

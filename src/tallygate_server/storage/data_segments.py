@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +19,13 @@ from tallygate_server.domain.lifecycle import (
     StorageTier,
 )
 from tallygate_server.storage.connection import Connection
-from tallygate_server.storage.tables import data_payloads, data_segment_reads, data_segments, stored_objects
+from tallygate_server.storage.tables import (
+    data_payloads,
+    data_segment_reads,
+    data_segments,
+    datasets,
+    stored_objects,
+)
 
 OBJECT_WRITING, OBJECT_LIVE, OBJECT_LEAVING = 1, 2, 3
 
@@ -49,6 +56,40 @@ async def read_segments(
     statement = statement.order_by(_c.start_time, _c.segment_id)
     rows = await connection.execute(statement.limit(limit) if limit is not None else statement)
     return [segment_of(row) for row in rows]
+
+
+async def count_by_account_and_type(
+    connection: Connection, tenant_id: TenantId, selection: DataSelection
+) -> dict[tuple[AccountId, str], tuple[int, int]]:
+    """Return how many live segments and records a selection covers, by account and data type."""
+    rows = await connection.execute(
+        select(_c.account_id, _c.data_type, func.count(), func.sum(_c.record_count))
+        .where(_c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), *_chosen(selection))
+        .group_by(_c.account_id, _c.data_type)
+        .order_by(_c.account_id, _c.data_type)
+    )
+    return {(AccountId(account_id), data_type): (count, int(records)) for account_id, data_type, count, records in rows}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueDataset:
+    """A dataset with something in a tier that may have been there long enough."""
+
+    tenant_id: TenantId
+    dataset_id: str
+    data_type: str
+    oldest_end_time: datetime
+
+
+async def due_datasets(connection: Connection, tier: StorageTier, *, ended_before: datetime) -> list[DueDataset]:
+    """Return the datasets, of every tenant that the connection sees, with live segments in the tier that ended so."""
+    rows = await connection.execute(
+        select(_c.tenant_id, _c.dataset_id, _c.data_type, func.min(_c.end_time).label("oldest_end_time"))
+        .where(_c.tier == int(tier), _c.end_time < ended_before, _c.state == int(SegmentState.LIVE))
+        .group_by(_c.tenant_id, _c.dataset_id, _c.data_type)
+        .order_by(_c.tenant_id, _c.dataset_id)
+    )
+    return [DueDataset(**row._mapping) for row in rows]  # noqa: SLF001 - public in spite of its name
 
 
 async def read_segment(connection: Connection, tenant_id: TenantId, segment_id: str) -> Segment | None:
@@ -127,6 +168,67 @@ async def read_payload(connection: Connection, tenant_id: TenantId, segment_id: 
     statement = select(columns.payload).where(columns.tenant_id == tenant_id, columns.segment_id == segment_id)
     payload: bytes | None = (await connection.execute(statement)).scalar_one_or_none()
     return payload
+
+
+async def payload_size(connection: Connection, tenant_id: TenantId, segment_id: str) -> int | None:
+    """Return the bytes of a sealed payload without reading it; None where there is none."""
+    columns = data_payloads.c
+    statement = select(func.length(columns.payload)).where(
+        columns.tenant_id == tenant_id, columns.segment_id == segment_id
+    )
+    size: int | None = (await connection.execute(statement)).scalar_one_or_none()
+    return size
+
+
+async def total_of_segments(connection: Connection, tenant_id: TenantId, selection: DataSelection) -> int:
+    """Return how many segments a selection covers, in any state."""
+    statement = select(func.count()).where(_c.tenant_id == tenant_id, *_chosen(selection))
+    return int((await connection.execute(statement)).scalar_one())
+
+
+async def unmentioned_objects(connection: Connection, tenant_id: TenantId, *, limit: int) -> list[str]:
+    """Return live objects of segments that the manifest does not have."""
+    columns = stored_objects.c
+    mentioned = select(_c.segment_id).where(_c.tenant_id == tenant_id, _c.object_path == columns.object_path)
+    rows = await connection.execute(
+        select(columns.object_path)
+        .where(
+            columns.tenant_id == tenant_id,
+            columns.kind == "segment",
+            columns.state == OBJECT_LIVE,
+            ~mentioned.exists(),
+        )
+        .order_by(columns.object_path)
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
+async def unmentioned_payloads(connection: Connection, tenant_id: TenantId, *, limit: int) -> list[str]:
+    """Return payloads of segments that the manifest does not have."""
+    columns = data_payloads.c
+    mentioned = select(_c.segment_id).where(_c.tenant_id == tenant_id, _c.segment_id == columns.segment_id)
+    rows = await connection.execute(
+        select(columns.segment_id)
+        .where(columns.tenant_id == tenant_id, ~mentioned.exists())
+        .order_by(columns.segment_id)
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
+async def segments_without_place(connection: Connection, tenant_id: TenantId, *, limit: int) -> list[tuple[str, str]]:
+    """Return segments, and their dataset's id, whose dataset is not there."""
+    known = select(datasets.c.dataset_id).where(
+        datasets.c.tenant_id == tenant_id, datasets.c.dataset_id == _c.dataset_id
+    )
+    rows = await connection.execute(
+        select(_c.segment_id, _c.dataset_id)
+        .where(_c.tenant_id == tenant_id, ~known.exists())
+        .order_by(_c.segment_id)
+        .limit(limit)
+    )
+    return [(row.segment_id, row.dataset_id) for row in rows]
 
 
 async def note_object(
@@ -221,6 +323,15 @@ async def add_reads(connection: Connection, tenant_id: TenantId, segment_ids: Se
             for segment_id in sorted(set(segment_ids))
         ],
     )
+
+
+async def count_records(connection: Connection, tenant_id: TenantId, selection: DataSelection) -> int:
+    """Return the records of all segments that a selection covers, damaged ones too."""
+    states = [int(SegmentState.LIVE), int(SegmentState.QUARANTINED)]
+    statement = select(func.coalesce(func.sum(_c.record_count), 0)).where(
+        _c.tenant_id == tenant_id, _c.state.in_(states), *_chosen(selection)
+    )
+    return int((await connection.execute(statement)).scalar_one())
 
 
 def segment_of(row: Row[Any]) -> Segment:

@@ -1368,6 +1368,13 @@ lifecycle_jobs = Table(
     _text("request_id"),
     _text("fingerprint"),
     Column("attempt_count", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "crash_count",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="attempts in a row that ended without a word and got no further",
+    ),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     _text("runner_id"),
     Column(
@@ -1442,6 +1449,26 @@ data_plans = Table(
     _time("expire_time"),
     _time("done_time", nullable=True),
     PrimaryKeyConstraint("tenant_id", "plan_id"),
+    Index("ix_data_plans_expire_time", "tenant_id", "expire_time"),
+)
+
+data_plan_steps = Table(
+    "data_plan_steps",
+    metadata,
+    _tenant_id(),
+    Column("plan_id", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("segment_id", Text, nullable=False),
+    Column("checksum", LargeBinary, nullable=False),
+    Column("stored_bytes", BigInteger, nullable=False),
+    Column("action", SmallInteger, nullable=False),
+    Column("saved_bytes", BigInteger, nullable=False),
+    Column("value_lost", Double, nullable=False),
+    Column("worth_lost", Double, nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("done_bytes", BigInteger),
+    Column("done_value_lost", Double),
+    PrimaryKeyConstraint("tenant_id", "plan_id", "position"),
 )
 
 consents = Table(
@@ -1458,7 +1485,15 @@ consents = Table(
     _time("expire_time", nullable=True),
     Column("actor", Text, nullable=False),
     _text("request_id"),
+    _text("fingerprint"),
     _time("create_time"),
+    Column(
+        "sequence",
+        BigInteger,
+        Identity(always=True),
+        nullable=False,
+        comment="order of recording: decides between statements of one instant",
+    ),
     PrimaryKeyConstraint("tenant_id", "consent_id"),
     Index("ix_consents_account", "tenant_id", "account_id", "purpose", "consent_time"),
     Index(
@@ -1491,6 +1526,38 @@ signing_keys = Table(
     _time("create_time"),
     PrimaryKeyConstraint("signing_key_id"),
     comment="public halves, so that old receipts can be verified; the private ones are in the key store",
+)
+
+account_exports = Table(
+    "account_exports",
+    metadata,
+    _tenant_id(),
+    Column("job_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False, comment="1 being written, 2 complete"),
+    Column("key_id", Text, nullable=False),
+    Column("object_prefix", Text, nullable=False, comment="of the sealed pieces; their numbers follow"),
+    Column("piece_count", Integer, nullable=False, server_default=text("0")),
+    Column("archive_bytes", BigInteger, nullable=False, server_default=text("0")),
+    _time("create_time"),
+    _time("expire_time"),
+    PrimaryKeyConstraint("tenant_id", "job_id"),
+    Index("ix_account_exports_account", "tenant_id", "account_id"),
+    Index("ix_account_exports_expiring", "expire_time"),
+)
+
+erased_usage_totals = Table(
+    "erased_usage_totals",
+    metadata,
+    _tenant_id(),
+    Column("feature_key", Text, nullable=False),
+    Column("period_kind", Text, nullable=False),
+    _time("period_start"),
+    Column("used_quantity", Numeric, nullable=False),
+    Column("credited_quantity", Numeric, nullable=False),
+    Column("account_count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "feature_key", "period_kind", "period_start"),
+    comment="what accounts that were erased had used, all together",
 )
 
 archived_webhook_events = Table(

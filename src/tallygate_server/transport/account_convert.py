@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final
 
 from tallygate.v1 import account_pb2, account_service_pb2
 from tallygate_server.accounts import Account, AccountUpdate, Identity
 from tallygate_server.domain.entitlement import AccountState
+from tallygate_server.privacy.consents import Consent, NewConsent
 from tallygate_server.subscriptions import SubscriptionView
 from tallygate_server.transport.convert import (
     api_enum,
     domain_enum,
     from_api_struct,
+    from_api_time,
     optional,
     to_api_instant,
     to_api_optional_instant,
@@ -77,3 +80,45 @@ def to_api_account(account: Account) -> account_pb2.Account:
 def leading(views: Sequence[SubscriptionView]) -> SubscriptionView | None:
     """Return the subscription that speaks for the account: the dearest of the live ones, then the newest."""
     return max(views, key=lambda view: (view.price.amount_minor if view.price else 0, view.create_time), default=None)
+
+
+def from_api_consent(request: account_service_pb2.RecordConsentRequest) -> NewConsent:
+    """Convert a statement to record; an absent time stays None."""
+    return NewConsent(
+        purpose=request.purpose,
+        granted=request.granted,
+        policy_version=request.policy_version,
+        source=request.source,
+        consent_time=(
+            from_api_time(request.consent_time, "consent_time") if request.HasField("consent_time") else None
+        ),
+        expire_time=from_api_time(request.expire_time, "expire_time") if request.HasField("expire_time") else None,
+    )
+
+
+def to_api_consent(consent: Consent) -> account_pb2.Consent:
+    """Convert a statement."""
+    return account_pb2.Consent(
+        consent_id=consent.consent_id,
+        account_id=consent.account_id,
+        purpose=consent.purpose,
+        granted=consent.granted,
+        policy_version=consent.policy_version,
+        source=consent.source,
+        consent_time=to_api_instant(consent.consent_time),
+        expire_time=to_api_optional_instant(consent.expire_time),
+        actor=consent.actor,
+    )
+
+
+def consent_position(consent: Consent) -> str:
+    """Return where the page after this statement begins."""
+    return f"{consent.sequence} {consent.consent_time.isoformat()}"
+
+
+def from_consent_position(position: str) -> tuple[datetime, int] | None:
+    """Return what `consent_position` wrote; None for the first page."""
+    if not position:
+        return None
+    sequence, _, time = position.partition(" ")
+    return datetime.fromisoformat(time), int(sequence)

@@ -17,6 +17,7 @@ from tallygate_server.transport.subscription_convert import API_STATE
 from tallygate_server.transport.use_cases import (
     AccessChecks,
     AccountUse,
+    ConsentUse,
     Now,
     SubscriptionUse,
     TenantUse,
@@ -42,6 +43,7 @@ class AccountServicer:
         *,
         checks: AccessChecks,
         subscriptions: SubscriptionUse,
+        consents: ConsentUse,
     ) -> None:
         self._accounts = accounts
         self._usage = usage
@@ -49,6 +51,7 @@ class AccountServicer:
         self._now = now
         self._checks = checks
         self._subscriptions = subscriptions
+        self._consents = consents
 
     async def IdentifyAccount(
         self, request: account_service_pb2.IdentifyAccountRequest, _context: _Context
@@ -166,3 +169,38 @@ class AccountServicer:
             actor=convert.actor_of(request),
         )
         return account_service_pb2.ReinstateAccountResponse(account=account_convert.to_api_account(account))
+
+    async def RecordConsent(
+        self, request: account_service_pb2.RecordConsentRequest, _context: _Context
+    ) -> account_service_pb2.RecordConsentResponse:
+        """Record a consent, or its withdrawal."""
+        consent = await self._consents.record(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            account_convert.from_api_consent(request),
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+        )
+        return account_service_pb2.RecordConsentResponse(consent=account_convert.to_api_consent(consent))
+
+    async def ListConsents(
+        self, request: account_service_pb2.ListConsentsRequest, _context: _Context
+    ) -> account_service_pb2.ListConsentsResponse:
+        """List consents, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        consents = await self._consents.list(
+            TenantId(request.tenant_id),
+            AccountId(request.account_id),
+            purpose=request.purpose,
+            current_only=request.current_only,
+            before=account_convert.from_consent_position(paging.page_position(request, now=now)),
+            limit=size + 1,
+        )
+        page, more = consents[:size], len(consents) > size
+        return account_service_pb2.ListConsentsResponse(
+            consents=[account_convert.to_api_consent(consent) for consent in page],
+            next_page_token=(
+                paging.page_token(request, account_convert.consent_position(page[-1]), now=now) if more else ""
+            ),
+        )

@@ -69,11 +69,30 @@ ASKING_THE_PROVIDER: Final = frozenset(
     )
 )
 """Methods that may wait for the billing provider, several times in a row."""
+JOB_TIMEOUT_MS: Final = 65_000
+WAITING_FOR_JOBS: Final = frozenset(
+    f"/tallygate.v1.DataLifecycleService/{name}"
+    for name in (
+        "CompressData",
+        "ArchiveData",
+        "RestoreData",
+        "CleanupData",
+        "OptimizeStorage",
+        "ValidateIntegrity",
+        "ExportAccountData",
+        "EraseAccountData",
+    )
+)
+"""Methods whose callers may ask them to wait a minute for the end of a job."""
 
 WATCHES: Final = frozenset(
-    {"/tallygate.v1.EntitlementService/WatchEntitlements", "/tallygate.v1.EventService/WatchEvents"}
+    {
+        "/tallygate.v1.EntitlementService/WatchEntitlements",
+        "/tallygate.v1.EventService/WatchEvents",
+        "/tallygate.v1.DataLifecycleService/WatchLifecycleJob",
+    }
 )
-"""Streams that never end by themselves."""
+"""Streams that never end by themselves, or not for hours."""
 
 
 class AddressTaken(OSError):
@@ -224,7 +243,11 @@ def build_server(
         in_flight=in_flight,
         observe=observe,
         timeout_ms=limits.timeout_ms,
-        timeouts_ms=_TIMEOUTS_MS | dict.fromkeys(ASKING_THE_PROVIDER, limits.billing_timeout_ms),
+        timeouts_ms={
+            **_TIMEOUTS_MS,
+            **dict.fromkeys(ASKING_THE_PROVIDER, limits.billing_timeout_ms),
+            **dict.fromkeys(WAITING_FOR_JOBS, JOB_TIMEOUT_MS),
+        },
         watches=WATCHES,
     )
     options = _options(kind, limits, reuse_port=reuse_port)

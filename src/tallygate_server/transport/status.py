@@ -10,7 +10,7 @@ ours: the caller gets a fixed sentence and an incident id, the log gets the stac
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -108,6 +108,7 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.FormNotRestorable: _Code.FAILED_PRECONDITION,
     errors.JobEnded: _Code.FAILED_PRECONDITION,
     errors.PlanOutdated: _Code.FAILED_PRECONDITION,
+    errors.PolicyVersionMismatch: _Code.FAILED_PRECONDITION,
     errors.IllegalTransition: _Code.FAILED_PRECONDITION,
     errors.FeatureNotMetered: _Code.FAILED_PRECONDITION,
     errors.ReservationClosed: _Code.FAILED_PRECONDITION,
@@ -142,6 +143,9 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
 }
 
 
+_CODE_BY_REASON: Final = {error.reason: code for error, code in CODE_BY_ERROR.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A failed call as it goes over the wire."""
@@ -165,6 +169,24 @@ def failure_of(error: BaseException, *, method: str) -> Failure:
 def status_message_of(error: BaseException, *, method: str) -> status_pb2.Status:
     """Return the error as the outcome of one item of a batch."""
     return _status_of(error, method=method)[1]
+
+
+def status_of_facts(
+    reason: str, message: str, facts: Mapping[str, str], violations: Sequence[tuple[str, str]] = ()
+) -> status_pb2.Status:
+    """Return an error that was written down before as its status: reason, message, facts, and wrong fields."""
+    code = _CODE_BY_REASON.get(reason, _Code.INTERNAL)
+    info = error_details_pb2.ErrorInfo(
+        reason=reason,
+        domain=ERROR_DOMAIN,
+        metadata={key: _cut(value, FACT_LENGTH_MAX) for key, value in facts.items()},
+    )
+    status = status_pb2.Status(code=_code_number(code), message=_cut(message, MESSAGE_LENGTH_MAX))
+    status.details.append(_packed(info))
+    if violations:
+        error = InvalidRequest([errors.FieldViolation(field, description) for field, description in violations])
+        status.details.append(_packed(_bad_request(error, DETAILS_BYTES_MAX - status.ByteSize())))
+    return status
 
 
 def _status_of(error: BaseException, *, method: str) -> tuple[grpc.StatusCode, status_pb2.Status]:

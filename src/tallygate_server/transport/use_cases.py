@@ -24,6 +24,7 @@ from tallygate_server.errors import TallygateError
 from tallygate_server.events.endpoints import CreatedEndpoint, EndpointChange, RotatedSecret
 from tallygate_server.explain import Explanation
 from tallygate_server.grants import FeatureOverride, GrantPage, GrantState, GrantView, NewGrant, OverrideView
+from tallygate_server.privacy.consents import Consent, NewConsent
 from tallygate_server.recording import RecordResult
 from tallygate_server.reservations import (
     Commit,
@@ -223,6 +224,27 @@ class UsageCorrections(Protocol):
 
     async def correct(self, correction: Correction) -> CorrectionAnswer:
         """Add to a counter or a gauge, or take away from it."""
+
+
+class ConsentUse(Protocol):
+    """Records consents."""
+
+    async def record(
+        self, tenant_id: TenantId, account_id: AccountId, wanted: NewConsent, *, request_id: str, actor: str
+    ) -> Consent:
+        """Record a statement."""
+
+    async def list(
+        self,
+        tenant_id: TenantId,
+        account_id: AccountId,
+        *,
+        purpose: str,
+        current_only: bool,
+        before: tuple[datetime, int] | None,
+        limit: int,
+    ) -> Sequence[Consent]:
+        """Return statements, newest first."""
 
 
 class TenantUse(Protocol):

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from tallygate_server.lifecycle.columnar.arrow import Bits
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
-from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers
+from tallygate_server.lifecycle.columnar.integers import decode_run_lengths, encode_integers, run_lengths
 from tallygate_server.lifecycle.columnar.libraries import zstd_compress, zstd_decompress
 from tallygate_server.lifecycle.columnar.wire import Reader, write_unsigned
-
-Bits = npt.NDArray[np.uint8]
-"""One byte a row, 0 or 1."""
 
 ALL_ZERO: Final = 0
 ALL_ONE: Final = 1
@@ -23,8 +20,8 @@ RUNS_FROM_ONE: Final = 3
 PACKED: Final = 4
 PACKED_ZSTD: Final = 5
 
-RUN_BYTES: Final = 0.75
-"""What a run is taken to cost at least; below that of packed bits, runs are tried."""
+SPARSE: Final = 8
+"""Where runs take at most this part of the packed bits, zstd is not asked."""
 
 ZSTD_BYTES_MIN: Final = 32
 
@@ -36,19 +33,17 @@ def encode_bits(bits: Bits, effort: Effort) -> tuple[bytes, str]:
     if len(changes) == 0:
         return bytes((ALL_ONE if first else ALL_ZERO,)), "constant"
     packed = np.packbits(bits, bitorder="little").tobytes()
-    best = bytes((PACKED,)) + packed
-    name = "bits"
-    if len(packed) >= ZSTD_BYTES_MIN:
-        body = zstd_compress(packed, effort.zstd)
-        if len(body) < len(packed):
-            best, name = bytes((PACKED_ZSTD,)) + body, "bits-zstd"
-    if len(changes) * RUN_BYTES < len(best):
-        lengths = np.diff(changes + 1, prepend=0, append=len(bits))
+    best, name = bytes((PACKED,)) + packed, "bits"
+    if len(changes) < len(packed):
         out = bytearray((RUNS_FROM_ONE if first else RUNS_FROM_ZERO,))
-        write_unsigned(out, len(lengths))
-        out += encode_integers(lengths, effort, depth=1)[0]
+        write_unsigned(out, len(changes) + 1)
+        out += encode_integers(run_lengths(changes + 1, len(bits)), effort, depth=1)[0]
         if len(out) < len(best):
             best, name = bytes(out), "runs"
+    if len(best) * SPARSE > len(packed) >= ZSTD_BYTES_MIN:
+        body = zstd_compress(packed, effort.zstd)
+        if len(body) + 1 < len(best):
+            best, name = bytes((PACKED_ZSTD,)) + body, "bits-zstd"
     return best, name
 
 
@@ -62,9 +57,7 @@ def decode_bits(source: memoryview, count: int) -> Bits:
         runs = reader.unsigned(count)
         if runs == 0:
             raise SegmentDamaged("runs of nothing")
-        lengths = decode_integers(reader.rest(), runs, depth=1)
-        if int(lengths.min()) < 0 or int(lengths.max()) > count or int(lengths.sum()) != count:
-            raise SegmentDamaged("runs of another length")
+        lengths = decode_run_lengths(reader.rest(), runs, count)
         values = (np.arange(runs, dtype=np.uint8) + (codec == RUNS_FROM_ONE)) & 1
         return np.repeat(values, lengths)
     size = (count + 7) // 8

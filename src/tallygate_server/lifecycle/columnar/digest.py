@@ -8,14 +8,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from tallygate_server.lifecycle.columnar.segment import (
-    BOOL,
-    NUMBER_OF,
-    STRING,
-    one_array,
-    fixed_values,
-    packed_bits,
-)
+from tallygate_server.lifecycle.columnar.arrow import fixed_values, one_array, packed_bits
+from tallygate_server.lifecycle.columnar.segment import BOOL, NUMBER_OF, STRING
 from tallygate_server.lifecycle.columnar.texts import text_layout
 
 DIGEST_BYTES: Final = 32
@@ -43,14 +37,15 @@ def _column_digest(name: str, values: pa.Array) -> bytes:
     digest = hashlib.sha256(f"{len(name.encode())}:{name}:{number}:{values.null_count}\n".encode())
     if values.null_count:
         present = packed_bits(values.buffers()[0], values.offset, len(values))
-        digest.update(np.packbits(present, bitorder="little"))
+        digest.update(np.packbits(present, bitorder="little").data)
         values = values.drop_null()
     if number == STRING:
         lengths, content = text_layout(values)
-        digest.update(lengths)
+        digest.update(lengths.data)
         digest.update(content)
     elif len(values) and number == BOOL:
-        digest.update(np.packbits(packed_bits(values.buffers()[1], values.offset, len(values)), bitorder="little"))
+        flags = packed_bits(values.buffers()[1], values.offset, len(values))
+        digest.update(np.packbits(flags, bitorder="little").data)
     elif len(values):
         digest.update(fixed_values(values, np.int64))
     return digest.digest()
@@ -63,7 +58,7 @@ def plain_bytes(table: pa.Table) -> int:
     or a time takes 8 bytes, a flag 1, a text 4 and its UTF-8 bytes, a null nothing.
     """
     rows = table.num_rows
-    total = rows * ROW_BYTES
+    total: int = rows * ROW_BYTES
     if any(column.null_count for column in table.columns):
         total += rows * ((table.num_columns + 7) // 8)
     for chunked in table.columns:

@@ -24,13 +24,13 @@ class Effort:
 
 
 EFFORTS: Final = {
-    1: Effort(pco=3, zstd=1, sample_rows=256, thorough=False),
-    2: Effort(pco=4, zstd=1, sample_rows=256, thorough=False),
-    3: Effort(pco=5, zstd=2, sample_rows=512, thorough=False),
-    4: Effort(pco=6, zstd=3, sample_rows=512, thorough=False),
-    5: Effort(pco=8, zstd=3, sample_rows=512, thorough=False),
+    1: Effort(pco=2, zstd=1, sample_rows=256, thorough=False),
+    2: Effort(pco=3, zstd=1, sample_rows=256, thorough=False),
+    3: Effort(pco=3, zstd=2, sample_rows=512, thorough=False),
+    4: Effort(pco=4, zstd=2, sample_rows=512, thorough=False),
+    5: Effort(pco=4, zstd=3, sample_rows=512, thorough=False),
     6: Effort(pco=8, zstd=6, sample_rows=2_048, thorough=False),
-    7: Effort(pco=9, zstd=9, sample_rows=4_096, thorough=True),
+    7: Effort(pco=8, zstd=9, sample_rows=4_096, thorough=True),
     8: Effort(pco=10, zstd=13, sample_rows=16_384, thorough=True),
     9: Effort(pco=12, zstd=19, sample_rows=0, thorough=True),
 }

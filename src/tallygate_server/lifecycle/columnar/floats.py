@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tallygate_server.lifecycle.columnar.arrow import fixed_values
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import (
+    DELTAS_OF_THOROUGH,
+    DELTAS_TRIED,
+    FLOAT_WHOLE_MAX,
+    TRIAL_PCO_LEVEL,
+    decode_as_floats,
     decode_integers,
     encode_integers,
     joined,
+    repeats,
     sampled,
+    seems_distinct,
+    smallest_of,
     split,
 )
-from tallygate_server.lifecycle.columnar.libraries import pco_compress, pco_decompress, zstd_compress, zstd_decompress
+from tallygate_server.lifecycle.columnar.libraries import (
+    MODES,
+    pco_compress,
+    pco_decompress,
+    room,
+    zstd_compress,
+    zstd_decompress,
+)
 from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
 
 Floats = npt.NDArray[np.float64]
@@ -31,10 +47,8 @@ RAW: Final = 5
 
 DIGITS_MAX: Final = 9
 SCALES: Final = 10.0 ** np.arange(DIGITS_MAX + 1)
-WHOLE_MAX: Final = 2.0**53
-"""Above it not every whole number is a floating-point number."""
-
-DECIMAL_SAMPLE: Final = 48
+COLUMN_OF_SCALES: Final = SCALES[:, None]
+DECIMAL_SAMPLE: Final = 32
 DECIMAL_SHARE_MIN: Final = 0.9
 EXCEPTIONS_SHARE_MAX: Final = 0.05
 """Values that are no decimals of as many digits (and -0.0, NaN, infinities) are kept beside, up to this share."""
@@ -43,14 +57,13 @@ DISTINCT_SHARE_MAX: Final = 0.2
 DISTINCT_ROWS_MIN: Final = 64
 RAW_BYTES_MAX: Final = 24
 FLOAT: Final = np.dtype("<f8")
-TRIALS: Final = (("auto", "d1"), ("classic", "d1"), ("auto", "d0"), ("auto", "d2"))
-TRIALS_OF_THOROUGH: Final = (*TRIALS, ("classic", "d0"), ("classic", "d2"), ("auto", "lookback"), ("auto", "conv"))
+BITS: Final = np.dtype("<u8")
 
 
 def encode_floats(values: Floats, effort: Effort) -> tuple[bytes, str]:
     """Return the smallest form found of at least one value, and its name."""
     bits = values.view(np.int64)
-    if (bits == bits[0]).all():
+    if bits[0] == bits[-1] and (bits == bits[0]).all():
         return bytes((CONSTANT,)) + values[:1].tobytes(), "constant"
     if values.nbytes <= RAW_BYTES_MAX:
         return bytes((RAW,)) + values.tobytes(), "raw"
@@ -79,46 +92,54 @@ def decode_floats(source: memoryview, count: int) -> Floats:
     if codec == PCO:
         return pco_decompress(rest, count, FLOAT)
     if codec == SPLIT:
-        return joined(zstd_decompress(rest, count * FLOAT.itemsize), count, FLOAT)
+        return joined(zstd_decompress(rest, count * FLOAT.itemsize), count, BITS).view(FLOAT)
     if codec == RAW and len(rest) == count * FLOAT.itemsize:
-        return np.frombuffer(rest, FLOAT, count)
+        # A copy, because Arrow wants numbers at even addresses.
+        return np.frombuffer(rest, FLOAT, count).copy()
     raise SegmentDamaged("values of an unknown codec")
 
 
 def _digits(values: Floats) -> int | None:
     """Return how many decimal digits write nearly all of a sample, or None."""
     sample = values[:: max(1, len(values) // DECIMAL_SAMPLE)]
-    whole = np.rint(sample * SCALES[:, None])
-    shares = ((whole / SCALES[:, None] == sample) & (np.abs(whole) <= WHOLE_MAX)).mean(axis=1)
-    enough = np.flatnonzero(shares >= DECIMAL_SHARE_MIN)
-    if len(enough) == 0:
-        return None
-    return int(enough[0])
+    whole = np.rint(sample * COLUMN_OF_SCALES)
+    exact = whole / COLUMN_OF_SCALES == sample
+    enough = np.add.reduce(exact, axis=1, dtype=np.intp) >= DECIMAL_SHARE_MIN * len(sample)
+    digits = int(enough.argmax())
+    return digits if enough[digits] else None
 
 
 def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, str] | None:
+    count = len(values)
+    out = bytearray((DECIMAL,))
     with np.errstate(all="ignore"):
         digits = _digits(values)
         if digits is None:
             return None
-        whole = np.rint(values * SCALES[digits])
-        # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
-        exact = (whole / SCALES[digits]).view(np.int64) == bits
-        exact &= np.abs(whole) <= WHOLE_MAX
-    out = bytearray((DECIMAL, digits))
-    exceptions = np.flatnonzero(~exact)
-    write_unsigned(out, len(exceptions))
-    if len(exceptions):
-        if len(exceptions) > EXCEPTIONS_SHARE_MAX * len(values):
+        out.append(digits)
+        scratch, whole = room(count, np.float64), room(count, np.int64)
+        np.multiply(values, SCALES[digits], out=scratch)
+        np.rint(scratch, out=scratch)
+        np.copyto(whole, scratch, casting="unsafe")
+        np.divide(whole, SCALES[digits], out=scratch)
+    # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
+    exact = scratch.view(np.int64) == bits
+    low, high = int(whole.min()), int(whole.max())
+    plain = bool(exact.all()) and max(-low, high) <= FLOAT_WHOLE_MAX
+    if plain:
+        write_unsigned(out, 0)
+    else:
+        exact &= (whole <= FLOAT_WHOLE_MAX) & (whole >= -FLOAT_WHOLE_MAX)
+        exceptions = np.flatnonzero(~exact)
+        if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
             return None
-        # The value before stands in, which costs next to nothing.
-        last_exact = np.maximum.accumulate(np.where(exact, np.arange(len(values)), 0))
-        whole = whole[last_exact]
-        if not exact[0]:
-            whole[: int(exact.argmax())] = 0
-        write_bytes(out, encode_integers(exceptions.astype(np.int64), effort)[0])
+        write_unsigned(out, len(exceptions))
+        write_bytes(out, encode_integers(exceptions.astype(np.int64), effort, deltas=("d1",))[0])
         write_bytes(out, encode_integers(bits[exceptions], effort)[0])
-    body, name = encode_integers(whole.astype(np.int64), effort)
+        # The value before stands in, which costs next to nothing.
+        whole = whole[np.maximum.accumulate(np.where(exact, np.arange(count), 0))]
+        whole[: int(exact.argmax())] = 0
+    body, name = encode_integers(whole, effort, bounds=(low, high) if plain else None)
     return bytes(out) + body, f"decimal{digits}+{name}"
 
 
@@ -131,7 +152,7 @@ def _decode_decimals(reader: Reader, count: int) -> Floats:
     if exceptions:
         places = decode_integers(reader.sized(), exceptions)
         others = decode_integers(reader.sized(), exceptions)
-    values = decode_integers(reader.rest(), count).astype(np.float64)
+    values = decode_as_floats(reader.rest(), count)
     if digits:
         values /= SCALES[digits]
     if places is not None and others is not None:
@@ -145,20 +166,20 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     count = len(bits)
     if count < DISTINCT_ROWS_MIN:
         return None
-    sample = sampled(bits, effort.sample_rows)
-    if len(np.unique(sample)) > len(sample) // 2:
+    if seems_distinct(count, lambda step: len(set(bits[::step].tolist())), DISTINCT_SHARE_MAX):
         return None
     encoded = pa.array(bits).dictionary_encode()
-    known = _ordered(encoded.dictionary.to_numpy())
-    if len(known) > DISTINCT_SHARE_MAX * count:
+    if len(encoded.dictionary) > DISTINCT_SHARE_MAX * count:
         return None
-    order = np.argsort(known)
-    ranks = np.empty(len(known), np.int64)
+    known = _ordered(fixed_values(encoded.dictionary, np.int64))
+    order = known.argsort()
+    ranks = np.empty(len(known), np.int32)
     ranks[order] = np.arange(len(known))
     out = bytearray((DISTINCT,))
     write_unsigned(out, len(known))
-    write_bytes(out, encode_integers(known[order], effort)[0])
-    body, name = encode_integers(ranks[encoded.indices.to_numpy()], effort)
+    write_bytes(out, encode_integers(known[order], effort, deltas=("d1",))[0])
+    ranked = ranks[fixed_values(encoded.indices, np.int32)]
+    body, name = encode_integers(ranked, effort, divided=False)
     return bytes(out) + body, f"distinct+{name}"
 
 
@@ -172,21 +193,22 @@ _unordered = _ordered
 
 def _as_numbers(values: Floats, effort: Effort) -> tuple[bytes, str]:
     sample = sampled(values, effort.sample_rows)
-    sizes: dict[tuple[str, str], int] = {}
-    for mode, delta in TRIALS_OF_THOROUGH if effort.thorough else TRIALS:
-        sizes[mode, delta] = len(pco_compress(sample, delta=delta, level=effort.pco, mode=mode))
-    split_size = len(zstd_compress(split(sample), effort.zstd))
-    (mode, delta), size = min(sizes.items(), key=lambda item: item[1])
-    best: tuple[int, bytes, str]
-    if split_size < size:
-        best = SPLIT, zstd_compress(split(values), effort.zstd), "zstd-split"
-    else:
-        best = PCO, pco_compress(values, delta=delta, level=effort.pco, mode=mode), f"pco-{mode}-{delta}"
-    if len(best[1]) >= values.nbytes:
-        best = RAW, values.tobytes(), "raw"
+    level = effort.pco if effort.thorough else TRIAL_PCO_LEVEL
+    # What pcodec finds by itself, such as multiples of a number, takes time: it is asked for again only if it pays.
+    mode, _ = smallest_of({mode: pco_compress(sample, delta="d1", level=level, mode=mode) for mode in MODES})
+    delta, _ = smallest_of(
+        {
+            delta: pco_compress(sample, delta=delta, level=level, mode=mode or "classic")
+            for delta in (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
+        }
+    )
+    best: tuple[int, bytes, str] = RAW, values.tobytes(), "raw"
+    if mode and delta:
+        body = pco_compress(values, delta=delta, level=effort.pco, mode=mode)
+        if body and len(body) < len(best[1]):
+            best = PCO, body, f"pco-{mode}-{delta}"
+    if effort.thorough or best[0] == RAW or repeats(values.view(BITS)):
+        body = zstd_compress(split(values.view(BITS)), effort.zstd)
+        if len(body) < len(best[1]):
+            best = SPLIT, body, "zstd-split"
     return bytes(best[:1]) + best[1], best[2]
-
-
-def constant_of(value: float) -> Any:
-    """Return the bits of a value."""
-    return np.float64(value).view(np.int64)

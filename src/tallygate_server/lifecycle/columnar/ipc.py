@@ -32,7 +32,7 @@ def from_ipc(payload: bytes | memoryview) -> pa.Table:
     """Return the table that `to_ipc` wrote; raises SegmentDamaged, and nothing else, for any other bytes."""
     content = memoryview(payload)
     front = len(IPC_MAGIC) + CHECKSUM_BYTES
-    if content[: len(IPC_MAGIC)] != IPC_MAGIC:
+    if bytes(content[: len(IPC_MAGIC)]) != IPC_MAGIC:
         raise SegmentDamaged("not a stream of a version that is known here")
     stream = content[front:]
     if zlib.crc32(stream) != int.from_bytes(content[len(IPC_MAGIC) : front], "little"):

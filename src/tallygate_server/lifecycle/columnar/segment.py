@@ -10,12 +10,13 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from tallygate_server.lifecycle.columnar.bits import Bits, decode_bits, encode_bits
+from tallygate_server.lifecycle.columnar.arrow import Bits, fixed_values, one_array, packed_bits
+from tallygate_server.lifecycle.columnar.bits import decode_bits, encode_bits
 from tallygate_server.lifecycle.columnar.effort import LEVEL_DEFAULT, Effort, effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged, SegmentRefused
 from tallygate_server.lifecycle.columnar.floats import DIGITS_MAX, decode_floats, encode_floats
 from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers
-from tallygate_server.lifecycle.columnar.texts import TEXT_BYTES_MAX, decode_texts, encode_texts
+from tallygate_server.lifecycle.columnar.texts import decode_texts, encode_texts
 from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
 
 MAGIC: Final = b"TGC\x01"
@@ -45,10 +46,10 @@ CODEC_NAMES: Final = (
     "",
     NOTHING,
     *("constant", "steps", "runs", "raw", "zstd", "zstd-split"),
-    *("pco-d0", "pco-d1", "pco-d2", "pco-lookback", "pco-conv"),
-    *("pco-auto-d0", "pco-auto-d1", "pco-auto-d2", "pco-auto-lookback", "pco-auto-conv"),
-    *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2"),
-    *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "uuids", "uuids-zstd"),
+    *("pco-d0", "pco-d1", "pco-d2", "pco-lookback"),
+    *("pco-auto-d0", "pco-auto-d1", "pco-auto-d2", "pco-auto-lookback"),
+    *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2", "pco-classic-lookback"),
+    *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "hex", "hex-zstd", "digits"),
     *(f"decimal{digits}" for digits in range(DIGITS_MAX + 1)),
 )
 """Their places are part of the format: new ones go to the end."""
@@ -128,7 +129,7 @@ def encode(table: pa.Table, *, level: int = LEVEL_DEFAULT) -> EncodedSegment:
         outer, _, inner = codec.partition("+")
         header += bytes((CODEC_NUMBERS[outer], CODEC_NUMBERS[inner]))
         write_unsigned(header, len(body))
-        header += zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little")
+        header += checksum_of(body).to_bytes(CHECKSUM_BYTES, "little")
         codecs[field.name], column_bytes[field.name] = codec, len(body)
         bodies.append(body)
     if rows:
@@ -136,7 +137,7 @@ def encode(table: pa.Table, *, level: int = LEVEL_DEFAULT) -> EncodedSegment:
         header += times[0].tobytes() + times[-1].tobytes()
     front = bytearray(MAGIC)
     write_unsigned(front, len(header))
-    front += zlib.crc32(header).to_bytes(CHECKSUM_BYTES, "little")
+    front += checksum_of(header).to_bytes(CHECKSUM_BYTES, "little")
     payload = b"".join((front, header, *bodies))
     return EncodedSegment(payload=payload, codecs=codecs, column_bytes=column_bytes)
 
@@ -160,67 +161,55 @@ def describe(payload: bytes | memoryview) -> SegmentDescription:
     return _read_header(Reader(payload)).description
 
 
+def checksum_of(content: bytes | bytearray | memoryview) -> int:
+    """Return the CRC-32, which notices every damage of up to four bytes in a row."""
+    return zlib.crc32(content)
+
+
 def check_table(table: pa.Table) -> None:
     """Raise SegmentRefused for a table that no segment can hold."""
     if table.num_rows > SEGMENT_ROWS_MAX:
         raise SegmentRefused(f"a segment holds {SEGMENT_ROWS_MAX} rows, not {table.num_rows}")
-    names = table.column_names
+    names, types = table.column_names, table.schema.types
     if len(names) > SEGMENT_COLUMNS_MAX:
         raise SegmentRefused(f"a segment holds {SEGMENT_COLUMNS_MAX} columns, not {len(names)}")
     if len(set(names)) < len(names):
         raise SegmentRefused("two columns have the same name")
-    for field in table.schema:
-        if field.type not in NUMBER_OF:
-            raise SegmentRefused(f"column {field.name!r} has the type {field.type}, which no segment holds")
-        if len(field.name.encode()) > COLUMN_NAME_BYTES_MAX:
+    for name, kind in zip(names, types, strict=True):
+        if kind not in NUMBER_OF:
+            raise SegmentRefused(f"column {name!r} has the type {kind}, which no segment holds")
+        if len(name) * 4 > COLUMN_NAME_BYTES_MAX < len(name.encode()):
             raise SegmentRefused(f"a column's name has more than {COLUMN_NAME_BYTES_MAX} bytes")
-    if TIME not in names or table.schema.field(TIME).type != TIME_TYPE:
+    if TIME not in names or types[names.index(TIME)] != TIME_TYPE:
         raise SegmentRefused(f"there is no column {TIME!r} of the type {TIME_TYPE}")
     if table.column(TIME).null_count:
         raise SegmentRefused("a record has no time")
 
 
-def one_array(chunked: pa.ChunkedArray) -> pa.Array:
-    """Return a column's values as one array, without a copy where it already is one."""
-    if chunked.num_chunks == 1:
-        return chunked.chunk(0)
-    if chunked.num_chunks == 0:
-        return pa.array([], chunked.type)
-    return pa.concat_arrays(chunked.chunks)
-
-
-def fixed_values(values: pa.Array, dtype: Any) -> Any:
-    """Return an array of 8-byte values as numpy's, without a copy; what stands in null slots is arbitrary."""
-    if len(values) == 0:
-        return np.empty(0, dtype)
-    return np.frombuffer(values.buffers()[1], dtype)[values.offset : values.offset + len(values)]
-
-
-def packed_bits(buffer: pa.Buffer, offset: int, count: int) -> Bits:
-    """Return bits of an Arrow buffer, one byte each."""
-    octets = np.frombuffer(buffer, np.uint8)[offset // 8 : (offset + count + 7) // 8]
-    return np.unpackbits(octets, count=offset % 8 + count, bitorder="little")[offset % 8 :]
-
-
 def _encode_column(values: pa.Array, number: int, trying: Effort) -> tuple[bytes, str]:
     out = bytearray()
+    present: Bits | None = None
     if values.null_count:
-        mask, _ = encode_bits(packed_bits(values.buffers()[0], values.offset, len(values)), trying)
+        present = packed_bits(values.buffers()[0], values.offset, len(values))
+        mask, _ = encode_bits(present, trying)
         write_bytes(out, mask)
-        values = values.drop_null()
-    if len(values) == 0:
-        return bytes(out), NOTHING
-    if number in (INT64, TIMESTAMP):
-        body, codec = encode_integers(fixed_values(values, np.int64), trying)
-    elif number == DOUBLE:
-        body, codec = encode_floats(fixed_values(values, np.float64), trying)
+        if values.null_count == len(values):
+            return bytes(out), NOTHING
+    elif len(values) == 0:
+        return b"", NOTHING
+    if number == STRING:
+        body, codec = encode_texts(values if present is None else values.drop_null(), trying)
     elif number == BOOL:
-        body, codec = encode_bits(packed_bits(values.buffers()[1], values.offset, len(values)), trying)
+        body, codec = encode_bits(_there(packed_bits(values.buffers()[1], values.offset, len(values)), present), trying)
+    elif number == DOUBLE:
+        body, codec = encode_floats(_there(fixed_values(values, np.float64), present), trying)
     else:
-        if values.nbytes > TEXT_BYTES_MAX:
-            raise SegmentRefused(f"a column of a segment holds {TEXT_BYTES_MAX} bytes of text, not {values.nbytes}")
-        body, codec = encode_texts(values, trying)
+        body, codec = encode_integers(_there(fixed_values(values, np.int64), present), trying)
     return bytes(out) + body if out else body, codec
+
+
+def _there(values: Any, present: Bits | None) -> Any:
+    return values if present is None else values[present.view(np.bool_)]
 
 
 def _decode(payload: memoryview, wanted: set[str] | None) -> pa.Table:
@@ -233,7 +222,7 @@ def _decode(payload: memoryview, wanted: set[str] | None) -> pa.Table:
         body = reader.take(column.size_bytes)
         if wanted is not None and column.name not in wanted:
             continue
-        if zlib.crc32(body) != checksum:
+        if checksum_of(body) != checksum:
             raise SegmentDamaged(f"column {column.name!r} is damaged")
         fields.append(pa.field(column.name, column.type, nullable=column.nullable))
         arrays.append(_decode_column(body, column, description.rows))
@@ -277,12 +266,12 @@ def _decode_column(body: memoryview, column: ColumnDescription, rows: int) -> pa
 
 
 def _read_header(front: Reader) -> _Header:
-    if front.take(len(MAGIC)) != MAGIC:
+    if bytes(front.take(len(MAGIC))) != MAGIC:
         raise SegmentDamaged("not a segment of a version that is known here")
     size = front.unsigned(HEADER_BYTES_MAX)
     checksum = int.from_bytes(front.take(CHECKSUM_BYTES), "little")
     content = front.take(size)
-    if zlib.crc32(content) != checksum:
+    if checksum_of(content) != checksum:
         raise SegmentDamaged("the header is damaged")
     header_bytes = front.position
     reader = Reader(content)

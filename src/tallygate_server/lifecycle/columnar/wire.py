@@ -7,13 +7,16 @@ from typing import Final
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 
 VARINT_BYTES_MAX: Final = 10
+MORE: Final = 0x80
+"""The bit of a byte that says that another one follows."""
+
 UINT64_MAX: Final = 2**64 - 1
 
 
 def write_unsigned(out: bytearray, value: int) -> None:
     """Append a number of 0 to 2**64 - 1, seven bits a byte, lowest first."""
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+    while value >= MORE:
+        out.append(value & (MORE - 1) | MORE)
         value >>= 7
     out.append(value)
 
@@ -56,8 +59,8 @@ class Reader:
         value = 0
         for shift in range(0, 7 * VARINT_BYTES_MAX, 7):
             byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:  # noqa: PLR2004 - The bit that says whether more follows.
+            value |= (byte & ~MORE) << shift
+            if byte < MORE:
                 if value > maximum:
                     raise SegmentDamaged(f"a number above its bound: {value} > {maximum}")
                 return value

@@ -2,8 +2,61 @@
 
 from __future__ import annotations
 
-from tallygate_server.transport.lifecycle_rpcs.base import LifecycleRpcs
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from tallygate.v1 import data_lifecycle_service_pb2 as wire
+from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.lifecycle import JobKind, JobState
+from tallygate_server.transport import convert, paging
+from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
+from tallygate_server.transport.lifecycle_rpcs.job_convert import job_to_api
 
 
 class JobRpcs(LifecycleRpcs):
     """Jobs and storage metrics."""
+
+    async def GetLifecycleJob(
+        self, request: wire.GetLifecycleJobRequest, _context: Context
+    ) -> wire.GetLifecycleJobResponse:
+        """Get one job."""
+        job = await self._lifecycle.jobs.get(TenantId(request.tenant_id), request.job_id)
+        return wire.GetLifecycleJobResponse(job=job_to_api(job))
+
+    async def ListLifecycleJobs(
+        self, request: wire.ListLifecycleJobsRequest, _context: Context
+    ) -> wire.ListLifecycleJobsResponse:
+        """List jobs, newest first."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        jobs = await self._lifecycle.jobs.page(
+            TenantId(request.tenant_id),
+            account_id=AccountId(request.account_id) if request.account_id else None,
+            kind=JobKind(request.kind) if request.kind else None,
+            state=JobState(request.state) if request.state else None,
+            before_job_id=paging.page_position(request, now=now),
+            limit=size + 1,
+        )
+        page, more = jobs[:size], len(jobs) > size
+        return wire.ListLifecycleJobsResponse(
+            jobs=[job_to_api(job) for job in page],
+            next_page_token=paging.page_token(request, page[-1].job_id, now=now) if more else "",
+        )
+
+    async def CancelLifecycleJob(
+        self, request: wire.CancelLifecycleJobRequest, _context: Context
+    ) -> wire.CancelLifecycleJobResponse:
+        """Cancel a job."""
+        job = await self._lifecycle.jobs.cancel(
+            TenantId(request.tenant_id), request.job_id, actor=convert.actor_of(request)
+        )
+        return wire.CancelLifecycleJobResponse(job=job_to_api(job))
+
+    async def WatchLifecycleJob(
+        self, request: wire.WatchLifecycleJobRequest, _context: Context
+    ) -> AsyncIterator[wire.WatchLifecycleJobResponse]:
+        """Send a job as it is, and every progress until it ends."""
+        states = self._lifecycle.jobs.watch(TenantId(request.tenant_id), request.job_id)
+        async with aclosing(states):
+            async for job in states:
+                yield wire.WatchLifecycleJobResponse(job=job_to_api(job))

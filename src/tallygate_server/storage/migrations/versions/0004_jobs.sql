@@ -15,6 +15,7 @@ CREATE TABLE lifecycle_jobs (
     request_id TEXT DEFAULT '' NOT NULL,
     fingerprint TEXT DEFAULT '' NOT NULL,
     attempt_count INTEGER DEFAULT 0 NOT NULL,
+    crash_count INTEGER DEFAULT 0 NOT NULL,
     cancel_requested BOOLEAN DEFAULT false NOT NULL,
     runner_id TEXT DEFAULT '' NOT NULL,
     lease_time TIMESTAMP WITH TIME ZONE,
@@ -29,6 +30,7 @@ CREATE INDEX ix_lifecycle_jobs_open ON lifecycle_jobs (tenant_id, state, create_
 CREATE INDEX ix_lifecycle_jobs_account ON lifecycle_jobs (tenant_id, account_id);
 COMMENT ON COLUMN lifecycle_jobs.request IS 'what was asked for, as the kind''s handler reads it';
 COMMENT ON COLUMN lifecycle_jobs.checkpoint IS 'where to go on after a crash, as the kind''s handler wrote it';
+COMMENT ON COLUMN lifecycle_jobs.crash_count IS 'attempts in a row that ended without a word and got no further';
 COMMENT ON COLUMN lifecycle_jobs.lease_time IS 'whoever runs it must renew before; afterwards another takes over';
 
 CREATE TABLE storage_days (

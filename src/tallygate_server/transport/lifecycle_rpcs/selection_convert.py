@@ -1,0 +1,121 @@
+"""Converts selections, compression settings and segments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from tallygate.v1 import data_lifecycle_pb2 as wire
+from tallygate.v1 import period_pb2
+from tallygate_server.domain.identifier import AccountId
+from tallygate_server.domain.lifecycle import (
+    CompressionForm,
+    CompressionSettings,
+    DataSelection,
+    Segment,
+    StorageTier,
+)
+from tallygate_server.errors import FieldViolation, InvalidRequest
+from tallygate_server.transport import convert
+
+_DEFAULTS = CompressionSettings()
+
+
+def from_api_selection(selection: wire.DataSelection) -> DataSelection:
+    """Convert what data is chosen; what is not set chooses everything."""
+    return DataSelection(
+        account_id=AccountId(selection.account_id) if selection.account_id else None,
+        data_types=tuple(selection.data_types),
+        dataset_ids=tuple(selection.dataset_ids),
+        start_time=convert.from_api_optional_time(selection, "start_time"),
+        end_time=convert.from_api_optional_time(selection, "end_time"),
+        tiers=tuple(StorageTier(tier) for tier in selection.tiers),
+    )
+
+
+def to_api_selection(selection: DataSelection) -> wire.DataSelection:
+    """Convert back what data is chosen."""
+    return wire.DataSelection(
+        account_id=selection.account_id or "",
+        data_types=selection.data_types,
+        dataset_ids=selection.dataset_ids,
+        start_time=convert.to_api_instant(selection.start_time) if selection.start_time else None,
+        end_time=convert.to_api_instant(selection.end_time) if selection.end_time else None,
+        tiers=[wire.StorageTier.Name(tier) for tier in selection.tiers],
+    )
+
+
+def from_api_settings(settings: wire.CompressionSettings, field: str = "settings") -> CompressionSettings:
+    """Convert how data is compressed; raises InvalidRequest for zones that do not ascend."""
+    for column, bounds in settings.zones.items():
+        if list(bounds.values) != sorted(set(bounds.values)):
+            path = f"{field}.zones[{column}].values"
+            raise InvalidRequest([FieldViolation(path, "must ascend, each value once", "zones.ascending")])
+    return CompressionSettings(
+        form=CompressionForm(settings.form) if settings.form else _DEFAULTS.form,
+        level=settings.level or _DEFAULTS.level,
+        window=from_api_duration(settings.window) if settings.HasField("window") else _DEFAULTS.window,
+        zones={column: tuple(bounds.values) for column, bounds in settings.zones.items()},
+        max_error_ratio=(
+            settings.max_error_ratio if settings.HasField("max_error_ratio") else _DEFAULTS.max_error_ratio
+        ),
+        column_error_ratios=dict(settings.column_error_ratios),
+        seasonal=settings.seasonal,
+        session_gap=(
+            from_api_duration(settings.session_gap) if settings.HasField("session_gap") else _DEFAULTS.session_gap
+        ),
+        action_column=settings.action_column,
+    )
+
+
+def to_api_settings(settings: CompressionSettings) -> wire.CompressionSettings:
+    """Convert back how data is compressed."""
+    return wire.CompressionSettings(
+        form=wire.CompressionForm.Name(settings.form),
+        level=settings.level,
+        window=to_api_duration(settings.window),
+        zones={column: wire.ZoneBounds(values=bounds) for column, bounds in settings.zones.items()},
+        max_error_ratio=settings.max_error_ratio,
+        column_error_ratios=dict(settings.column_error_ratios),
+        seasonal=settings.seasonal,
+        session_gap=to_api_duration(settings.session_gap),
+        action_column=settings.action_column,
+    )
+
+
+def to_api_segment(segment: Segment) -> wire.DataSegment:
+    """Convert a row of the manifest."""
+    end_time = segment.retention_end_time
+    return wire.DataSegment(
+        segment_id=segment.segment_id,
+        dataset_id=segment.dataset_id,
+        account_id=segment.account_id,
+        data_type=segment.data_type,
+        tier=wire.StorageTier.Name(segment.tier),
+        form=wire.CompressionForm.Name(segment.form),
+        span=period_pb2.Period(
+            start_time=convert.to_api_instant(segment.start_time), end_time=convert.to_api_instant(segment.end_time)
+        ),
+        record_count=segment.record_count,
+        stored_bytes=segment.stored_bytes,
+        original_bytes=segment.original_bytes,
+        checksum_sha256=segment.checksum.hex(),
+        state=wire.SegmentState.Name(segment.state),
+        encrypted=True,
+        codecs=segment.codecs,
+        create_time=convert.to_api_instant(segment.create_time),
+        retention_end_time=convert.to_api_instant(end_time) if end_time is not None else None,
+    )
+
+
+def from_api_duration(duration: Duration) -> timedelta:
+    """Convert a length of time, to the microsecond."""
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
+
+
+def to_api_duration(duration: timedelta) -> Duration:
+    """Convert back a length of time."""
+    message = Duration()
+    message.FromTimedelta(duration)
+    return message

@@ -16,6 +16,7 @@ from tallygate.v1 import (
     account_service_pb2_grpc,
     admin_service_pb2_grpc,
     catalog_service_pb2_grpc,
+    data_lifecycle_service_pb2_grpc,
     entitlement_service_pb2_grpc,
     event_service_pb2_grpc,
     subscription_service_pb2_grpc,
@@ -169,6 +170,7 @@ class Client:
         self.accounts = account_service_pb2_grpc.AccountServiceStub(self._channel)
         self.admin = admin_service_pb2_grpc.AdminServiceStub(self._channel)
         self.events = event_service_pb2_grpc.EventServiceStub(self._channel)
+        self.lifecycle = data_lifecycle_service_pb2_grpc.DataLifecycleServiceStub(self._channel)
         self.subscriptions = subscription_service_pb2_grpc.SubscriptionServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:

@@ -375,9 +375,12 @@ class EntryNotFound(TallygateError):
 
     reason = "ENTRY_NOT_FOUND"
 
-    def __init__(self, entry_id: str) -> None:
-        """Name the line."""
-        super().__init__(f"entry_id: the account has no entry {entry_id!r}", entry_id=entry_id, field="entry_id")
+    def __init__(self, entry_id: str, *, exported: bool = False) -> None:
+        """Name the line; tell whether it is so old that it was exported."""
+        why = f"the account has no entry {entry_id!r}"
+        if exported:
+            why = f"entry {entry_id!r} was moved to the archive: it can be read as a record, and no longer reversed"
+        super().__init__(f"entry_id: {why}", entry_id=entry_id, field="entry_id")
 
 
 class EntryAlreadyReversed(TallygateError):
@@ -670,6 +673,22 @@ class PlanOutdated(TallygateError):
     def __init__(self, plan_id: str, why: str) -> None:
         """Name the plan and say what has changed."""
         super().__init__(f"plan_id: {why}; compute the plan again", plan_id=plan_id, field="plan_id")
+
+
+class PolicyVersionMismatch(TallygateError):
+    """The retention policy changed since the caller looked at it."""
+
+    reason = "POLICY_VERSION_MISMATCH"
+
+    def __init__(self, data_type: str, *, expected: int, current: int) -> None:
+        """Name the policy and both versions; 0: there is none."""
+        super().__init__(
+            f"expected_version: version {expected} was expected, the policy for {data_type!r} is at {current}",
+            data_type=data_type,
+            expected_version=expected,
+            version=current,
+            field="expected_version",
+        )
 
 
 class DryRunRequired(TallygateError):

@@ -32,7 +32,7 @@ from tests.support.acme import ACME, GLOBEX, apply_catalog, services
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
 from tests.support.lifecycle import NOON, lifecycles
-from tests.support.lifecycle_jobs import REPORT, Scripted, a_job, at_once, running_jobs
+from tests.support.lifecycle_jobs import REPORT, Scripted, a_job, at_once, only, running_jobs
 
 PATIENCE = timedelta(seconds=60)
 ONE_SECOND = timedelta(seconds=1)
@@ -61,15 +61,15 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(fresh_database: str, fresh_redis: str, tmp_path: Path) -> AsyncIterator[Stand]:
-    await apply_catalog(fresh_database)
+async def stand(database_without_tenants: str, fresh_redis: str, tmp_path: Path) -> AsyncIterator[Stand]:
+    await apply_catalog(database_without_tenants)
     clock = FrozenClock(NOON)
     async with (
-        services(fresh_database, fresh_redis, clock=clock) as [service],
-        lifecycles(fresh_database, service, tmp_path) as lifecycle,
+        services(database_without_tenants, fresh_redis, clock=clock) as [service],
+        lifecycles(database_without_tenants, service, tmp_path) as lifecycle,
     ):
         handler = Scripted(at_once)
-        lifecycle.jobs.register(JobKind.ARCHIVE, handler)
+        only(lifecycle, {JobKind.ARCHIVE: handler})
         yield Stand(lifecycle, handler, clock)
 
 
@@ -104,8 +104,8 @@ async def test_who_has_too_many_open_jobs_gets_no_more(stand: Stand, monkeypatch
     await stand.submit(a_job(request_id="r1"))
 
 
-async def test_a_tenant_sees_its_own_jobs_only(stand: Stand, fresh_database: str) -> None:
-    await apply_catalog(fresh_database, GLOBEX)
+async def test_a_tenant_sees_its_own_jobs_only(stand: Stand, database_without_tenants: str) -> None:
+    await apply_catalog(database_without_tenants, GLOBEX)
     job = await stand.submit()
 
     with pytest.raises(NotFound):
@@ -126,8 +126,8 @@ async def test_a_job_waits_for_its_time(stand: Stand) -> None:
     assert (await stand.now(job)).state is JobState.SUCCEEDED
 
 
-async def test_tenants_take_turns(stand: Stand, fresh_database: str) -> None:
-    await apply_catalog(fresh_database, GLOBEX)
+async def test_tenants_take_turns(stand: Stand, database_without_tenants: str) -> None:
+    await apply_catalog(database_without_tenants, GLOBEX)
     for _ in range(3):
         await stand.submit()
     await stand.submit(NewJob(**{name: getattr(a_job(), name) for name in NewJob.__slots__} | {"tenant_id": GLOBEX}))

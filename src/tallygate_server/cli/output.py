@@ -20,6 +20,7 @@ PIPE_WIDTH: Final = 160
 """Columns of a table that no terminal limits."""
 
 UNLIMITED: Final = -1
+_UNIT_BYTES: Final = 1_024
 
 
 def console(*, err: bool = False) -> Console:
@@ -68,6 +69,17 @@ def print_table(
     # The last column is padded like the others, which a pipe has no use for.
     for line in captured.get().splitlines():
         typer.echo(line.rstrip())
+
+
+def bytes_text(count: int) -> str:
+    """Return a size to three digits: `512 B`, `1.21 MiB`."""
+    size = float(abs(count))
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < _UNIT_BYTES or unit == "TiB":
+            break
+        size /= _UNIT_BYTES
+    digits = 0 if unit == "B" or size >= 100 else 1 if size >= 10 else 2  # noqa: PLR2004 - three digits in all.
+    return f"{'-' if count < 0 else ''}{size:,.{digits}f} {unit}"
 
 
 def limit_text(limit: int) -> str:

@@ -17,6 +17,7 @@ from tallygate_server.cli import (
     bench_simulate_command,
     bench_tiers_command,
     client_commands,
+    data_commands,
     endpoint_commands,
     entitlement_commands,
     event_commands,
@@ -106,6 +107,7 @@ stripe_commands.add_to(app)
 simulation_commands.add_to(app)
 validation_commands.add_to(app)
 replay_command.add_to(app)
+data_commands.add_to(app)
 bench_command.add_to(app)
 bench_query_command.add_to(app)
 bench_lifecycle_command.add_to(app)

@@ -7,18 +7,19 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
-from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
-from tallygate_server.domain.retention import RetentionPolicy
 from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
+from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
@@ -38,6 +39,8 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    retrieval_timeout_ms: int = 30_000
+    own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +55,16 @@ class Lifecycle:
     objects: ObjectStore
     keys: DataKeys
     segments: SegmentStore
+    policies: Policies
+    holds: LegalHolds
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    records: RecordWriting
+    record_queries: RecordReading
+    record_lists: RecordListing
     privacy: Privacy
+    own_data: OwnDataUpkeep
 
     @property
     def consents(self) -> Consents:
@@ -74,7 +83,8 @@ async def open_lifecycle(
         objects = ObjectStore.open(options.object_store_url)
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
-        mover = Mover(segments, DefaultPolicies(), clock)
+        policies = Policies(database, service.tenants, clock)
+        mover = Mover(segments, policies, clock)
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
@@ -89,22 +99,33 @@ async def open_lifecycle(
                 objects=objects,
                 keys=keys,
                 segments=segments,
+                policies=policies,
+                holds=LegalHolds(database, service.tenants, clock),
                 jobs=jobs,
                 mover=mover,
                 tiers=Tiers(jobs),
+                records=RecordWriting(
+                    segments,
+                    keys,
+                    tenants=service.tenants,
+                    accounts=service.accounts,
+                    checks=service.checker,
+                    clock=clock,
+                ),
+                record_queries=RecordReading(
+                    segments,
+                    tenants=service.tenants,
+                    history=policies,
+                    retrieval_timeout_ms=options.retrieval_timeout_ms,
+                    clock=clock,
+                ),
+                record_lists=RecordListing(database, tenants=service.tenants),
                 privacy=privacy,
+                own_data=OwnDataUpkeep(segments, clock, options.own_data),
             )
     finally:
         await jobs.close()
         await database.close()
-
-
-class DefaultPolicies:
-    """The defaults, for everybody."""
-
-    async def policy_for(self, tenant_id: TenantId, data_type: str) -> RetentionPolicy:
-        """Return the defaults."""
-        return RetentionPolicy(tenant_id=tenant_id, data_type=data_type)
 
 
 def _decode_lossy(_form: CompressionForm, payload: bytes) -> None:

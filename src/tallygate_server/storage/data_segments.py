@@ -58,6 +58,19 @@ async def read_segments(
     return [segment_of(row) for row in rows]
 
 
+async def count_by_account_and_type(
+    connection: Connection, tenant_id: TenantId, selection: DataSelection
+) -> dict[tuple[AccountId, str], tuple[int, int]]:
+    """Return how many live segments and records a selection covers, by account and data type."""
+    rows = await connection.execute(
+        select(_c.account_id, _c.data_type, func.count(), func.sum(_c.record_count))
+        .where(_c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), *_chosen(selection))
+        .group_by(_c.account_id, _c.data_type)
+        .order_by(_c.account_id, _c.data_type)
+    )
+    return {(AccountId(account_id), data_type): (count, int(records)) for account_id, data_type, count, records in rows}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueDataset:
     """A dataset with something in a tier that may have been there long enough."""
@@ -310,6 +323,15 @@ async def add_reads(connection: Connection, tenant_id: TenantId, segment_ids: Se
             for segment_id in sorted(set(segment_ids))
         ],
     )
+
+
+async def count_records(connection: Connection, tenant_id: TenantId, selection: DataSelection) -> int:
+    """Return the records of all segments that a selection covers, damaged ones too."""
+    states = [int(SegmentState.LIVE), int(SegmentState.QUARANTINED)]
+    statement = select(func.coalesce(func.sum(_c.record_count), 0)).where(
+        _c.tenant_id == tenant_id, _c.state.in_(states), *_chosen(selection)
+    )
+    return int((await connection.execute(statement)).scalar_one())
 
 
 def segment_of(row: Row[Any]) -> Segment:

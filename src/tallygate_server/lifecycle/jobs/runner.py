@@ -231,7 +231,8 @@ class LifecycleJobRunner:
         except asyncio.CancelledError:
             # It has ended, or is given back: that is written down whoever does not want to wait for it.
             await writing
-        log.info("lifecycle_job_ended", job_id=job.job_id, kind=job.kind.name.lower(), outcome=outcome)
+        if outcome == "failed":
+            log.warning("lifecycle_job_failed", job_id=job.job_id, kind=job.kind.name.lower())
 
     async def _write(self, job: LifecycleJob, control: JobControl, values: dict[str, Any]) -> None:
         standing = control.standing()

@@ -24,6 +24,7 @@ from tallygate_server.lifecycle.lossy.failures import AnalysisUnavailable, Lossy
 from tallygate_server.lifecycle.lossy.measure import LOST, ColumnFit, measure_fit, summarize
 from tallygate_server.lifecycle.lossy.payload import PayloadReader, PayloadWriter
 from tallygate_server.lifecycle.lossy.records import (
+    TIME,
     Column,
     ColumnKind,
     Integers,
@@ -314,6 +315,31 @@ def encode(table: pa.Table, settings: LossySettings) -> LossyResult:
         else:
             written = _write_patterns(flat, settings, header)
         return _measured(records, flat, settings, metrics, written)
+
+
+def check(payload: bytes, table: pa.Table, settings: LossySettings) -> None:
+    """Compare a payload, as it was read back, with the records that it stands for.
+
+    Raises LossyPayloadDamaged where it cannot be read, and ValueError where it does not give back what it must.
+    """
+    kept = decode(payload)
+    if kept.form is not settings.form or kept.record_count != table.num_rows:
+        raise ValueError(f"{kept.record_count} records as {kept.form.value} in place of {table.num_rows}")
+    if settings.form is not LossyForm.PIECEWISE:
+        return
+    records, rows = sorted_records(table), kept.rows()
+    if rows.schema.names != records.schema.names or not rows.column(TIME).equals(records.column(TIME)):
+        raise ValueError("other times or columns")
+    for original, given in zip(columns_of(records), columns_of(rows), strict=True):
+        with np.errstate(all="ignore"):
+            fit = measure_fit(original, given)
+            values, finite = original.floats()
+            present = values[finite]
+            bound = settings.error_ratio(original.name) * float(np.ptp(present)) if len(present) else 0.0
+        if not original.kind.numeric:
+            bound = 0.0
+        if fit.max_error > bound or not fit.same_sorts:
+            raise ValueError(f"column {original.name!r} is off by {fit.max_error}, which is more than {bound}")
 
 
 def _write_rows(records: pa.Table, settings: LossySettings, header: Mapping[str, Any]) -> _Written:

@@ -21,3 +21,25 @@ CREATE TABLE data_plans (
     done_time TIMESTAMP WITH TIME ZONE,
     CONSTRAINT pk_data_plans PRIMARY KEY (tenant_id, plan_id)
 );
+CREATE INDEX ix_data_plans_expire_time ON data_plans (tenant_id, expire_time);
+COMMENT ON COLUMN data_plans.done_time IS 'when somebody began to carry it out';
+
+CREATE TABLE data_plan_steps (
+    tenant_id TEXT NOT NULL,
+    plan_id TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    segment_id TEXT NOT NULL,
+    checksum BYTEA NOT NULL,
+    stored_bytes BIGINT NOT NULL,
+    action SMALLINT NOT NULL,
+    saved_bytes BIGINT NOT NULL,
+    value_lost DOUBLE PRECISION NOT NULL,
+    worth_lost DOUBLE PRECISION NOT NULL,
+    explanation TEXT NOT NULL,
+    done_bytes BIGINT,
+    done_value_lost DOUBLE PRECISION,
+    CONSTRAINT pk_data_plan_steps PRIMARY KEY (tenant_id, plan_id, position)
+);
+COMMENT ON COLUMN data_plan_steps.checksum IS 'of the segment when the plan was made; another one: it has changed';
+COMMENT ON COLUMN data_plan_steps.done_bytes IS 'saved, written in the transaction that carried it out; none before';
+COMMENT ON COLUMN data_plan_steps.done_value_lost IS 'share of the segment''s worth that was lost, as measured';

@@ -1,0 +1,9 @@
+"""Commands about how much is stored."""
+
+from __future__ import annotations
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""

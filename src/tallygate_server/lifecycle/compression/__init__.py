@@ -1,0 +1,3 @@
+"""Compression: jobs that put smaller forms in the place of data, and what these forms can still give."""
+
+from __future__ import annotations

@@ -179,6 +179,7 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
         ),
         retrieval_timeout_ms=settings.retrieval_timeout_ms,
         own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
+        export_retention=timedelta(days=settings.export_retention_days),
     )
 
 
@@ -300,6 +301,11 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             name="move_tiers",
             interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
             run=lifecycle.mover.run,
+        ),
+        Job(
+            name="expire_exports",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lifecycle.privacy.exports.expire,
         ),
         Job(
             name="forget_lifecycle_jobs",

@@ -184,6 +184,7 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
         retrieval_timeout_ms=settings.retrieval_timeout_ms,
         own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
         tier_facts=tier_facts(settings),
+        export_retention=timedelta(days=settings.export_retention_days),
     )
 
 
@@ -324,6 +325,11 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             run=lifecycle.mover.run,
         ),
         Job(name="retain_data", interval_seconds=RETAIN_DATA_INTERVAL_SECONDS, run=lifecycle.retainer.run),
+        Job(
+            name="expire_exports",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lifecycle.privacy.exports.expire,
+        ),
         Job(
             name="forget_lifecycle_jobs",
             interval_seconds=FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS,

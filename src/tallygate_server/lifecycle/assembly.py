@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,7 @@ from tallygate_server.lifecycle.storage_metrics import StorageMeasuring, Storage
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
 from tallygate_server.privacy.assembly import Privacy
 from tallygate_server.privacy.consents import Consents
+from tallygate_server.privacy.export import EXPORT_RETENTION
 from tallygate_server.service import Service
 from tallygate_server.storage.data_keys import hearing_of_destroyed_keys
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -51,6 +53,7 @@ class LifecycleOptions:
     key_store_url: str
     master_keys: MasterKeys
     tier_facts: TierFacts = field(default_factory=TierFacts)
+    export_retention: timedelta = EXPORT_RETENTION
     retrieval_timeout_ms: int = 30_000
     own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
@@ -111,7 +114,16 @@ async def open_lifecycle(
         jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, UsualWorths(), clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
-        privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
+        privacy = Privacy.over(
+            database,
+            service,
+            jobs=jobs,
+            objects=objects,
+            keys=keys,
+            segments=segments,
+            export_retention=options.export_retention,
+            clock=clock,
+        )
         privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
         jobs.register(JobKind.CLEANUP, CleanupHandler(segments, policies, classifier, remover, clock))

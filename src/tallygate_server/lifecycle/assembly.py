@@ -16,11 +16,13 @@ from tallygate_server.domain.lifecycle import CompressionForm, JobKind
 from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
+from tallygate_server.lifecycle.model_process import ModelProcesses
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.policies import LegalHolds, Policies
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
+from tallygate_server.lifecycle.value import DataValues, Gatherer, Scorer, StoragePlans
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -54,6 +56,8 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    values: DataValues
+    plans: StoragePlans
 
     @property
     def consents(self) -> Consents:
@@ -77,6 +81,17 @@ async def open_lifecycle(
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
+        scorer = Scorer(segments, policies)
+        values = DataValues(
+            segments,
+            Gatherer(segments, policies, service.consents),
+            scorer,
+            ModelProcesses(),
+            tenants=service.tenants,
+            clock=clock,
+        )
+        plans = StoragePlans(segments, scorer, policies, jobs, tenants=service.tenants, clock=clock)
+        jobs.register(JobKind.OPTIMIZATION, plans)
         yield Lifecycle(
             service=service,
             options=options,
@@ -90,6 +105,8 @@ async def open_lifecycle(
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),
+            values=values,
+            plans=plans,
         )
     finally:
         await jobs.close()

@@ -244,9 +244,13 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
         values = json.loads(values["document"])
     return {
         "time": row[_TIME],
-        "values": {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()},
+        "values": {name: _scalar(value) for name, value in values.items()},
         "record_id": row.get(_ID) or "",
     }
+
+
+def _scalar(value: Any) -> Any:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def instant_of(micros: int) -> datetime:

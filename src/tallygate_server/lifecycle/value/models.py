@@ -85,7 +85,7 @@ def select_samples(parameters: Mapping[str, Any], tables: Sequence[pa.Table]) ->
     features = _features(rows, parameters["seed"])
     strata, names = strata_of(rows.times, [SeasonKind(kind) for kind in parameters["seasons"]])
     sizes = np.bincount(strata, minlength=len(names))
-    shares = np.bincount(strata, weights=rows.weights, minlength=len(names))
+    shares: Floats = np.bincount(strata, weights=rows.weights, minlength=len(names)).astype(np.float64)
     counts = allocate(shares, parameters["sample_count"], sizes)
     samples = spread(features, rows.weights, strata, counts, numbers)
     samples = samples[np.argsort(rows.times[samples], kind="stable")]

@@ -43,7 +43,9 @@ def nearest(points: Floats, chosen: Floats) -> tuple[Integers, Floats]:
     return places, far
 
 
-def spread(points: Floats, weights: Floats, strata: Integers, counts: Integers, numbers: np.random.Generator) -> Integers:
+def spread(
+    points: Floats, weights: Floats, strata: Integers, counts: Integers, numbers: np.random.Generator
+) -> Integers:
     """Choose `counts` records of each stratum that together cover as much weight of all as possible.
 
     Each choice is the best that is left and that its stratum has room for (greedy: at least half of what the best such set
@@ -98,7 +100,7 @@ def _centers(strata: Integers, counts: Integers, numbers: np.random.Generator) -
     open_ = np.flatnonzero(counts[strata] > 0)
     if len(open_) <= CENTERS_MAX:
         return numbers.permutation(open_)
-    each_max = max(1, CENTERS_MAX // max(1, np.count_nonzero(counts)))
+    each_max = max(1, CENTERS_MAX // max(1, int(np.count_nonzero(counts))))
     found: list[Integers] = []
     for stratum in np.flatnonzero(counts):
         members = open_[strata[open_] == stratum]
@@ -109,7 +111,8 @@ def _centers(strata: Integers, counts: Integers, numbers: np.random.Generator) -
 def _farthest(points: Floats, taken: npt.NDArray[np.bool_], count: int, numbers: np.random.Generator) -> Integers:
     """Return points, one after the other, each the farthest from all before it and from those that are taken."""
     if count + np.count_nonzero(taken) >= len(points):
-        return np.flatnonzero(~taken)
+        left: Integers = np.flatnonzero(~taken)
+        return left
     pool = np.flatnonzero(~taken)
     pool = pool[_even(len(pool), max(CANDIDATES_MAX, count), numbers)]
     candidates = points[pool]
@@ -120,7 +123,8 @@ def _farthest(points: Floats, taken: npt.NDArray[np.bool_], count: int, numbers:
         picked.append(place)
         far = np.minimum(far, distances(candidates[place : place + 1], candidates)[0])
         far[picked] = -1.0
-    return pool[picked]
+    found: Integers = pool[picked]
+    return found
 
 
 def _even(count: int, count_max: int, numbers: np.random.Generator) -> Integers:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
+from tallygate_server.domain.classification import DEFAULT_WEIGHTS
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Segment
 from tallygate_server.errors import InvalidRequest
@@ -15,7 +16,7 @@ from tallygate_server.lifecycle.model_process import ModelJobRefused
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.value.gathering import Gatherer, Records, instant_of
 from tallygate_server.lifecycle.value.priorities import adapted
-from tallygate_server.lifecycle.value.scoring import Scored, Scorer
+from tallygate_server.lifecycle.value.scoring import Scored, Scorer, scored
 from tallygate_server.lifecycle.value.seasons import SEASONS_DEFAULT, SeasonKind
 from tallygate_server.storage import value_rows as rows
 from tallygate_server.storage.audit import add_audit_entry
@@ -131,6 +132,7 @@ class DataValues:
         gatherer: Gatherer,
         scorer: Scorer,
         models: ModelUse,
+        *,
         tenants: TenantUse,
         clock: Clock,
     ) -> None:
@@ -188,11 +190,11 @@ class DataValues:
         ratio = min_accuracy_ratio or ACCURACY_RATIO_DEFAULT
         chosen = await self._gatherer.choose(tenant_id, selection, now)
         segments = await self._gatherer.segments(tenant_id, chosen)
-        scored = await self._scorer.score(tenant_id, segments, model_key=model_key, now=now)
+        known = await self._scorer.score(tenant_id, segments, model_key=model_key, now=now)
         if not target_column or not segments:
-            return _critical_by_worth(scored, ratio)
+            return _critical_by_worth(known, ratio)
         records = await self._gatherer.records(tenant_id, selection, segments)
-        worths = {each.segment.segment_id: each.worth for each in scored}
+        worths = {each.segment.segment_id: each.worth for each in known}
         told = await self._run(
             "identify_critical",
             {
@@ -204,14 +206,14 @@ class DataValues:
             records,
         )
         if not told["learned"]:
-            by_worth = _critical_by_worth(scored, ratio)
+            by_worth = _critical_by_worth(known, ratio)
             return CriticalData(
                 segments=by_worth.segments,
                 segment_count=by_worth.segment_count,
                 record_count=by_worth.record_count,
                 explanation=f"no small model learns {target_column} from this data; {by_worth.explanation}",
             )
-        by_id = {each.segment.segment_id: each for each in scored}
+        by_id = {each.segment.segment_id: each for each in known}
         critical = [by_id[records.segments[place].segment_id] for place in told["segments"]]
         metric = "R squared" if told["metric"] == "r2" else "share of right answers"
         return CriticalData(
@@ -283,13 +285,13 @@ class DataValues:
                 value_retained=0.0, accuracy_full=0.0, accuracy_optimized=0.0,
             )  # fmt: skip
         records = await self._gatherer.records(tenant_id, selection, segments)
-        scored = await self._scorer.score(tenant_id, records.segments, model_key=model_key, now=now)
+        known = await self._scorer.score(tenant_id, records.segments, model_key=model_key, now=now)
         told = await self._run(
             "choose_training_set",
             {
                 "target_record_count": target_record_count,
                 "target": target_column,
-                "scores": [each.score for each in scored],
+                "scores": [each.score for each in known],
                 "seed": seed,
             },
             records,
@@ -332,7 +334,7 @@ class DataValues:
             present = await rows.read_weights(connection, tenant_id, measured.model_key, lock=True)
             for data_type, importance in sorted(measured.importance_by_type.items()):
                 known = present.get(data_type)
-                before = dict(known.weights) if known is not None else self._scorer.default_weights()
+                before = dict(known.weights) if known is not None else dict(DEFAULT_WEIGHTS)
                 newer = known is None or measured.measure_time is None or known.measure_time < measure_time
                 after = adapted(before, importance=importance, accuracy=measured.accuracy) if newer else before
                 changes.append(WeightsChange(data_type=data_type, before=before, after=after))
@@ -363,13 +365,10 @@ class DataValues:
         selection = DataSelection(data_types=tuple(each.data_type for each in moved))
         async with self._database.tenant_snapshot(tenant_id) as connection:
             segments = await read_segments(connection, tenant_id, selection, limit=SEGMENTS_COMPARED_MAX)
-        before = await self._scorer.importances(
-            tenant_id, segments, weights={each.data_type: each.before for each in moved}, now=now
-        )
-        after = await self._scorer.importances(
-            tenant_id, segments, weights={each.data_type: each.after for each in moved}, now=now
-        )
-        return sum(before[segment.segment_id] != after[segment.segment_id] for segment in segments)
+        facts = await self._scorer.facts(tenant_id, segments, now=now)
+        before = scored(segments, facts, weights={each.data_type: each.before for each in moved}, now=now)
+        after = scored(segments, facts, weights={each.data_type: each.after for each in moved}, now=now)
+        return sum(old.importance != new.importance for old, new in zip(before, after, strict=True))
 
     async def _run(self, job: str, parameters: Mapping[str, Any], records: Records) -> dict[str, Any]:
         try:

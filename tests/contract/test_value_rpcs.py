@@ -10,29 +10,22 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from grpc import aio
 
 from tallygate.v1 import data_lifecycle_pb2 as data
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import AccountId
 from tallygate_server.domain.lifecycle import (
-    CompressionForm,
-    DataImportance,
     DataSelection,
     Dataset,
     Segment,
     StorageTier,
 )
-from tallygate_server.domain.retention import ImportanceRule, LegalHold, RetentionPolicy
 from tallygate_server.lifecycle.jobs import LifecycleJobRunner
-from tallygate_server.lifecycle.policies import NewLegalHold
-from tallygate_server.privacy.consents import NewConsent
 from tallygate_server.storage.data_segments import read_segments
-from tests.support.acme import ACME, ANN, BOB
+from tests.support.acme import ACME, ANN
 from tests.support.clock import FrozenClock
 from tests.support.lifecycle import NOON, a_dataset, a_table
 from tests.support.lifecycle_server import TRANSPORTS, ServedLifecycle, serving_lifecycle
-from tests.support.transport_servers import refusal_of
 
 MODEL = "coach"
 DAY = timedelta(days=1)
@@ -56,13 +49,12 @@ def a_ride(day: int, *, count: int = 120, offset: float = 0.0) -> pa.Table:
     rate = [
         120 + offset + 20 * math.sin((day * 37 + minute) / 15) + (minute * 7919 % 13) / 10 for minute in range(count)
     ]
-    table = a_table(
+    return a_table(
         NOON + day * DAY,
         count,
         heart_rate=rate,
         speed=[each / 10 + (place * 104729 % 7) / 20 for place, each in enumerate(rate)],
     )
-    return table
 
 
 async def put_days(

@@ -1,17 +1,16 @@
-"""Plans for smaller storage: made from what data is worth and what forms were measured to take, and carried out by jobs.
+"""Plans for smaller storage: made from what data is worth and what forms were measured to take, carried out by jobs.
 
 A plan touches nothing that a hold, an exception or its importance protects, neither when it is made nor, asked again in
-the very transaction, when it is carried out. A step is noted in the transaction that does it, so a job that goes on after
-a crash does none twice.
+the very transaction, when it is carried out. A step is noted in the transaction that does it, so a job that goes on
+after a crash does none twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -19,9 +18,7 @@ from typing import Any, Final, Protocol
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import (
-    CompressionForm,
     CompressionSettings,
-    DataImportance,
     DataSelection,
     Dataset,
     JobKind,
@@ -29,7 +26,6 @@ from tallygate_server.domain.lifecycle import (
     StorageOptimization,
     StorageTier,
 )
-from tallygate_server.domain.retention import FOR_EVER
 from tallygate_server.domain.retention_rules import PlanDays, Protections
 from tallygate_server.errors import InvalidRequest, NotFound, PlanOutdated
 from tallygate_server.lifecycle import columnar
@@ -40,7 +36,17 @@ from tallygate_server.lifecycle.lossy import encode as encode_lossy
 from tallygate_server.lifecycle.lossy.settings import lossy_settings
 from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
 from tallygate_server.lifecycle.value.gathering import SEGMENTS_MAX
-from tallygate_server.lifecycle.value.planning import Candidate, Option, Step, plan_steps
+from tallygate_server.lifecycle.value.plan_rules import (
+    Measured,
+    Untouchable,
+    allowed_actions,
+    demand_allowed,
+    explanation_of,
+    lossy_settings_for,
+    options_of,
+    wholly_within,
+)
+from tallygate_server.lifecycle.value.planning import Candidate, Step, plan_steps
 from tallygate_server.lifecycle.value.scoring import Scored, Scorer
 from tallygate_server.storage import value_rows as rows
 from tallygate_server.storage.connection import Connection
@@ -54,8 +60,6 @@ STEPS_MAX: Final = 10_000
 STEPS_LISTED_MAX: Final = 1_000
 DRIFT_MAX: Final = 0.1
 """Share of a plan's bytes whose segments may have changed or gone: with more the plan is outdated."""
-SEALED_BYTES_MIN: Final = 256
-"""What the smallest segment takes."""
 LOSS_MARGIN: Final = 0.05
 """By how much a step may lose more of a segment's worth than the plan has estimated."""
 
@@ -112,23 +116,6 @@ class WantedOptimization:
     def from_document(cls, document: Mapping[str, Any]) -> WantedOptimization:
         """Return what `to_document` wrote."""
         return cls(**{**document, "selection": DataSelection.from_document(document["selection"])})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    """What forms take of one sort of data, measured on one of its segments."""
-
-    lossless_ratio: float
-    """Of the bytes as plain rows."""
-    lossy_ratio: float | None
-    """None: there is no such form of this data."""
-    lossy_kept: float
-    """Share of the worth that the lossy form keeps."""
-    lossy_form: str
-
-
-class _Untouchable(Exception):
-    """A step must not be carried out, or need not; says why."""
 
 
 class StoragePlans:
@@ -245,7 +232,7 @@ class StoragePlans:
         scored = await self._scorer.score(tenant_id, segments, model_key=model_key, now=now)
         total = sum(each.worth for each in scored)
         candidates, measured = (
-            await self._candidates(tenant_id, _within(selection, scored), now) if present > limit else ([], {})
+            await self._candidates(tenant_id, wholly_within(selection, scored), now) if present > limit else ([], {})
         )
         chosen = plan_steps(candidates, excess_bytes=present - limit, worth_losable=total * (1.0 - min_value_retained))[
             :STEPS_MAX
@@ -282,12 +269,12 @@ class StoragePlans:
 
     async def _candidates(
         self, tenant_id: TenantId, scored: Sequence[Scored], now: datetime
-    ) -> tuple[list[Candidate], dict[str, _Measured]]:
+    ) -> tuple[list[Candidate], dict[str, Measured]]:
         accounts = {each.segment.account_id for each in scored}
         protections = await self._policies.protections(tenant_id, accounts)
-        allowed = {each.segment.segment_id: _allowed(protections, each, now) for each in scored}
+        allowed = {each.segment.segment_id: allowed_actions(protections, each, now) for each in scored}
         open_ = [each for each in scored if allowed[each.segment.segment_id]]
-        measured: dict[str, _Measured] = {}
+        measured: dict[str, Measured] = {}
         for data_type in sorted({each.segment.data_type for each in open_}):
             of_type = [
                 each.segment for each in open_ if each.segment.data_type == data_type and each.segment.form.exact
@@ -299,26 +286,28 @@ class StoragePlans:
                 segment_id=each.segment.segment_id,
                 stored_bytes=each.segment.stored_bytes,
                 worth=each.worth,
-                options=_options(each.segment, allowed[each.segment.segment_id], measured.get(each.segment.data_type)),
+                options=options_of(
+                    each.segment, allowed[each.segment.segment_id], measured.get(each.segment.data_type)
+                ),
             )
             for each in open_
         ]
         return [each for each in found if each.options], measured
 
-    async def _measure(self, protections: Protections, segments: Sequence[Segment]) -> _Measured:
+    async def _measure(self, protections: Protections, segments: Sequence[Segment]) -> Measured:
         """Encode the middle one of the segments in both ways, to see what comes of it."""
         middle = sorted(segments, key=lambda each: (each.record_count, each.segment_id))[len(segments) // 2]
         table = await self._store.read(middle)
-        settings = _lossy_settings_of(protections, middle.data_type)
+        settings = lossy_settings_for(protections, middle.data_type)
 
-        def work() -> _Measured:
+        def work() -> Measured:
             original = max(middle.original_bytes, 1)
             lossless = len(columnar.encode(table).payload) / original
             try:
                 lossy = encode_lossy(table, lossy_settings(settings))
             except LossySettingsInvalid:
-                return _Measured(lossless_ratio=lossless, lossy_ratio=None, lossy_kept=0.0, lossy_form="")
-            return _Measured(
+                return Measured(lossless_ratio=lossless, lossy_ratio=None, lossy_kept=0.0, lossy_form="")
+            return Measured(
                 lossless_ratio=lossless,
                 lossy_ratio=len(lossy.payload) / original,
                 lossy_kept=max(0.0, min(1.0, lossy.value_retained)),
@@ -355,7 +344,7 @@ class StoragePlans:
             else:
                 try:
                     done = await self._step(job, plan, step)
-                except _Untouchable as why:
+                except Untouchable as why:
                     told.append((step, f"not done: {why}", False))
                     continue
             saved += done.done_bytes or 0
@@ -373,18 +362,18 @@ class StoragePlans:
         )
 
     async def _step(self, job: LifecycleJob, plan: Plan, step: PlanStep) -> PlanStep:
-        """Do a step, or only look whether it can be done; return it with what it saved. Raises _Untouchable."""
+        """Do a step, or only look whether it can be done; return it with what it saved. Raises Untouchable."""
         tenant_id = job.tenant_id
         now = self._clock.now()
         async with self._database.tenant_transaction(tenant_id) as connection:
             segment = await read_segment(connection, tenant_id, step.segment_id)
             dataset = await read_dataset_by_id(connection, tenant_id, segment.dataset_id) if segment else None
         if segment is None or dataset is None or segment.checksum != step.checksum:
-            raise _Untouchable("the segment has changed since")
+            raise Untouchable("the segment has changed since")
         model_key = str(plan.document["model_key"])
         [scored] = await self._scorer.score(tenant_id, [segment], model_key=model_key, now=now)
         protections = await self._policies.protections(tenant_id, [segment.account_id])
-        _demand_allowed(protections, scored, step.action, now)
+        demand_allowed(protections, scored, step.action, now)
         if job.validate_only:
             return replace(step, done_bytes=step.saved_bytes, done_value_lost=step.value_lost)
         new = []
@@ -402,21 +391,21 @@ class StoragePlans:
             ]
         elif step.action is StorageOptimization.SUMMARIZE:
             prepared, lost = await self._summarized(
-                dataset, segment, _lossy_settings_of(protections, segment.data_type)
+                dataset, segment, lossy_settings_for(protections, segment.data_type)
             )
             new = [prepared]
             if lost > step.value_lost + LOSS_MARGIN:
-                raise _Untouchable(
+                raise Untouchable(
                     f"it would lose {lost:.0%} of its worth, not {step.value_lost:.0%} as the plan has it"
                 )
         else:
             lost = 1.0
         saved = segment.stored_bytes - sum(prepared.segment.stored_bytes for prepared in new)
         if saved <= 0:
-            raise _Untouchable("it would not get smaller")
+            raise Untouchable("it would not get smaller")
 
         async def check_again(connection: Connection) -> None:
-            _demand_allowed(
+            demand_allowed(
                 await self._policies.protections_in(connection, tenant_id, plans=protections.plans),
                 scored,
                 step.action,
@@ -431,7 +420,7 @@ class StoragePlans:
                 [segment], new, actor=job.actor, action="data.optimized", in_transaction=check_again
             )
         except SegmentsChanged:
-            raise _Untouchable("the segment has changed since") from None
+            raise Untouchable("the segment has changed since") from None
         return replace(step, done_bytes=saved, done_value_lost=lost)
 
     async def _summarized(
@@ -443,7 +432,7 @@ class StoragePlans:
         try:
             result = await asyncio.to_thread(encode_lossy, table, lossy_settings(settings))
         except LossySettingsInvalid as error:
-            raise _Untouchable(f"it has no such form: {error.description}") from error
+            raise Untouchable(f"it has no such form: {error.description}") from error
         digest = hashlib.sha256(result.payload).digest()
 
         def verify(payload: bytes) -> None:
@@ -502,66 +491,7 @@ class StoragePlans:
             )
 
 
-def _allowed(protections: Protections, scored: Scored, now: datetime) -> set[StorageOptimization]:
-    """Return what may become of a segment: nothing where anything protects it."""
-    segment, importance = scored.segment, scored.importance
-    if importance is DataImportance.CRITICAL or protections.why_held(segment, now) is not None:
-        return set()
-    found: set[StorageOptimization] = set()
-    if segment.form is CompressionForm.NONE:
-        found.add(StorageOptimization.COMPRESS)
-    if segment.form.exact and _may_lose(protections, scored, now):
-        found.add(StorageOptimization.SUMMARIZE)
-    if protections.why_kept(segment, importance, now, by_hand=True) is None:
-        found.add(StorageOptimization.DELETE)
-    return found
-
-
-def _may_lose(protections: Protections, scored: Scored, now: datetime) -> bool:
-    """Tell whether a segment may be compressed with loss: by the policy that somebody set, or where nobody set one."""
-    segment = scored.segment
-    if protections.why_lossless(segment, scored.importance, now) is not None:
-        return False
-    policy = protections.policy_for(segment.data_type)
-    if not policy.version:
-        return True
-    threshold = policy.compression_threshold_days
-    old = threshold != FOR_EVER and now >= segment.end_time + timedelta(days=threshold)
-    return old and scored.score < policy.ai_value_threshold
-
-
-def _demand_allowed(protections: Protections, scored: Scored, action: StorageOptimization, now: datetime) -> None:
-    """Raise _Untouchable where something protects a segment from what is to become of it."""
-    if action in _allowed(protections, scored, now):
-        return
-    if scored.importance is DataImportance.CRITICAL:
-        raise _Untouchable("it is critical")
-    kept = protections.why_kept(scored.segment, scored.importance, now, by_hand=True)
-    raise _Untouchable(kept.explanation if kept is not None else "the policy does not allow it any more")
-
-
-def _options(
-    segment: Segment, allowed: Collection[StorageOptimization], measured: _Measured | None
-) -> tuple[Option, ...]:
-    found: list[Option] = []
-
-    def add(action: StorageOptimization, bytes_after: int, worth_kept: float) -> None:
-        if action in allowed and bytes_after < segment.stored_bytes:
-            found.append(Option(action=action, bytes_after=bytes_after, worth_kept=worth_kept))
-
-    if measured is not None:
-        add(StorageOptimization.COMPRESS, _bytes(segment, measured.lossless_ratio), 1.0)
-        if measured.lossy_ratio is not None:
-            add(StorageOptimization.SUMMARIZE, _bytes(segment, measured.lossy_ratio), measured.lossy_kept)
-    add(StorageOptimization.DELETE, 0, 0.0)
-    return tuple(found)
-
-
-def _bytes(segment: Segment, ratio: float) -> int:
-    return max(SEALED_BYTES_MIN, math.ceil(segment.original_bytes * ratio))
-
-
-def _plan_step(scored: Scored, step: Step, measured: Mapping[str, _Measured]) -> PlanStep:
+def _plan_step(scored: Scored, step: Step, measured: Mapping[str, Measured]) -> PlanStep:
     segment = scored.segment
     return PlanStep(
         segment_id=segment.segment_id,
@@ -571,36 +501,8 @@ def _plan_step(scored: Scored, step: Step, measured: Mapping[str, _Measured]) ->
         saved_bytes=step.saved_bytes,
         value_lost=step.value_lost,
         worth_lost=step.worth_lost,
-        explanation=_explanation(scored, step, measured.get(segment.data_type)),
+        explanation=explanation_of(scored, step, measured.get(segment.data_type)),
     )
-
-
-def _explanation(scored: Scored, step: Step, measured: _Measured | None) -> str:
-    worth = f"worth {scored.score:.2f} ({scored.importance.name.lower()})"
-    if step.action is StorageOptimization.DELETE or measured is None:
-        return f"{worth}: what is kept has more worth for its bytes"
-    if step.action is StorageOptimization.COMPRESS:
-        return f"{worth}: without loss it takes {measured.lossless_ratio:.0%} of its plain bytes, as measured on this sort of data"
-    return (
-        f"{worth}: its {measured.lossy_form} form takes {measured.lossy_ratio or 0.0:.1%} of its plain bytes and keeps"
-        f" {measured.lossy_kept:.0%} of its worth, as measured on this sort of data"
-    )
-
-
-def _lossy_settings_of(protections: Protections, data_type: str) -> CompressionSettings:
-    """Return how the policy compresses with loss; a summary where it does not."""
-    settings = protections.policy_for(data_type).compression
-    return replace(settings, form=CompressionForm.SUMMARY) if settings.form.exact else settings
-
-
-def _within(selection: DataSelection, scored: Sequence[Scored]) -> list[Scored]:
-    """Leave out segments that reach beyond the selection's range: what is not chosen must stay as it is."""
-    return [
-        each
-        for each in scored
-        if (selection.start_time is None or each.segment.start_time >= selection.start_time)
-        and (selection.end_time is None or each.segment.end_time <= selection.end_time)
-    ]
 
 
 def _share(part: float, whole: float) -> float:

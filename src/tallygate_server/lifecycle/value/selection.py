@@ -48,9 +48,9 @@ def spread(
 ) -> Integers:
     """Choose `counts` records of each stratum that together cover as much weight of all as possible.
 
-    Each choice is the best that is left and that its stratum has room for (greedy: at least half of what the best such set
-    covers). Where nothing is left to cover, a stratum gets what lies farthest from what it has. Of records that are as good
-    as each other the generator decides. Returns places, ascending.
+    Each choice is the best that is left and that its stratum has room for (greedy: at least half of what the best such
+    set covers). Where nothing is left to cover, a stratum gets what lies farthest from what it has. Of records that are
+    as good as each other the generator decides. Returns places, ascending.
     """
     chosen = _covering(points, weights, strata, counts, numbers)
     taken = np.bincount(strata[chosen], minlength=len(counts)) if chosen else np.zeros(len(counts), dtype=np.int64)
@@ -133,4 +133,5 @@ def _even(count: int, count_max: int, numbers: np.random.Generator) -> Integers:
         return np.arange(count, dtype=np.int64)
     start = numbers.random() * count / count_max
     found = np.floor(start + np.arange(count_max) * (count / count_max)).astype(np.int64)
-    return np.minimum(found, count - 1)
+    within: Integers = np.minimum(found, count - 1)
+    return within

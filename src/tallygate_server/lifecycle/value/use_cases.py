@@ -223,9 +223,10 @@ class DataValues:
             accuracy_full=told["accuracy_full"],
             accuracy_critical=told["accuracy_critical"],
             explanation=(
-                f"{len(critical)} of {len(records.segments)} segments keep at least {ratio:.0%} of the {metric} with which a"
-                f" {told['model'].replace('_', ' ')} model predicts {target_column} on the last 30 % of every segment, which it"
-                f" was not trained on: {told['accuracy_critical']:.3f} of {told['accuracy_full']:.3f}; {told['method']}"
+                f"{len(critical)} of {len(records.segments)} segments keep at least {ratio:.0%} of the {metric} with"
+                f" which a {told['model'].replace('_', ' ')} model predicts {target_column} on the last 30 % of every"
+                f" segment, which it was not trained on: {told['accuracy_critical']:.3f} of"
+                f" {told['accuracy_full']:.3f}; {told['method']}"
             ),
         )
 
@@ -403,6 +404,6 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
 def _span_text(span: Mapping[str, Any]) -> str:
     every = "every record" if span["stride"] == 1 else f"every {span['stride']}th record"
     return (
-        f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f}; the more of"
-        " both, the more is taken"
+        f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f};"
+        " the more of both, the more is taken"
     )

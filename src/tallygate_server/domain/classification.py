@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -27,6 +27,10 @@ LOW_VALUE_SHARE: Final = 0.5
 """Data below this share of the policy's `ai_value_threshold` is of low value."""
 UNKNOWN_RARITY: Final = 0.5
 """Rarity of what cannot be compared: texts, and the only data of its sort."""
+DISTANCE_MAX: Final = 1_000.0
+"""Spreads; what lies further away is as rare."""
+NOISE: Final = 1e-7
+"""Share of a column's values below which sums over segments tell no difference."""
 DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"recency": 0.3, "rarity": 0.3, "quality": 0.2, "use": 0.2}
 """Weights of the terms for models in general."""
 
@@ -112,17 +116,65 @@ def training_value(terms: Iterable[ScoreTerm]) -> float:
     return min(max(sum(term.value * term.weight for term in known) / weight, 0.0), 1.0) if weight > 0 else 0.0
 
 
-def rarity_of(own: Statistics, others: Sequence[Statistics]) -> Rarity:
+@dataclass(frozen=True, slots=True)
+class ColumnSpread:
+    """How a column lies in several segments: sums over them, so that one of them can be taken out again."""
+
+    segment_count: int
+    pivot: float
+    """That the means are counted from, so that sums of squares keep their digits."""
+    shift_sum: float
+    shift_squares: float
+    variance_sum: float
+
+    def without(self, mine: Mapping[str, float]) -> ColumnSpread:
+        """Return the spread of the others."""
+        shift = mine["mean"] - self.pivot
+        return ColumnSpread(
+            self.segment_count - 1,
+            self.pivot,
+            self.shift_sum - shift,
+            self.shift_squares - shift**2,
+            self.variance_sum - mine.get("std", 0.0) ** 2,
+        )
+
+
+def spreads_of(segments: Iterable[Statistics]) -> dict[str, ColumnSpread]:
+    """Return how each numeric column lies in several segments."""
+    spreads: dict[str, ColumnSpread] = {}
+    for statistics in segments:
+        for column, each in statistics.items():
+            if "mean" not in each or not math.isfinite(each["mean"]):
+                continue
+            known = spreads.get(column) or ColumnSpread(0, each["mean"], 0.0, 0.0, 0.0)
+            shift = each["mean"] - known.pivot
+            spreads[column] = ColumnSpread(
+                known.segment_count + 1,
+                known.pivot,
+                known.shift_sum + shift,
+                known.shift_squares + shift**2,
+                known.variance_sum + each.get("std", 0.0) ** 2,
+            )
+    return spreads
+
+
+def rarity_of(own: Statistics, spreads: Mapping[str, ColumnSpread], *, included: bool) -> Rarity:
     """Return how unlike a segment's statistics are to those of the other segments of its sort.
 
     By column, the distance of its mean from theirs, and of its spread from theirs, in units of their spread: within and
-    between segments. The mean distance d over the columns makes d / (1 + d).
+    between segments. The mean distance d over the columns makes d / (1 + d). `included`: it is among those that the
+    spreads are of, and is taken out.
     """
     distances: dict[str, float] = {}
+    compared = 0
     for column, mine in own.items():
-        theirs = [each[column] for each in others if column in each and "mean" in each[column]]
-        if "mean" in mine and theirs:
+        spread = spreads.get(column)
+        if spread is None or "mean" not in mine or not math.isfinite(mine["mean"]):
+            continue
+        theirs = spread.without(mine) if included else spread
+        if theirs.segment_count > 0:
             distances[column] = _distance(mine, theirs)
+            compared = max(compared, theirs.segment_count)
     if not distances:
         return Rarity(value=UNKNOWN_RARITY, explanation="there is nothing to compare it with")
     distance = sum(distances.values()) / len(distances)
@@ -130,28 +182,25 @@ def rarity_of(own: Statistics, others: Sequence[Statistics]) -> Rarity:
     return Rarity(
         value=distance / (1 + distance),
         explanation=(
-            f"{distance:.2f} spreads away from {len(others)} other segments of its sort;"
-            f" most in {column} ({distances[column]:.2f})"
+            f"{distance:.2f} spreads away from {compared} other segments of its sort; most in {column}"
+            f" ({distances[column]:.2f})"
         ),
     )
 
 
-def _distance(mine: Mapping[str, float], theirs: Sequence[Mapping[str, float]]) -> float:
+def _distance(mine: Mapping[str, float], theirs: ColumnSpread) -> float:
     """Return how far a column is from the same column of others, in their spreads, at most 1,000."""
-    means = [each["mean"] for each in theirs]
-    centre = sum(means) / len(means)
-    between = sum((mean - centre) ** 2 for mean in means) / len(means)
-    within = sum(each.get("std", 0.0) ** 2 for each in theirs) / len(theirs)
+    count = theirs.segment_count
+    mean_shift = theirs.shift_sum / count
+    between = max(theirs.shift_squares / count - mean_shift**2, 0.0)
+    within = max(theirs.variance_sum / count, 0.0)
     spread = math.sqrt(between + within)
-    shift, widening = abs(mine["mean"] - centre), abs(mine.get("std", 0.0) - math.sqrt(within))
-    if not math.isfinite(spread) or not math.isfinite(shift):
+    away = abs(mine["mean"] - theirs.pivot - mean_shift) + abs(mine.get("std", 0.0) - math.sqrt(within))
+    # Sums have an error of their own: below it nothing differs.
+    noise = NOISE * max(abs(theirs.pivot + mean_shift), abs(mine["mean"]), mine.get("std", 0.0))
+    if not math.isfinite(away) or not math.isfinite(spread) or away <= noise:
         return 0.0
-    if spread == 0.0:
-        return 0.0 if shift == widening == 0.0 else _DISTANCE_MAX
-    return min((shift + widening) / spread, _DISTANCE_MAX)
-
-
-_DISTANCE_MAX: Final = 1_000.0
+    return min(away / spread, DISTANCE_MAX) if spread > noise else DISTANCE_MAX
 
 
 # --- Importance ----------------------------------------------------------------------------------------------------
@@ -162,15 +211,20 @@ def importance_of(
     segment: Segment,
     *,
     statistics: Statistics | None,
+    columns: Collection[str] = (),
     value: float,
 ) -> tuple[DataImportance, str]:
     """Return how important a segment is, and which rule says so.
 
     Of the policy's rules that apply, the one that gives the highest importance decides, so that no order of them loses
     critical data. Where none applies, the quality and the worth decide. Without statistics (None: they cannot be read)
-    every rule that raises the importance is taken to apply.
+    every rule that raises the importance is taken to apply. `columns` are those of the dataset, also of texts.
     """
-    applying = [rule for rule in policy.importance_rules if _applies(rule, segment, statistics, value)]
+    applying = [
+        rule
+        for rule in policy.importance_rules
+        if value >= rule.min_training_value and _applies(rule, segment, statistics, columns)
+    ]
     if applying:
         rule = max(applying, key=lambda each: each.importance)
         return rule.importance, f"rule {rule.name!r} {_rule_text(rule)} makes it {rule.importance.name.lower()}"
@@ -193,10 +247,8 @@ def importance_of(
     )
 
 
-def _applies(rule: ImportanceRule, segment: Segment, statistics: Statistics | None, value: float) -> bool:
-    """Tell whether a rule applies: one that raises to any record that may fit, one that lowers to all that do."""
-    if value < rule.min_training_value:
-        return False
+def _applies(rule: ImportanceRule, segment: Segment, statistics: Statistics | None, columns: Collection[str]) -> bool:
+    """Tell whether the values fit a rule: one that raises needs any record that may, one that lowers all of them."""
     if not rule.column:
         return True
     raises = rule.importance >= DataImportance.HIGH
@@ -205,7 +257,7 @@ def _applies(rule: ImportanceRule, segment: Segment, statistics: Statistics | No
     known = statistics.get(rule.column)
     if known is None:
         # Texts and the like have no statistics: a rule without bounds is about whoever has the column.
-        return rule.column in segment.codecs and rule.min_value is None and rule.max_value is None
+        return rule.column in columns and rule.min_value is None and rule.max_value is None
     if not known.get("count"):
         return False
     low, high = known.get("min", -math.inf), known.get("max", math.inf)
@@ -237,6 +289,7 @@ def classify(
     protections: Protections,
     *,
     statistics: Statistics | None,
+    columns: Collection[str] = (),
     terms: tuple[ScoreTerm, ...],
     access_time: datetime | None,
     access_count: int,
@@ -245,9 +298,9 @@ def classify(
     """Classify a segment by the policy that counts for it."""
     policy = protections.policy_for(segment.data_type)
     value = training_value(terms)
-    importance, why = importance_of(policy, segment, statistics=statistics, value=value)
+    importance, why = importance_of(policy, segment, statistics=statistics, columns=columns, value=value)
     retention = protections.retention(segment, importance, now)
-    eligible = _compressible(policy, segment, protections, importance, value, now)
+    eligible = _compressible(policy, segment, protections, importance, value=value, now=now)
     action, what = _action(policy, segment, protections, importance, eligible=eligible, now=now)
     return Classification(
         segment=segment,
@@ -268,6 +321,7 @@ def _compressible(
     segment: Segment,
     protections: Protections,
     importance: DataImportance,
+    *,
     value: float,
     now: datetime,
 ) -> bool:
@@ -307,7 +361,7 @@ def _action(
     return StorageOptimization.NONE, reason
 
 
-def statistics_in(facts: Mapping[str, Any]) -> Statistics:
-    """Return the statistics that are kept sealed beside a segment; those of a lossy form may be missing."""
+def statistics_in(facts: Mapping[str, Any]) -> Statistics | None:
+    """Return the statistics that are kept sealed beside a segment; None where there are none."""
     found = facts.get("statistics")
-    return found if isinstance(found, Mapping) else {}
+    return found if isinstance(found, Mapping) else None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from enum import Enum
 from itertools import pairwise
 from typing import Final
@@ -199,12 +199,7 @@ class Protections:
         for exception in self._exceptions(segment, now):
             return _retention(segment, exception.retention_days, f"an exception ({exception.reason_text})")
         if segment.retention_end_time is not None:
-            days = -((segment.end_time - segment.retention_end_time) // timedelta(days=1))
-            return Retention(
-                days=max(days, 0),
-                decided_by="what was chosen when it was archived",
-                end_time=segment.retention_end_time,
-            )
+            return _chosen(segment, segment.retention_end_time)
         if importance is DataImportance.CRITICAL:
             return _retention(segment, policy.critical_retention_days, "the policy, for critical data")
         plan = self.plan_of(segment.account_id).retention_days
@@ -387,3 +382,12 @@ def _rule_problems(rules: Sequence[ImportanceRule]) -> Iterator[tuple[str, str]]
 
 def _retention(segment: Segment, days: int, decided_by: str) -> Retention:
     return Retention(days=days, decided_by=decided_by, end_time=end_after(segment.end_time, days))
+
+
+def _chosen(segment: Segment, end_time: datetime) -> Retention:
+    decided_by = "what was chosen when it was archived"
+    if end_time.year == MAXYEAR:
+        return Retention(days=FOR_EVER, decided_by=decided_by, end_time=None)
+    # A day that has begun counts.
+    days = -((segment.end_time - end_time) // timedelta(days=1))
+    return Retention(days=max(days, 0), decided_by=decided_by, end_time=end_time)

@@ -22,7 +22,7 @@ from tallygate_server.lifecycle.policies import LegalHolds, Policies
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
-from tallygate_server.lifecycle.value import DataValues, Gatherer, Scorer, StoragePlans
+from tallygate_server.lifecycle.value import DataValues, Gatherer, ModelWeights, Scorer, StoragePlans
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -81,7 +81,8 @@ async def open_lifecycle(
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
-        scorer = Scorer(segments, policies)
+        weights = ModelWeights(database)
+        scorer = Scorer(segments, policies, service.tenants, clock, weights)
         values = DataValues(
             segments,
             Gatherer(segments, policies, service.consents),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tallygate_server.lifecycle.value.gathering import Gatherer
 from tallygate_server.lifecycle.value.plans import STEPS_LISTED_MAX, PlanView, StoragePlans, WantedOptimization
-from tallygate_server.lifecycle.value.scoring import Scored, Scorer
+from tallygate_server.lifecycle.value.scoring import ModelWeights, Scored, Scorer
 from tallygate_server.lifecycle.value.seasons import SeasonKind
 from tallygate_server.lifecycle.value.use_cases import (
     CriticalData,
@@ -26,6 +26,7 @@ __all__ = [
     "DataValues",
     "Gatherer",
     "Measurement",
+    "ModelWeights",
     "PlanView",
     "Sample",
     "Samples",

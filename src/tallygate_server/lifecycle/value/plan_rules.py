@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from tallygate_server.domain.lifecycle import (
@@ -16,7 +16,6 @@ from tallygate_server.domain.lifecycle import (
     Segment,
     StorageOptimization,
 )
-from tallygate_server.domain.retention import FOR_EVER
 from tallygate_server.domain.retention_rules import Protections
 from tallygate_server.lifecycle.value.planning import Option, Step
 from tallygate_server.lifecycle.value.scoring import Scored
@@ -62,12 +61,9 @@ def _may_lose(protections: Protections, scored: Scored, now: datetime) -> bool:
     segment = scored.segment
     if protections.why_lossless(segment, scored.importance, now) is not None:
         return False
-    policy = protections.policy_for(segment.data_type)
-    if not policy.version:
+    if not protections.policy_for(segment.data_type).version:
         return True
-    threshold = policy.compression_threshold_days
-    old = threshold != FOR_EVER and now >= segment.end_time + timedelta(days=threshold)
-    return old and scored.score < policy.ai_value_threshold
+    return scored.compression_eligible
 
 
 def demand_allowed(protections: Protections, scored: Scored, action: StorageOptimization, now: datetime) -> None:

@@ -229,7 +229,7 @@ class StoragePlans:
             raise InvalidRequest.of("selection", f"covers more than {SEGMENTS_MAX} segments; choose less at a time")
         present = sum(segment.stored_bytes for segment in segments)
         limit = limit_bytes if limit_bytes is not None else int(present * (1.0 - (reduction_ratio or 0.0)))
-        scored = await self._scorer.score(tenant_id, segments, model_key=model_key, now=now)
+        scored = await self._scorer.score(tenant_id, segments, model_key=model_key)
         total = sum(each.worth for each in scored)
         candidates, measured = (
             await self._candidates(tenant_id, wholly_within(selection, scored), now) if present > limit else ([], {})
@@ -371,7 +371,7 @@ class StoragePlans:
         if segment is None or dataset is None or segment.checksum != step.checksum:
             raise Untouchable("the segment has changed since")
         model_key = str(plan.document["model_key"])
-        [scored] = await self._scorer.score(tenant_id, [segment], model_key=model_key, now=now)
+        [scored] = await self._scorer.score(tenant_id, [segment], model_key=model_key)
         protections = await self._policies.protections(tenant_id, [segment.account_id])
         demand_allowed(protections, scored, step.action, now)
         if job.validate_only:

@@ -1,41 +1,21 @@
-"""What segments are worth for a model: the terms of the classification, weighed as the model's performance says."""
+"""What segments are worth for a model: the classification's terms, weighed as the model's performance says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Protocol
 
-from tallygate_server.domain.classification import (
-    DEFAULT_WEIGHTS,
-    USE_WINDOW,
-    ScoreTerm,
-    Statistics,
-    importance_of,
-    rarity_of,
-    statistics_in,
-    training_value,
-    value_terms,
-)
+from tallygate_server.clock import Clock
+from tallygate_server.domain.classification import DEFAULT_WEIGHTS, ScoreTerm
 from tallygate_server.domain.identifier import TenantId
-from tallygate_server.domain.lifecycle import DataImportance, DataSelection, Segment
-from tallygate_server.domain.retention import RetentionPolicy
+from tallygate_server.domain.lifecycle import DataImportance, Segment
+from tallygate_server.domain.retention_rules import Protections
+from tallygate_server.lifecycle.classification import SEGMENTS_PER_PAGE_MAX, Classifier, Comparison
+from tallygate_server.lifecycle.policies import Policies
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage import value_rows as rows
-from tallygate_server.storage.data_segments import read_segments
-
-PEERS_MAX: Final = 64
-"""Segments of a dataset that each of its segments is compared with; of more, an even choice in the order of time."""
-READS_ASKED_MAX: Final = 1_000
-"""Segments whose reads one statement asks for."""
-
-
-class PolicyUse(Protocol):
-    """Knows what becomes of data."""
-
-    async def policy_for(self, tenant_id: TenantId, data_type: str) -> RetentionPolicy:
-        """Return the policy that counts for a data type."""
+from tallygate_server.storage.engine import Database
+from tallygate_server.tenants import TenantDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +27,8 @@ class Scored:
     """0 to 1: the weighted mean of the terms."""
     terms: tuple[ScoreTerm, ...]
     importance: DataImportance
+    compression_eligible: bool
+    """Whether the policy lets it be compressed with loss."""
 
     @property
     def worth(self) -> float:
@@ -54,92 +36,78 @@ class Scored:
         return self.score * self.segment.record_count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What the scores of segments are made from; the same for all weights."""
+class ModelWeights:
+    """Knows the weights of models: those that their performance has changed, else those for models in general."""
 
-    statistics: Mapping[str, Statistics]
-    """By segment, those of their peers among them."""
-    peers: Mapping[str, Sequence[str]]
-    """By dataset: the segments that others are compared with."""
-    reads: Mapping[str, int]
-    policies: Mapping[str, RetentionPolicy]
-    """By data type."""
+    def __init__(self, database: Database) -> None:
+        """Use a database with the lifecycle's role."""
+        self._database = database
+
+    async def of(self, tenant_id: TenantId, model_key: str, data_type: str) -> Mapping[str, float]:
+        """Return the weights of the value terms for a tenant, a model and a data type."""
+        if not model_key:
+            return DEFAULT_WEIGHTS
+        async with self._database.tenant_transaction(tenant_id) as connection:
+            found = (await rows.read_weights(connection, tenant_id, model_key)).get(data_type)
+        return found.weights if found is not None else DEFAULT_WEIGHTS
 
 
 class Scorer:
-    """Scores segments from their sealed statistics, their quality and their reads."""
+    """Scores any number of segments."""
 
-    def __init__(self, segments: SegmentStore, policies: PolicyUse) -> None:
+    def __init__(
+        self, segments: SegmentStore, policies: Policies, tenants: TenantDirectory, clock: Clock, weights: ModelWeights
+    ) -> None:
         """Use a segment store with the lifecycle's role."""
         self._store = segments
         self._policies = policies
-
-    async def weights(self, tenant_id: TenantId, model_key: str) -> dict[str, Mapping[str, float]]:
-        """Return a model's weights, by sort of data: those that its performance has changed."""
-        async with self._store.database.tenant_snapshot(tenant_id) as connection:
-            found = await rows.read_weights(connection, tenant_id, model_key)
-        return {data_type: each.weights for data_type, each in found.items()}
+        self._tenants = tenants
+        self._clock = clock
+        self._weights = weights
 
     async def score(
-        self, tenant_id: TenantId, segments: Sequence[Segment], *, model_key: str, now: datetime
+        self,
+        tenant_id: TenantId,
+        segments: Sequence[Segment],
+        *,
+        model_key: str,
+        weights: Mapping[str, Mapping[str, float]] | None = None,
+        protections: Protections | None = None,
     ) -> list[Scored]:
-        """Return what segments are worth for a model, in their order. Raises what reading their facts raises."""
-        weights = await self.weights(tenant_id, model_key)
-        return scored(segments, await self.facts(tenant_id, segments, now=now), weights=weights, now=now)
+        """Return what segments are worth for a model, in their order.
 
-    async def facts(self, tenant_id: TenantId, segments: Sequence[Segment], *, now: datetime) -> Facts:
-        """Read what scores are made from."""
-        peers: dict[str, list[Segment]] = {}
-        reads: dict[str, int] = {}
-        ids = [segment.segment_id for segment in segments]
-        async with self._store.database.tenant_snapshot(tenant_id) as connection:
-            for dataset_id in sorted({segment.dataset_id for segment in segments}):
-                of_dataset = await read_segments(connection, tenant_id, DataSelection(dataset_ids=(dataset_id,)))
-                peers[dataset_id] = _even(of_dataset)
-            for start in range(0, len(ids), READS_ASKED_MAX):
-                part = ids[start : start + READS_ASKED_MAX]
-                reads |= await rows.read_counts(connection, tenant_id, part, since=(now - USE_WINDOW).date())
-        wanted = {segment.segment_id: segment for segment in segments}
-        wanted |= {segment.segment_id: segment for each in peers.values() for segment in each}
-        statistics = {
-            segment_id: statistics_in(await self._store.read_facts(segment)) for segment_id, segment in wanted.items()
-        }
-        policies = {
-            data_type: await self._policies.policy_for(tenant_id, data_type)
-            for data_type in sorted({segment.data_type for segment in segments})
-        }
-        return Facts(
-            statistics=statistics,
-            peers={dataset_id: [segment.segment_id for segment in each] for dataset_id, each in peers.items()},
-            reads=reads,
-            policies=policies,
+        `weights`, by data type, are used in place of the model's. Raises StoreUnavailable.
+        """
+
+        async def given(_tenant_id: TenantId, _model_key: str, data_type: str) -> Mapping[str, float]:
+            return (weights or {}).get(data_type, DEFAULT_WEIGHTS)
+
+        classifier = Classifier(
+            self._store,
+            self._policies,
+            self._tenants,
+            self._clock,
+            weights=self._weights.of if weights is None else given,
         )
-
-
-def scored(
-    segments: Sequence[Segment], facts: Facts, *, weights: Mapping[str, Mapping[str, float]], now: datetime
-) -> list[Scored]:
-    """Return what segments are worth under weights by sort of data; others have those of models in general."""
-    return [_scored(segment, facts, weights.get(segment.data_type, DEFAULT_WEIGHTS), now) for segment in segments]
-
-
-def _scored(segment: Segment, facts: Facts, weights: Mapping[str, float], now: datetime) -> Scored:
-    others = [facts.statistics[peer] for peer in facts.peers[segment.dataset_id] if peer != segment.segment_id]
-    statistics = facts.statistics[segment.segment_id]
-    terms = value_terms(
-        age=now - segment.end_time,
-        rarity=rarity_of(statistics, others),
-        quality_score=segment.quality_score,
-        read_count=facts.reads.get(segment.segment_id, 0),
-        weights=weights,
-    )
-    value = training_value(terms)
-    importance, _ = importance_of(facts.policies[segment.data_type], segment, statistics=statistics, value=value)
-    return Scored(segment=segment, score=value, terms=terms, importance=importance)
-
-
-def _even(segments: Sequence[Segment]) -> list[Segment]:
-    if len(segments) <= PEERS_MAX:
-        return list(segments)
-    return [segments[len(segments) * place // PEERS_MAX] for place in range(PEERS_MAX)]
+        if protections is None:
+            protections = await self._policies.protections(tenant_id, {segment.account_id for segment in segments})
+        comparison = Comparison()
+        found: list[Scored] = []
+        for start in range(0, len(segments), SEGMENTS_PER_PAGE_MAX):
+            found += [
+                Scored(
+                    segment=each.segment,
+                    score=each.training_value,
+                    terms=each.terms,
+                    importance=each.importance,
+                    compression_eligible=each.compression_eligible,
+                )
+                for each in await classifier.classify(
+                    tenant_id,
+                    segments[start : start + SEGMENTS_PER_PAGE_MAX],
+                    protections=protections,
+                    model_key=model_key,
+                    comparison=comparison,
+                )
+            ]
+        return found

@@ -16,7 +16,7 @@ from tallygate_server.lifecycle.model_process import ModelJobRefused
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.value.gathering import Gatherer, Records, instant_of
 from tallygate_server.lifecycle.value.priorities import adapted
-from tallygate_server.lifecycle.value.scoring import Scored, Scorer, scored
+from tallygate_server.lifecycle.value.scoring import Scored, Scorer
 from tallygate_server.lifecycle.value.seasons import SEASONS_DEFAULT, SeasonKind
 from tallygate_server.storage import value_rows as rows
 from tallygate_server.storage.audit import add_audit_entry
@@ -169,7 +169,7 @@ class DataValues:
             if len(found) < limit:
                 break
             after = (found[-1].start_time, found[-1].segment_id)
-        return await self._scorer.score(tenant_id, page[:limit], model_key=model_key, now=now)
+        return await self._scorer.score(tenant_id, page[:limit], model_key=model_key)
 
     async def identify_critical(
         self,
@@ -190,7 +190,7 @@ class DataValues:
         ratio = min_accuracy_ratio or ACCURACY_RATIO_DEFAULT
         chosen = await self._gatherer.choose(tenant_id, selection, now)
         segments = await self._gatherer.segments(tenant_id, chosen)
-        known = await self._scorer.score(tenant_id, segments, model_key=model_key, now=now)
+        known = await self._scorer.score(tenant_id, segments, model_key=model_key)
         if not target_column or not segments:
             return _critical_by_worth(known, ratio)
         records = await self._gatherer.records(tenant_id, selection, segments)
@@ -286,7 +286,7 @@ class DataValues:
                 value_retained=0.0, accuracy_full=0.0, accuracy_optimized=0.0,
             )  # fmt: skip
         records = await self._gatherer.records(tenant_id, selection, segments)
-        known = await self._scorer.score(tenant_id, records.segments, model_key=model_key, now=now)
+        known = await self._scorer.score(tenant_id, records.segments, model_key=model_key)
         told = await self._run(
             "choose_training_set",
             {
@@ -356,9 +356,9 @@ class DataValues:
                         "weights": {each.data_type: dict(each.after) for each in changes},
                     },
                 )
-        return changes, await self._changed(tenant_id, changes, now)
+        return changes, await self._changed(tenant_id, changes)
 
-    async def _changed(self, tenant_id: TenantId, changes: Sequence[WeightsChange], now: datetime) -> int:
+    async def _changed(self, tenant_id: TenantId, changes: Sequence[WeightsChange]) -> int:
         """Count segments whose importance is another one under the new weights."""
         moved = [each for each in changes if each.before != each.after]
         if not moved:
@@ -366,9 +366,13 @@ class DataValues:
         selection = DataSelection(data_types=tuple(each.data_type for each in moved))
         async with self._database.tenant_snapshot(tenant_id) as connection:
             segments = await read_segments(connection, tenant_id, selection, limit=SEGMENTS_COMPARED_MAX)
-        facts = await self._scorer.facts(tenant_id, segments, now=now)
-        before = scored(segments, facts, weights={each.data_type: each.before for each in moved}, now=now)
-        after = scored(segments, facts, weights={each.data_type: each.after for each in moved}, now=now)
+        before, after = [
+            await self._scorer.score(tenant_id, segments, model_key="", weights=weights)
+            for weights in (
+                {each.data_type: each.before for each in moved},
+                {each.data_type: each.after for each in moved},
+            )
+        ]
         return sum(old.importance != new.importance for old, new in zip(before, after, strict=True))
 
     async def _run(self, job: str, parameters: Mapping[str, Any], records: Records) -> dict[str, Any]:

@@ -1,0 +1,12 @@
+"""Classification: what data is worth, how important it is, and what should become of it."""
+
+from __future__ import annotations
+
+from tallygate_server.lifecycle.classification.classifier import (
+    SEGMENTS_PER_PAGE_MAX,
+    ClassificationPage,
+    Classifier,
+    Comparison,
+)
+
+__all__ = ["SEGMENTS_PER_PAGE_MAX", "ClassificationPage", "Classifier", "Comparison"]

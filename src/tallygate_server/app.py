@@ -31,6 +31,7 @@ from tallygate_server.lifecycle.assembly import (
     parse_master_keys,
 )
 from tallygate_server.lifecycle.jobs import LifecycleJobRunner
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions
 from tallygate_server.ops_http import Component, OpsServer
 from tallygate_server.ports import check_port_free
 from tallygate_server.release import release_version
@@ -64,6 +65,7 @@ FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
+OWN_DATA_INTERVAL_SECONDS: Final = 6 * 3600.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -175,6 +177,8 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
             if settings.master_keys is not None
             else own_master_keys(directory / "master.key")
         ),
+        retrieval_timeout_ms=settings.retrieval_timeout_ms,
+        own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
     )
 
 
@@ -321,6 +325,16 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             name="reconcile_subscriptions",
             interval_seconds=settings.reconcile_interval_ms / 1000,
             run=service.billing.reconciler.run_due,
+        ),
+        Job(
+            name="archive_webhooks",
+            interval_seconds=OWN_DATA_INTERVAL_SECONDS,
+            run=lifecycle.own_data.job("archive_webhooks"),
+        ),
+        Job(
+            name="export_usage",
+            interval_seconds=OWN_DATA_INTERVAL_SECONDS,
+            run=lifecycle.own_data.job("export_usage"),
         ),
     ]
 

@@ -309,10 +309,19 @@ class Settings(BaseSettings):
         description="Keys that wrap data keys: `id:` and 32 bytes in base64, or several of these separated by commas;"
         " the first wraps, all open. Empty: one of our own in the data directory.",
     )
+    webhook_retention_days: Days = Field(
+        default=90,
+        description="How long webhooks that are done with stay in Postgres; afterwards they are archived as records of"
+        " their account.",
+    )
 
     lifecycle_jobs_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
         default=2,
         description="Jobs on stored data (compress, archive, export, erase, ...) that a process runs at once.",
+    )
+
+    retrieval_timeout_ms: int = Field(
+        default=30_000, ge=100, le=600_000, description="How long a query waits for one archived segment."
     )
 
     # ---- trying it out

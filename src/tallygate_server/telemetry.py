@@ -385,6 +385,9 @@ class Metrics(Collector):
             "kind",
             bounds=LIFECYCLE_JOB_SECONDS,
         )
+        self.own_data_moved = Counts(
+            "tallygate_own_data", "What keeping our own data small moved, removed or left where it was.", "step", "what"
+        )
         self.embedded_restarts = Counts(
             "tallygate_embedded_restarts", "Restarts of an embedded server that died.", "server"
         )
@@ -483,6 +486,11 @@ class Metrics(Collector):
         """Count one attempt of a job on stored data: how it ended, and how long it took."""
         self.lifecycle_jobs.add(kind, outcome)
         self.lifecycle_job_seconds.observe(seconds, kind)
+
+    def own_data(self, step: str, counts: Mapping[str, int]) -> None:
+        """Count what a step on our own data did."""
+        for what, count in counts.items():
+            self.own_data_moved.add(step, what, count=count)
 
     def billing_call(self, method: str, outcome: BillingOutcome, seconds: float) -> None:
         """Count one call of a method of the billing provider's."""

@@ -23,7 +23,7 @@ from tallygate_server.transport.lifecycle_rpcs.job_convert import JOB_KIND, JOB_
 from tests.support.acme import ACME, ANN
 from tests.support.clock import FrozenClock
 from tests.support.lifecycle import NOON
-from tests.support.lifecycle_jobs import Scripted, a_job, running_jobs
+from tests.support.lifecycle_jobs import Scripted, a_job, only, running_jobs
 from tests.support.lifecycle_server import TRANSPORTS, ServedLifecycle, serving_lifecycle
 from tests.support.transport_servers import refusal_of
 
@@ -54,7 +54,7 @@ async def test_a_job_is_seen_whole_listed_watched_and_cancelled(served: ServedLi
     jobs, clock = served.lifecycle.jobs, served.lifecycle.clock
     assert isinstance(clock, FrozenClock)
     seen = asyncio.Event()
-    jobs.register(JobKind.ARCHIVE, Scripted(work))
+    only(served.lifecycle, {JobKind.ARCHIVE: Scripted(work)})
     first = await jobs.submit(a_job(request_id="r1", schedule_time=NOON))
     clock.advance(timedelta(seconds=1))
     other = await jobs.submit(a_job(JobKind.CLEANUP, validate_only=True, schedule_time=NOON + timedelta(days=1)))
@@ -106,7 +106,7 @@ async def test_a_failed_job_tells_why_and_an_unknown_one_is_not_found(served: Se
     async def work(_job: LifecycleJob, _control: JobControl) -> dict[str, Any]:
         raise ArchiveCorruption("it is torn", dataset_id="ds_1", segment_id="seg_1")
 
-    served.lifecycle.jobs.register(JobKind.ARCHIVE, Scripted(work))
+    only(served.lifecycle, {JobKind.ARCHIVE: Scripted(work)})
     async with running_jobs(served.lifecycle):
         job = await served.lifecycle.jobs.submit(a_job(), timedelta(seconds=60))
 

@@ -17,7 +17,7 @@ from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.errors import LegalHoldActive
 from tallygate_server.lifecycle.jobs import JobControl
 from tests.support.acme import ACME
-from tests.support.lifecycle_jobs import Scripted, a_job, running_jobs
+from tests.support.lifecycle_jobs import Scripted, a_job, only, running_jobs
 from tests.support.lifecycle_server import ServedLifecycle, serving_lifecycle
 
 Say = Callable[..., Awaitable[Result]]
@@ -51,7 +51,7 @@ async def test_a_job_is_watched_to_its_report(served: ServedLifecycle, say: Say)
             "skipped": [{"segment_id": "seg_1", "kind": "legal_hold", "explanation": "a hold of the court"}],
         }
 
-    served.lifecycle.jobs.register(JobKind.ARCHIVE, Scripted(work))
+    only(served.lifecycle, {JobKind.ARCHIVE: Scripted(work)})
     job = await served.lifecycle.jobs.submit(a_job())
     async with running_jobs(served.lifecycle):
         watched = await say("data", "job", "watch", ACME, job.job_id)
@@ -73,7 +73,7 @@ async def test_exit_codes_tell_a_failure_and_a_cancellation(served: ServedLifecy
     async def work(_job: LifecycleJob, _control: JobControl) -> dict[str, Any]:
         raise LegalHoldActive("a hold of the court forbids it", legal_hold_id="hold_1")
 
-    served.lifecycle.jobs.register(JobKind.ARCHIVE, Scripted(work))
+    only(served.lifecycle, {JobKind.ARCHIVE: Scripted(work)})
     waiting = await served.lifecycle.jobs.submit(a_job(JobKind.CLEANUP))
     canceled = await say("data", "job", "cancel", ACME, waiting.job_id)
     assert (canceled.exit_code, "canceled" in canceled.stdout) == (0, True)

@@ -32,7 +32,7 @@ from tests.support.acme import ACME, GLOBEX, apply_catalog, services
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
 from tests.support.lifecycle import NOON, lifecycles
-from tests.support.lifecycle_jobs import REPORT, Scripted, a_job, at_once, running_jobs
+from tests.support.lifecycle_jobs import REPORT, Scripted, a_job, at_once, only, running_jobs
 
 PATIENCE = timedelta(seconds=60)
 ONE_SECOND = timedelta(seconds=1)
@@ -69,7 +69,7 @@ async def stand(database_without_tenants: str, fresh_redis: str, tmp_path: Path)
         lifecycles(database_without_tenants, service, tmp_path) as lifecycle,
     ):
         handler = Scripted(at_once)
-        lifecycle.jobs.register(JobKind.ARCHIVE, handler)
+        only(lifecycle, {JobKind.ARCHIVE: handler})
         yield Stand(lifecycle, handler, clock)
 
 

@@ -7,18 +7,26 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
 from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.compression import (
+    Analyses,
+    CompressionHandler,
+    CompressionImpacts,
+    Compressions,
+)
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.model_process import ModelProcesses
 from tallygate_server.lifecycle.objects import ObjectStore
+from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
 from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
@@ -37,6 +45,8 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    retrieval_timeout_ms: int = 30_000
+    own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +66,14 @@ class Lifecycle:
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    models: ModelProcesses
+    compressions: Compressions
+    analyses: Analyses
+    impacts: CompressionImpacts
+    records: RecordWriting
+    record_queries: RecordReading
+    record_lists: RecordListing
+    own_data: OwnDataUpkeep
     values: DataValues
     plans: StoragePlans
 
@@ -78,16 +96,18 @@ async def open_lifecycle(
         segments = SegmentStore(database, objects, keys, clock)
         policies = Policies(database, service.tenants, clock)
         mover = Mover(segments, policies, clock)
+        models = ModelProcesses()
+        weights = ModelWeights(database)
+        scorer = Scorer(segments, policies, service.tenants, clock, weights)
+        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
-        weights = ModelWeights(database)
-        scorer = Scorer(segments, policies, service.tenants, clock, weights)
         values = DataValues(
             segments,
             Gatherer(segments, policies, service.consents),
             scorer,
-            ModelProcesses(),
+            models,
             tenants=service.tenants,
             clock=clock,
         )
@@ -106,6 +126,27 @@ async def open_lifecycle(
             jobs=jobs,
             mover=mover,
             tiers=Tiers(jobs),
+            models=models,
+            compressions=Compressions(jobs),
+            analyses=Analyses(segments, policies, service.tenants, clock),
+            impacts=CompressionImpacts(segments, policies, service.consents, models, service.tenants),
+            records=RecordWriting(
+                segments,
+                keys,
+                tenants=service.tenants,
+                accounts=service.accounts,
+                checks=service.checker,
+                clock=clock,
+            ),
+            record_queries=RecordReading(
+                segments,
+                tenants=service.tenants,
+                history=policies,
+                retrieval_timeout_ms=options.retrieval_timeout_ms,
+                clock=clock,
+            ),
+            record_lists=RecordListing(database, tenants=service.tenants),
+            own_data=OwnDataUpkeep(segments, clock, options.own_data),
             values=values,
             plans=plans,
         )

@@ -59,7 +59,7 @@ class ObjectStore:
         try:
             await obstore.put_async(self._store, path, content)
         except BaseError as error:
-            raise ObjectStoreUnavailable(type(error).__name__) from error
+            raise ObjectStoreUnavailable(_sentence(error)) from error
         if self._directory is not None:
             await asyncio.to_thread(_flush, self._directory / path)
 
@@ -71,7 +71,7 @@ class ObjectStore:
         except (NotFoundError, FileNotFoundError):
             raise ObjectMissing(path) from None
         except BaseError as error:
-            raise ObjectStoreUnavailable(type(error).__name__) from error
+            raise ObjectStoreUnavailable(_sentence(error)) from error
 
     async def get_range(self, path: str, *, start: int, length: int) -> bytes:
         """Read a part of an object. Raises ObjectMissing, ObjectStoreUnavailable."""
@@ -80,7 +80,7 @@ class ObjectStore:
         except (NotFoundError, FileNotFoundError):
             raise ObjectMissing(path) from None
         except BaseError as error:
-            raise ObjectStoreUnavailable(type(error).__name__) from error
+            raise ObjectStoreUnavailable(_sentence(error)) from error
 
     async def size(self, path: str) -> int:
         """Return the bytes of an object. Raises ObjectMissing, ObjectStoreUnavailable."""
@@ -89,7 +89,7 @@ class ObjectStore:
         except (NotFoundError, FileNotFoundError):
             raise ObjectMissing(path) from None
         except BaseError as error:
-            raise ObjectStoreUnavailable(type(error).__name__) from error
+            raise ObjectStoreUnavailable(_sentence(error)) from error
 
     async def delete(self, path: str) -> bool:
         """Delete an object; False where there is none. Raises ObjectStoreUnavailable."""
@@ -98,7 +98,7 @@ class ObjectStore:
         except (NotFoundError, FileNotFoundError):
             return False
         except BaseError as error:
-            raise ObjectStoreUnavailable(type(error).__name__) from error
+            raise ObjectStoreUnavailable(_sentence(error)) from error
         return True
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
@@ -108,7 +108,12 @@ class ObjectStore:
                 for meta in batch:
                     yield StoredObject(path=meta["path"], size_bytes=meta["size"], change_time=meta["last_modified"])
         except BaseError as error:
-            raise ObjectStoreUnavailable(type(error).__name__) from error
+            raise ObjectStoreUnavailable(_sentence(error)) from error
+
+
+def _sentence(error: BaseError) -> str:
+    """Return the first line of what the library says; the rest is its own notation."""
+    return str(error).partition("\n")[0]
 
 
 def _flush(file: Path) -> None:

@@ -79,6 +79,7 @@ class SegmentStore:
         table: pa.Table,
         *,
         tier: StorageTier,
+        form: CompressionForm | None = None,
         level: int = 5,
         quality_score: float = 1.0,
         facts: Mapping[str, Any] | None = None,
@@ -86,6 +87,7 @@ class SegmentStore:
     ) -> PreparedSegment:
         """Encode and seal records, sorted by time, without loss: plain for the hot tier, by column for the others.
 
+        `form` overrides what is usual in the tier: hot data may be by column too.
         `facts` are kept sealed beside the statistics of the columns (`statistics`).
         """
         key = key or await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
@@ -93,11 +95,13 @@ class SegmentStore:
 
         def work() -> PreparedSegment:
             digest = columnar.values_digest(table)
-            if tier is StorageTier.HOT:
-                form, codecs, payload = CompressionForm.NONE, {}, columnar.to_ipc(table)
+            usual = CompressionForm.NONE if tier is StorageTier.HOT else CompressionForm.LOSSLESS
+            chosen = form or usual
+            if chosen is CompressionForm.NONE:
+                codecs, payload = {}, columnar.to_ipc(table)
             else:
                 encoded = columnar.encode(table, level=level)
-                form, codecs, payload = CompressionForm.LOSSLESS, dict(encoded.codecs), encoded.payload
+                codecs, payload = dict(encoded.codecs), encoded.payload
             times = table.column("time")
             bounds = pc.min_max(times).as_py()
             return _sealed(
@@ -105,7 +109,7 @@ class SegmentStore:
                 payload,
                 key=key,
                 tier=tier,
-                form=form,
+                form=chosen,
                 span=(bounds["min"], bounds["max"] + ONE_MICROSECOND),
                 record_count=table.num_rows,
                 original_bytes=columnar.plain_bytes(table),
@@ -113,7 +117,7 @@ class SegmentStore:
                 codecs=codecs,
                 quality_score=quality_score,
                 facts={"statistics": statistics_of(table), **(facts or {})},
-                verify=_same_records(form, digest, table.num_rows),
+                verify=_same_records(chosen, digest, table.num_rows),
                 now=now,
             )
 

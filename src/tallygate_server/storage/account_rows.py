@@ -117,9 +117,7 @@ def says(column: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[bool
 def _body_says(column: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[bool]:
     """Tell the same of bytes that hold JSON, in either spelling of letters beyond ASCII."""
     spellings = {json.dumps(name, ensure_ascii=ascii_only).encode() for name in names for ascii_only in (True, False)}
-    return or_(
-        false(), *(func.position(literal(each, LargeBinary).op("IN")(column)) > 0 for each in sorted(spellings))
-    )
+    return or_(false(), *(func.position(literal(each, LargeBinary).op("IN")(column)) > 0 for each in sorted(spellings)))
 
 
 # --- How rows are found ---------------------------------------------------------------------------------------------
@@ -469,9 +467,7 @@ _MORE_BY_ACCOUNT: Final = ("exported_usage_sums", "exported_credit_sums")
 
 def account_tables() -> tuple[AccountTable, ...]:
     """Return the register, in the order of erasing."""
-    more = tuple(
-        _all_of(tables.metadata.tables[name]) for name in _MORE_BY_ACCOUNT if name in tables.metadata.tables
-    )
+    more = tuple(_all_of(tables.metadata.tables[name]) for name in _MORE_BY_ACCOUNT if name in tables.metadata.tables)
     return (*ACCOUNT_TABLES[:-1], *more, ACCOUNT_TABLES[-1])
 
 

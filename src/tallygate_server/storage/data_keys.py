@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
@@ -74,7 +74,8 @@ async def add_active_key(connection: Connection, key: KeyRow) -> bool:
     statement = (
         insert(data_keys)
         .values(values | {"state": int(key.state)})
-        .on_conflict_do_nothing(index_elements=[columns.tenant_id, columns.account_id], index_where=columns.state == 1)
+        # As text: a plan for any values matches no index that holds for one.
+        .on_conflict_do_nothing(index_elements=[columns.tenant_id, columns.account_id], index_where=text("state = 1"))
         .returning(columns.key_id)
     )
     return (await connection.execute(statement)).one_or_none() is not None

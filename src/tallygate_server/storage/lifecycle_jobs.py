@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, and_, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, case, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
@@ -45,7 +45,10 @@ async def add_job(connection: Connection, job: LifecycleJob) -> bool:
     added = await connection.execute(
         insert(lifecycle_jobs)
         .values(**values)
-        .on_conflict_do_nothing(index_elements=[_c.tenant_id, _c.kind, _c.request_id], index_where=_c.request_id != "")
+        # As text: a plan for any values matches no index that holds for one.
+        .on_conflict_do_nothing(
+            index_elements=[_c.tenant_id, _c.kind, _c.request_id], index_where=text("request_id <> ''")
+        )
         .returning(_c.job_id)
     )
     return added.one_or_none() is not None

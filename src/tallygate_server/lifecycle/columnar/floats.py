@@ -12,15 +12,22 @@ from tallygate_server.lifecycle.columnar.arrow import fixed_values
 from tallygate_server.lifecycle.columnar.effort import Effort
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 from tallygate_server.lifecycle.columnar.integers import (
+    DELTAS_OF_THOROUGH,
+    DELTAS_TRIED,
     FLOAT_WHOLE_MAX,
+    TRIAL_PCO_LEVEL,
     decode_as_floats,
     decode_integers,
     encode_integers,
     joined,
+    repeats,
     sampled,
+    seems_distinct,
+    smallest_of,
     split,
 )
 from tallygate_server.lifecycle.columnar.libraries import (
+    MODES,
     pco_compress,
     pco_decompress,
     room,
@@ -41,20 +48,16 @@ RAW: Final = 5
 DIGITS_MAX: Final = 9
 SCALES: Final = 10.0 ** np.arange(DIGITS_MAX + 1)
 COLUMN_OF_SCALES: Final = SCALES[:, None]
-DECIMAL_SAMPLE: Final = 48
+DECIMAL_SAMPLE: Final = 32
 DECIMAL_SHARE_MIN: Final = 0.9
 EXCEPTIONS_SHARE_MAX: Final = 0.05
 """Values that are no decimals of as many digits (and -0.0, NaN, infinities) are kept beside, up to this share."""
 
 DISTINCT_SHARE_MAX: Final = 0.2
 DISTINCT_ROWS_MIN: Final = 64
-DISTINCT_SAMPLE: Final = 2_048
-DISTINCT_SAMPLE_SHARE_MAX: Final = 0.9
 RAW_BYTES_MAX: Final = 24
 FLOAT: Final = np.dtype("<f8")
 BITS: Final = np.dtype("<u8")
-TRIALS: Final = (("auto", "d1"), ("classic", "d1"), ("auto", "d0"), ("auto", "d2"))
-TRIALS_OF_THOROUGH: Final = (*TRIALS, ("classic", "d0"), ("classic", "d2"), ("auto", "lookback"))
 
 
 def encode_floats(values: Floats, effort: Effort) -> tuple[bytes, str]:
@@ -101,7 +104,6 @@ def _digits(values: Floats) -> int | None:
     sample = values[:: max(1, len(values) // DECIMAL_SAMPLE)]
     whole = np.rint(sample * COLUMN_OF_SCALES)
     exact = whole / COLUMN_OF_SCALES == sample
-    exact &= np.abs(whole) <= FLOAT_WHOLE_MAX
     enough = np.add.reduce(exact, axis=1, dtype=np.intp) >= DECIMAL_SHARE_MIN * len(sample)
     digits = int(enough.argmax())
     return digits if enough[digits] else None
@@ -122,7 +124,11 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         np.divide(whole, SCALES[digits], out=scratch)
     # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
     exact = scratch.view(np.int64) == bits
-    if not exact.all() or max(-int(whole.min()), int(whole.max())) > FLOAT_WHOLE_MAX:
+    low, high = int(whole.min()), int(whole.max())
+    plain = bool(exact.all()) and max(-low, high) <= FLOAT_WHOLE_MAX
+    if plain:
+        write_unsigned(out, 0)
+    else:
         exact &= (whole <= FLOAT_WHOLE_MAX) & (whole >= -FLOAT_WHOLE_MAX)
         exceptions = np.flatnonzero(~exact)
         if len(exceptions) > EXCEPTIONS_SHARE_MAX * count:
@@ -133,9 +139,7 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         # The value before stands in, which costs next to nothing.
         whole = whole[np.maximum.accumulate(np.where(exact, np.arange(count), 0))]
         whole[: int(exact.argmax())] = 0
-    else:
-        write_unsigned(out, 0)
-    body, name = encode_integers(whole, effort)
+    body, name = encode_integers(whole, effort, bounds=(low, high) if plain else None)
     return bytes(out) + body, f"decimal{digits}+{name}"
 
 
@@ -162,22 +166,20 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     count = len(bits)
     if count < DISTINCT_ROWS_MIN:
         return None
-    if count > DISTINCT_SAMPLE * 8:
-        sample = bits[:: count // DISTINCT_SAMPLE]
-        if len(np.unique(sample)) > DISTINCT_SAMPLE_SHARE_MAX * len(sample):
-            return None
+    if seems_distinct(count, lambda step: len(set(bits[::step].tolist())), DISTINCT_SHARE_MAX):
+        return None
     encoded = pa.array(bits).dictionary_encode()
     if len(encoded.dictionary) > DISTINCT_SHARE_MAX * count:
         return None
     known = _ordered(fixed_values(encoded.dictionary, np.int64))
     order = known.argsort()
-    ranks = np.empty(len(known), np.int64)
+    ranks = np.empty(len(known), np.int32)
     ranks[order] = np.arange(len(known))
     out = bytearray((DISTINCT,))
     write_unsigned(out, len(known))
     write_bytes(out, encode_integers(known[order], effort, deltas=("d1",))[0])
     ranked = ranks[fixed_values(encoded.indices, np.int32)]
-    body, name = encode_integers(ranked, effort)
+    body, name = encode_integers(ranked, effort, divided=False)
     return bytes(out) + body, f"distinct+{name}"
 
 
@@ -191,16 +193,22 @@ _unordered = _ordered
 
 def _as_numbers(values: Floats, effort: Effort) -> tuple[bytes, str]:
     sample = sampled(values, effort.sample_rows)
-    sizes: dict[tuple[str, str], int] = {}
-    for mode, delta in TRIALS_OF_THOROUGH if effort.thorough else TRIALS:
-        sizes[mode, delta] = len(pco_compress(sample, delta=delta, level=effort.pco, mode=mode))
-    split_size = len(zstd_compress(split(sample.view(BITS)), effort.zstd))
-    (mode, delta), size = min(sizes.items(), key=lambda item: item[1])
-    best: tuple[int, bytes, str]
-    if split_size < size:
-        best = SPLIT, zstd_compress(split(values.view(BITS)), effort.zstd), "zstd-split"
-    else:
-        best = PCO, pco_compress(values, delta=delta, level=effort.pco, mode=mode), f"pco-{mode}-{delta}"
-    if len(best[1]) >= values.nbytes:
-        best = RAW, values.tobytes(), "raw"
+    level = effort.pco if effort.thorough else TRIAL_PCO_LEVEL
+    # What pcodec finds by itself, such as multiples of a number, takes time: it is asked for again only if it pays.
+    mode, _ = smallest_of({mode: pco_compress(sample, delta="d1", level=level, mode=mode) for mode in MODES})
+    delta, _ = smallest_of(
+        {
+            delta: pco_compress(sample, delta=delta, level=level, mode=mode or "classic")
+            for delta in (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
+        }
+    )
+    best: tuple[int, bytes, str] = RAW, values.tobytes(), "raw"
+    if mode and delta:
+        body = pco_compress(values, delta=delta, level=effort.pco, mode=mode)
+        if body and len(body) < len(best[1]):
+            best = PCO, body, f"pco-{mode}-{delta}"
+    if effort.thorough or best[0] == RAW or repeats(values.view(BITS)):
+        body = zstd_compress(split(values.view(BITS)), effort.zstd)
+        if len(body) < len(best[1]):
+            best = SPLIT, body, "zstd-split"
     return bytes(best[:1]) + best[1], best[2]

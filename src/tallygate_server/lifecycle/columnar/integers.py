@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from tallygate_server.lifecycle.columnar.wire import (
 )
 
 Integers = npt.NDArray[np.int64]
+Signed = npt.NDArray[Any]
 Narrow = npt.NDArray[Any]
 
 CONSTANT: Final = 0
@@ -37,6 +38,7 @@ SPLIT: Final = 5
 RAW: Final = 6
 
 WIDTHS: Final = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
+_UNSIGNED: Final[dict[int, np.dtype[Any]]] = {4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _WIDTH_OF_BYTES: Final = tuple(WIDTHS[place] for place in (0, 0, 1, 2, 2, 3, 3, 3, 3))
 FLOAT_WHOLE_MAX: Final = 2**53
 """Up to here every whole number is a floating-point number."""
@@ -56,22 +58,35 @@ REPEAT_GAIN: Final = 0.8
 """Where zstd needs at most this share of what a sample promises of pcodec, pcodec is not asked."""
 
 BLOCK_ROWS: Final = 256
-DIVISOR_SAMPLE: Final = 64
+ONE_BLOCK_ROWS_MAX: Final = 512
+BLOCKS_FROM_ROWS: Final = 6_000
+"""Up to here a small sample is one block from the middle: joining blocks costs as much as a trial."""
+
+DIVISOR_SAMPLE: Final = 32
+DISTINCT_SAMPLE: Final = 768
+DISTINCT_STEP_MIN: Final = 6
 TRIAL_PCO_LEVEL: Final = 4
 """Enough to tell which differences are the smaller ones."""
 
 DELTAS_TRIED: Final = ("d1", "d0", "d2")
-DELTAS_OF_THOROUGH: Final = (*DELTAS_TRIED, "lookback", "conv")
+DELTAS_OF_THOROUGH: Final = (*DELTAS_TRIED, "lookback")
 
 
 def encode_integers(
-    values: Integers, effort: Effort, *, depth: int = 0, deltas: tuple[str, ...] = ()
+    values: Signed,
+    effort: Effort,
+    *,
+    depth: int = 0,
+    divided: bool = True,
+    deltas: tuple[str, ...] = (),
+    bounds: tuple[int, int] | None = None,
 ) -> tuple[bytes, str]:
-    """Return the smallest form found of at least one number, and its name.
+    """Return the smallest form found of at least one signed number of 8 or 4 bytes, and its name.
 
-    Who knows which differences are the smallest ones names them; otherwise they are tried.
+    Who knows that the numbers have no common divisor says so, who knows which differences are the smallest ones names
+    them, and who knows the lowest and the highest number says those; otherwise all this is found out.
     """
-    low, high = int(values.min()), int(values.max())
+    low, high = bounds or (int(values.min()), int(values.max()))
     out = bytearray()
     if low == high:
         out.append(CONSTANT)
@@ -83,7 +98,7 @@ def encode_integers(
         write_signed(out, int(values[0]))
         write_unsigned(out, step)
         return bytes(out), "steps"
-    narrow, divisor = _narrowed(values, low, high, divided=depth == 0 and not deltas)
+    narrow, divisor = _narrowed(values, low, high, divided=divided and depth == 0)
     if depth == 0 and len(values) >= RUN_ROWS_MIN:
         changed = narrow[1:] != narrow[:-1]
         if np.count_nonzero(changed) * RUN_ROWS_MIN < len(values):
@@ -144,21 +159,22 @@ def _decode_narrow(codec: int, reader: Reader, count: int) -> tuple[Narrow, int,
     return _DECODERS[codec](reader.rest(), count, WIDTHS[width]), low, divisor
 
 
-def _even_step(values: Integers) -> int | None:
+def _even_step(values: Signed) -> int | None:
     """Return the difference, modulo 2**64, between all neighbours if there is only one."""
     head: list[int] = values[:3].tolist()
     step = head[1] - head[0]
     if len(head) > 2 and head[2] - head[1] != step:  # noqa: PLR2004 - The first two differences.
         return None
-    wide = values.view(np.uint64)
-    if not ((wide[1:] - wide[:-1]) == np.uint64(step & UINT64_MAX)).all():
+    wide, modulus = values.view(_UNSIGNED[values.itemsize]), 1 << (8 * values.itemsize)
+    if not ((wide[1:] - wide[:-1]) == wide.dtype.type(step % modulus)).all():
         return None
     return step & UINT64_MAX
 
 
-def _narrowed(values: Integers, low: int, high: int, *, divided: bool) -> tuple[Narrow, int]:
+def _narrowed(values: Signed, low: int, high: int, *, divided: bool) -> tuple[Narrow, int]:
     """Return (values - low) / divisor in the fewest bytes each, and the divisor."""
-    wide, lowest = values.view(np.uint64), np.uint64(low & UINT64_MAX)
+    wide = values.view(_UNSIGNED[values.itemsize])
+    lowest = wide.dtype.type(low % (1 << (8 * values.itemsize)))
     divisor = int(np.gcd.reduce(wide[:: max(1, len(wide) // DIVISOR_SAMPLE)] - lowest)) if divided else 1
     if divisor > 1:
         quotients = _quotients(wide - lowest, divisor, high - low)
@@ -177,18 +193,18 @@ def _width(top: int) -> np.dtype[Any]:
     return _WIDTH_OF_BYTES[(top.bit_length() + 7) // 8]
 
 
-def _quotients(above: npt.NDArray[np.uint64], divisor: int, top: int) -> Narrow | None:
+def _quotients(above: npt.NDArray[Any], divisor: int, top: int) -> Narrow | None:
     """Return numbers divided without a rest, or None if one leaves a rest."""
     if top <= FLOAT_QUOTIENT_MAX:
         # Many times as fast as whole numbers, and exact where there is no rest; a rest always shows up to here.
         floats = room(len(above), np.float64)
         np.divide(above, float(divisor), out=floats)
         return floats if (np.floor(floats) == floats).all() else None
-    quotients = above // np.uint64(divisor)
-    return quotients if (quotients * np.uint64(divisor) == above).all() else None
+    quotients = above // above.dtype.type(divisor)
+    return quotients if (quotients * above.dtype.type(divisor) == above).all() else None
 
 
-def _encode_runs(values: Integers, starts: npt.NDArray[np.intp], effort: Effort) -> tuple[bytes, str]:
+def _encode_runs(values: Signed, starts: npt.NDArray[np.intp], effort: Effort) -> tuple[bytes, str]:
     firsts = np.concatenate((values[:1], values[starts]))
     lengths = run_lengths(starts, len(values))
     out = bytearray((RUNS,))
@@ -233,30 +249,36 @@ def _smallest(narrow: Narrow, effort: Effort, deltas: tuple[str, ...]) -> tuple[
     sample = sampled(narrow, effort.sample_rows)
     whole = sample is narrow
     level = effort.pco if whole or effort.thorough else TRIAL_PCO_LEVEL
-    deltas = deltas or (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
-    # pcodec predicts numbers of up to four bytes only.
-    trials = {
-        delta: pco_compress(sample, delta=delta, level=level)
-        for delta in deltas
-        if delta != "conv" or narrow.itemsize < WIDTHS[-1].itemsize
-    }
-    delta = min(trials, key=lambda name: len(trials[name]))
-    promised = len(trials[delta]) * len(narrow) / len(sample)
-    best = RAW, b"", "raw"
+    delta, trial = smallest_of(
+        {
+            delta: pco_compress(sample, delta=delta, level=level)
+            for delta in deltas or (DELTAS_OF_THOROUGH if effort.thorough else DELTAS_TRIED)
+        }
+    )
+    found: tuple[int, bytes, str] | None = None
     smallest = narrow.nbytes
-    if effort.thorough or repeats(narrow):
+    if effort.thorough or not trial or repeats(narrow):
         for codec, name, content in (
             *(((ZSTD, "zstd", narrow),) if effort.thorough or narrow.itemsize == 1 else ()),
             *(((SPLIT, "zstd-split", split(narrow)),) if narrow.itemsize > 1 else ()),
         ):
             body = zstd_compress(content, effort.zstd)
             if len(body) < smallest:
-                best, smallest = (codec, body, name), len(body)
-    if effort.thorough or smallest > REPEAT_GAIN * promised:
-        body = trials[delta] if whole else pco_compress(narrow, delta=delta, level=effort.pco)
-        if len(body) < smallest:
-            return PCO, body, f"pco-{delta}"
-    return best if best[1] else (RAW, narrow.tobytes(), "raw")
+                found, smallest = (codec, body, name), len(body)
+    if trial and (effort.thorough or smallest > REPEAT_GAIN * len(trial) * len(narrow) / len(sample)):
+        numbers = trial if whole else pco_compress(narrow, delta=delta, level=effort.pco)
+        if numbers and len(numbers) < smallest:
+            return PCO, numbers, f"pco-{delta}"
+    return found or (RAW, narrow.tobytes(), "raw")
+
+
+def smallest_of(trials: Mapping[str, bytes | None]) -> tuple[str, bytes]:
+    """Return the name and the bytes of the smallest trial; no bytes where all of them failed."""
+    there = {name: body for name, body in trials.items() if body}
+    if not there:
+        return "", b""
+    name = min(there, key=lambda one: len(there[one]))
+    return name, there[name]
 
 
 def sampled(values: Narrow, rows: int) -> Narrow:
@@ -264,10 +286,28 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     count = len(values)
     if rows == 0 or count <= 2 * rows:
         return values
+    if count <= BLOCKS_FROM_ROWS and rows <= ONE_BLOCK_ROWS_MAX:
+        return values[(count - rows) // 2 :][:rows]
     blocks = max(2, rows // BLOCK_ROWS)
     size = rows // blocks
-    last = count - size
-    return np.concatenate([values[last * block // (blocks - 1) :][:size] for block in range(blocks)])
+    # From the middle of equal parts: beginnings and ends are seldom like the rest.
+    starts = [(2 * block + 1) * count // (2 * blocks) - size // 2 for block in range(blocks)]
+    return np.concatenate([values[start : start + size] for start in starts])
+
+
+def seems_distinct(count: int, distinct_in: Callable[[int], int], share_max: float) -> bool:
+    """Guess whether more than a share of the rows are distinct, from every n-th row.
+
+    `distinct_in` counts the distinct values of every n-th row. Drawn at random from d values, m rows hold about
+    m * m / 2d of them again.
+    """
+    step = count // DISTINCT_SAMPLE
+    if step < DISTINCT_STEP_MIN:
+        # Counting all of them costs no more.
+        return False
+    rows = -(-count // step)
+    again = rows - distinct_in(step)
+    return again * 2 * share_max * count < rows * rows and again < (1 - share_max) * rows
 
 
 def repeats(narrow: Narrow) -> bool:

@@ -19,9 +19,8 @@ DELTAS: Final[Mapping[str, DeltaSpec]] = {
     "d1": DeltaSpec.try_consecutive(1),
     "d2": DeltaSpec.try_consecutive(2),
     "lookback": DeltaSpec.try_lookback(),
-    "conv": DeltaSpec.try_conv1(8),
 }
-"""What is coded instead of the numbers: themselves, differences once or twice, or against a prediction."""
+"""What is coded instead of the numbers: themselves, differences once or twice, or from one met before."""
 
 MODES: Final[Mapping[str, ModeSpec]] = {"classic": ModeSpec.classic(), "auto": ModeSpec.auto()}
 
@@ -54,9 +53,14 @@ def room(count: int, dtype: npt.DTypeLike) -> Numbers:
     return np.frombuffer(pa.allocate_buffer(count * kind.itemsize), kind)
 
 
-def pco_compress(numbers: Numbers, *, delta: str, level: int, mode: str = "classic") -> bytes:
-    """Compress a contiguous array of at least one number."""
-    return bytes(standalone.simple_compress(numbers, _CONFIGS[mode, delta, level]))
+def pco_compress(numbers: Numbers, *, delta: str, level: int, mode: str = "classic") -> bytes | None:
+    """Compress a contiguous array of at least one number; None if the library fails, so that another can try."""
+    try:
+        return bytes(standalone.simple_compress(numbers, _CONFIGS[mode, delta, level]))
+    except BaseException as error:
+        if _is_failure(error):
+            return None
+        raise
 
 
 def pco_decompress(source: memoryview, count: int, dtype: npt.DTypeLike) -> Numbers:
@@ -64,16 +68,18 @@ def pco_decompress(source: memoryview, count: int, dtype: npt.DTypeLike) -> Numb
     numbers = room(count, dtype)
     try:
         progress = standalone.simple_decompress_into(bytes(source), numbers)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise SegmentDamaged(f"numbers cannot be read: {error}") from None
     except BaseException as error:
-        # A broken invariant in a Rust library arrives as a BaseException that has no name to import.
-        if type(error).__name__ == "PanicException":
-            raise SegmentDamaged("numbers cannot be read") from None
+        if _is_failure(error):
+            raise SegmentDamaged(f"numbers cannot be read: {error}") from None
         raise
     if progress.n_processed != count or not progress.finished:
         raise SegmentDamaged("another number of numbers")
     return numbers
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Tell a library's failure from an interruption; a broken invariant in Rust has a type that nobody can import."""
+    return isinstance(error, RuntimeError | TypeError | ValueError) or type(error).__name__ == "PanicException"
 
 
 def zstd_compress(source: bytes | memoryview | Numbers, level: int) -> bytes:

@@ -16,7 +16,7 @@ from tallygate_server.lifecycle.columnar.effort import LEVEL_DEFAULT, Effort, ef
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged, SegmentRefused
 from tallygate_server.lifecycle.columnar.floats import DIGITS_MAX, decode_floats, encode_floats
 from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers
-from tallygate_server.lifecycle.columnar.texts import TEXT_BYTES_MAX, decode_texts, encode_texts
+from tallygate_server.lifecycle.columnar.texts import decode_texts, encode_texts
 from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
 
 MAGIC: Final = b"TGC\x01"
@@ -46,10 +46,10 @@ CODEC_NAMES: Final = (
     "",
     NOTHING,
     *("constant", "steps", "runs", "raw", "zstd", "zstd-split"),
-    *("pco-d0", "pco-d1", "pco-d2", "pco-lookback", "pco-conv"),
+    *("pco-d0", "pco-d1", "pco-d2", "pco-lookback"),
     *("pco-auto-d0", "pco-auto-d1", "pco-auto-d2", "pco-auto-lookback"),
-    *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2"),
-    *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "uuids", "uuids-zstd"),
+    *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2", "pco-classic-lookback"),
+    *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "hex", "hex-zstd", "digits"),
     *(f"decimal{digits}" for digits in range(DIGITS_MAX + 1)),
 )
 """Their places are part of the format: new ones go to the end."""
@@ -170,17 +170,17 @@ def check_table(table: pa.Table) -> None:
     """Raise SegmentRefused for a table that no segment can hold."""
     if table.num_rows > SEGMENT_ROWS_MAX:
         raise SegmentRefused(f"a segment holds {SEGMENT_ROWS_MAX} rows, not {table.num_rows}")
-    names = table.column_names
+    names, types = table.column_names, table.schema.types
     if len(names) > SEGMENT_COLUMNS_MAX:
         raise SegmentRefused(f"a segment holds {SEGMENT_COLUMNS_MAX} columns, not {len(names)}")
     if len(set(names)) < len(names):
         raise SegmentRefused("two columns have the same name")
-    for field in table.schema:
-        if field.type not in NUMBER_OF:
-            raise SegmentRefused(f"column {field.name!r} has the type {field.type}, which no segment holds")
-        if len(field.name.encode()) > COLUMN_NAME_BYTES_MAX:
+    for name, kind in zip(names, types, strict=True):
+        if kind not in NUMBER_OF:
+            raise SegmentRefused(f"column {name!r} has the type {kind}, which no segment holds")
+        if len(name) * 4 > COLUMN_NAME_BYTES_MAX < len(name.encode()):
             raise SegmentRefused(f"a column's name has more than {COLUMN_NAME_BYTES_MAX} bytes")
-    if TIME not in names or table.schema.field(TIME).type != TIME_TYPE:
+    if TIME not in names or types[names.index(TIME)] != TIME_TYPE:
         raise SegmentRefused(f"there is no column {TIME!r} of the type {TIME_TYPE}")
     if table.column(TIME).null_count:
         raise SegmentRefused("a record has no time")
@@ -198,8 +198,6 @@ def _encode_column(values: pa.Array, number: int, trying: Effort) -> tuple[bytes
     elif len(values) == 0:
         return b"", NOTHING
     if number == STRING:
-        if values.nbytes > TEXT_BYTES_MAX:
-            raise SegmentRefused(f"a column of a segment holds {TEXT_BYTES_MAX} bytes of text, not {values.nbytes}")
         body, codec = encode_texts(values if present is None else values.drop_null(), trying)
     elif number == BOOL:
         body, codec = encode_bits(_there(packed_bits(values.buffers()[1], values.offset, len(values)), present), trying)

@@ -164,7 +164,7 @@ def actions_of(table: pa.Table, action_column: str) -> pa.Array:
         return pa.array(field_texts(table, action_column), type=pa.string())
     chosen = action_column or only_text(columns_of(table))
     if chosen not in table.column_names:
-        raise LossySettingsInvalid("action_column", f"there is no column {chosen!r}")
+        raise LossySettingsInvalid("action_column", f"there is no column {chosen!r}", column=chosen)
     return single(table.column(chosen)).cast(pa.string())
 
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 class LossySettingsInvalid(Exception):
     """The settings contradict themselves or the data."""
 
-    def __init__(self, field: str, description: str) -> None:
-        """Name the field of the settings, and say what is wrong with it."""
+    def __init__(self, field: str, description: str, *, column: str = "") -> None:
+        """Name the field of the settings, say what is wrong with it, and which column it is about, if any."""
         super().__init__(f"{field}: {description}")
         self.field = field
         self.description = description
+        self.column = column
 
 
 class LossyPayloadDamaged(Exception):

@@ -41,6 +41,8 @@ class ColumnFit:
     root_mean_square_error: float
     explained: float
     """0 to 1."""
+    same_sorts: bool = True
+    """Whether every missing and not finite value is given back as such."""
 
 
 PERFECT: Final = ColumnFit(max_error=0.0, root_mean_square_error=0.0, explained=1.0)
@@ -66,7 +68,7 @@ def _fit_of_numbers(original: Column, given: Column) -> ColumnFit:
     )
     known = float(np.mean(same_sort))
     if not len(errors):
-        return ColumnFit(max_error=0.0, root_mean_square_error=0.0, explained=known)
+        return ColumnFit(max_error=0.0, root_mean_square_error=0.0, explained=known, same_sorts=known == 1.0)
     # Doubles may be farther apart than a double can say.
     most = min(float(errors.max()), sys.float_info.max)
     # Scaled, so that squares of large numbers stay finite.
@@ -80,7 +82,9 @@ def _fit_of_numbers(original: Column, given: Column) -> ColumnFit:
         share = 0.0
     else:
         share = max(0.0, 1.0 - min(rmse / spread, 1.0) ** 2)
-    return ColumnFit(max_error=most, root_mean_square_error=rmse, explained=share * known)
+    return ColumnFit(
+        max_error=most, root_mean_square_error=rmse, explained=share * known, same_sorts=bool(same_sort.all())
+    )
 
 
 def _sorts(column: Column) -> np.ndarray[Any, Any]:

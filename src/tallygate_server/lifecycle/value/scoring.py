@@ -11,6 +11,7 @@ from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataImportance, Segment
 from tallygate_server.domain.retention_rules import Protections
 from tallygate_server.lifecycle.classification import SEGMENTS_PER_PAGE_MAX, Classifier, Comparison
+from tallygate_server.lifecycle.compression import Worth
 from tallygate_server.lifecycle.policies import Policies
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage import value_rows as rows
@@ -111,3 +112,12 @@ class Scorer:
                 )
             ]
         return found
+
+    async def worths(self, segments: Sequence[Segment]) -> Mapping[str, Worth]:
+        """Return what segments of one tenant are worth to models in general, as far as that protects them."""
+        if not segments:
+            return {}
+        found = await self.score(segments[0].tenant_id, segments, model_key="")
+        return {
+            each.segment.segment_id: Worth(importance=each.importance, training_value=each.score) for each in found
+        }

@@ -1,0 +1,66 @@
+"""Merges tables that overlap in time, holding only those whose time has come. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tallygate_server.lifecycle.records.batches import time_of
+
+
+class Merge:
+    """Tables, each sorted by time, of which everything before a frontier has been taken.
+
+    They come in the order of their begins: whoever takes all records before the begin of the next table misses none.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        """Begin without a table."""
+        self._held: list[tuple[pa.Table, Any]] = []
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether every record has been taken."""
+        return not self._held
+
+    @property
+    def row_count(self) -> int:
+        """Return how many records are held."""
+        return sum(table.num_rows for table, _ in self._held)
+
+    def add(self, table: pa.Table) -> None:
+        """Hold a table, whose columns are those of all others."""
+        if table.num_rows:
+            self._held.append((table, time_of(table)))
+
+    def take(self, before_us: int | None) -> pa.Table | None:
+        """Return all records before an instant (None: all), by time; of equal times, those of earlier tables first."""
+        pieces: list[tuple[pa.Table, Any]] = []
+        held: list[tuple[pa.Table, Any]] = []
+        for table, times in self._held:
+            cut = len(times) if before_us is None else int(np.searchsorted(times, before_us, side="left"))
+            if cut:
+                pieces.append((table.slice(0, cut), times[:cut]))
+            if cut < len(times):
+                held.append((table.slice(cut), times[cut:]))
+        self._held = held
+        if not pieces:
+            return None
+        if len(pieces) == 1:
+            return pieces[0][0]
+        times = np.concatenate([part for _, part in pieces])
+        merged = pa.concat_tables([part for part, _ in pieces]).combine_chunks()
+        if np.any(np.diff(times) < 0):
+            merged = merged.take(np.argsort(times, kind="stable"))
+        return merged
+
+
+def slices(table: pa.Table, rows_max: int) -> Iterator[pa.Table]:
+    """Yield a table in parts of so many rows."""
+    for start in range(0, table.num_rows, rows_max):
+        yield table.slice(start, rows_max)

@@ -584,7 +584,7 @@ LOGGED_KEYS: Final = frozenset(
         "counters", "dataset_id", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event",
         "event_id", "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "job_id",
         "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason",
-        "repaired", "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "segment_id",
+        "repaired", "receipt_id", "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "segment_id",
         "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url",
         "version", "why",
     }

@@ -261,6 +261,11 @@ def test_the_digest_sees_content_and_nothing_else() -> None:
     assert values_digest(table.take(pa.array([1, 0, *range(2, 300)]))) != digest
 
 
+def test_the_digest_of_another_type_is_refused() -> None:
+    with pytest.raises(SegmentRefused, match="type int32"):
+        values_digest(records(1, n=pa.array([1], pa.int32())))
+
+
 def test_the_digest_tells_values_that_compare_alike_apart() -> None:
     rows = [
         records(2, value=pa.array(values, kind))

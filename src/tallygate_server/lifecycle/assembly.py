@@ -31,8 +31,10 @@ from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
 from tallygate_server.lifecycle.value import DataValues, Gatherer, ModelWeights, Scorer, StoragePlans
+from tallygate_server.privacy.assembly import Privacy
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.service import Service
+from tallygate_server.storage.data_keys import hearing_of_destroyed_keys
 from tallygate_server.storage.engine import Database, DatabaseRole
 
 LIFECYCLE_POOL_SIZE: Final = 8
@@ -73,6 +75,7 @@ class Lifecycle:
     records: RecordWriting
     record_queries: RecordReading
     record_lists: RecordListing
+    privacy: Privacy
     own_data: OwnDataUpkeep
     values: DataValues
     plans: StoragePlans
@@ -102,6 +105,8 @@ async def open_lifecycle(
         jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
+        privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
+        privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
         values = DataValues(
             segments,
@@ -113,43 +118,45 @@ async def open_lifecycle(
         )
         plans = StoragePlans(segments, scorer, policies, jobs, tenants=service.tenants, clock=clock)
         jobs.register(JobKind.OPTIMIZATION, plans)
-        yield Lifecycle(
-            service=service,
-            options=options,
-            clock=clock,
-            database=database,
-            objects=objects,
-            keys=keys,
-            segments=segments,
-            policies=policies,
-            holds=LegalHolds(database, service.tenants, clock),
-            jobs=jobs,
-            mover=mover,
-            tiers=Tiers(jobs),
-            models=models,
-            compressions=Compressions(jobs),
-            analyses=Analyses(segments, policies, service.tenants, clock),
-            impacts=CompressionImpacts(segments, policies, service.consents, models, service.tenants),
-            records=RecordWriting(
-                segments,
-                keys,
-                tenants=service.tenants,
-                accounts=service.accounts,
-                checks=service.checker,
+        async with hearing_of_destroyed_keys(database_url, keys.forget):
+            yield Lifecycle(
+                service=service,
+                options=options,
                 clock=clock,
-            ),
-            record_queries=RecordReading(
-                segments,
-                tenants=service.tenants,
-                history=policies,
-                retrieval_timeout_ms=options.retrieval_timeout_ms,
-                clock=clock,
-            ),
-            record_lists=RecordListing(database, tenants=service.tenants),
-            own_data=OwnDataUpkeep(segments, clock, options.own_data),
-            values=values,
-            plans=plans,
-        )
+                database=database,
+                objects=objects,
+                keys=keys,
+                segments=segments,
+                policies=policies,
+                holds=LegalHolds(database, service.tenants, clock),
+                jobs=jobs,
+                mover=mover,
+                tiers=Tiers(jobs),
+                models=models,
+                compressions=Compressions(jobs),
+                analyses=Analyses(segments, policies, service.tenants, clock),
+                impacts=CompressionImpacts(segments, policies, service.consents, models, service.tenants),
+                records=RecordWriting(
+                    segments,
+                    keys,
+                    tenants=service.tenants,
+                    accounts=service.accounts,
+                    checks=service.checker,
+                    clock=clock,
+                ),
+                record_queries=RecordReading(
+                    segments,
+                    tenants=service.tenants,
+                    history=policies,
+                    retrieval_timeout_ms=options.retrieval_timeout_ms,
+                    clock=clock,
+                ),
+                record_lists=RecordListing(database, tenants=service.tenants),
+                privacy=privacy,
+                own_data=OwnDataUpkeep(segments, clock, options.own_data),
+                values=values,
+                plans=plans,
+            )
     finally:
         await jobs.close()
         await database.close()

@@ -166,7 +166,7 @@ def _as_distinct(bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, st
     count = len(bits)
     if count < DISTINCT_ROWS_MIN:
         return None
-    if seems_distinct(count, lambda step: len(set(bits[::step].tolist())), DISTINCT_SHARE_MAX):
+    if seems_distinct(count, lambda rows: len(set(bits[rows].tolist())), DISTINCT_SHARE_MAX):
         return None
     encoded = pa.array(bits).dictionary_encode()
     if len(encoded.dictionary) > DISTINCT_SHARE_MAX * count:
@@ -193,7 +193,8 @@ _unordered = _ordered
 
 def _as_numbers(values: Floats, effort: Effort) -> tuple[bytes, str]:
     sample = sampled(values, effort.sample_rows)
-    level = effort.pco if effort.thorough else TRIAL_PCO_LEVEL
+    final_level = effort.pco_of(len(values))
+    level = final_level if effort.thorough else TRIAL_PCO_LEVEL
     # What pcodec finds by itself, such as multiples of a number, takes time: it is asked for again only if it pays.
     mode, _ = smallest_of({mode: pco_compress(sample, delta="d1", level=level, mode=mode) for mode in MODES})
     delta, _ = smallest_of(
@@ -204,7 +205,7 @@ def _as_numbers(values: Floats, effort: Effort) -> tuple[bytes, str]:
     )
     best: tuple[int, bytes, str] = RAW, values.tobytes(), "raw"
     if mode and delta:
-        body = pco_compress(values, delta=delta, level=effort.pco, mode=mode)
+        body = pco_compress(values, delta=delta, level=final_level, mode=mode)
         if body and len(body) < len(best[1]):
             best = PCO, body, f"pco-{mode}-{delta}"
     if effort.thorough or best[0] == RAW or repeats(values.view(BITS)):

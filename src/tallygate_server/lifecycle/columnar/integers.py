@@ -60,7 +60,7 @@ REPEAT_GAIN: Final = 0.8
 BLOCK_ROWS: Final = 256
 ONE_BLOCK_ROWS_MAX: Final = 512
 BLOCKS_FROM_ROWS: Final = 6_000
-"""Up to here a small sample is one block from the middle: joining blocks costs as much as a trial."""
+"""Up to here a small sample is one block from the middle: more of it, and joining blocks, cost as much as a trial."""
 
 DIVISOR_SAMPLE: Final = 32
 DISTINCT_SAMPLE: Final = 768
@@ -248,7 +248,8 @@ def _smallest(narrow: Narrow, effort: Effort, deltas: tuple[str, ...]) -> tuple[
         return RAW, narrow.tobytes(), "raw"
     sample = sampled(narrow, effort.sample_rows)
     whole = sample is narrow
-    level = effort.pco if whole or effort.thorough else TRIAL_PCO_LEVEL
+    final_level = effort.pco_of(len(narrow))
+    level = final_level if whole or effort.thorough else TRIAL_PCO_LEVEL
     delta, trial = smallest_of(
         {
             delta: pco_compress(sample, delta=delta, level=level)
@@ -266,7 +267,7 @@ def _smallest(narrow: Narrow, effort: Effort, deltas: tuple[str, ...]) -> tuple[
             if len(body) < smallest:
                 found, smallest = (codec, body, name), len(body)
     if trial and (effort.thorough or smallest > REPEAT_GAIN * len(trial) * len(narrow) / len(sample)):
-        numbers = trial if whole else pco_compress(narrow, delta=delta, level=effort.pco)
+        numbers = trial if whole else pco_compress(narrow, delta=delta, level=final_level)
         if numbers and len(numbers) < smallest:
             return PCO, numbers, f"pco-{delta}"
     return found or (RAW, narrow.tobytes(), "raw")
@@ -287,7 +288,7 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     if rows == 0 or count <= 2 * rows:
         return values
     if count <= BLOCKS_FROM_ROWS and rows <= ONE_BLOCK_ROWS_MAX:
-        return values[(count - rows) // 2 :][:rows]
+        return values[(count - BLOCK_ROWS) // 2 :][:BLOCK_ROWS]
     blocks = max(2, rows // BLOCK_ROWS)
     size = rows // blocks
     # From the middle of equal parts: beginnings and ends are seldom like the rest.
@@ -295,18 +296,20 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     return np.concatenate([values[start : start + size] for start in starts])
 
 
-def seems_distinct(count: int, distinct_in: Callable[[int], int], share_max: float) -> bool:
-    """Guess whether more than a share of the rows are distinct, from every n-th row.
+def seems_distinct(count: int, distinct_in: Callable[[slice], int], share_max: float) -> bool:
+    """Guess whether more than a share of the rows are distinct, from a block of neighbours and from every n-th row.
 
-    `distinct_in` counts the distinct values of every n-th row. Drawn at random from d values, m rows hold about
-    m * m / 2d of them again.
+    `distinct_in` counts the distinct values of some rows. Drawn at random from d values, m rows hold about m * m / 2d
+    of them again.
     """
     step = count // DISTINCT_SAMPLE
     if step < DISTINCT_STEP_MIN:
         # Counting all of them costs no more.
         return False
+    if distinct_in(slice(count // 2, count // 2 + BLOCK_ROWS)) <= share_max * BLOCK_ROWS:
+        return False
     rows = -(-count // step)
-    again = rows - distinct_in(step)
+    again = rows - distinct_in(slice(None, None, step))
     return again * 2 * share_max * count < rows * rows and again < (1 - share_max) * rows
 
 

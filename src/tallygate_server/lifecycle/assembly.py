@@ -14,6 +14,7 @@ from typing import Final
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
 from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.classification import Classifier, CleanupHandler
 from tallygate_server.lifecycle.compression import (
     Analyses,
     CompressionHandler,
@@ -25,7 +26,7 @@ from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.model_process import ModelProcesses
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
-from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.policies import LegalHolds, Policies, Remover
 from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
@@ -65,6 +66,7 @@ class Lifecycle:
     segments: SegmentStore
     policies: Policies
     holds: LegalHolds
+    classifier: Classifier
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
@@ -98,9 +100,11 @@ async def open_lifecycle(
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
         policies = Policies(database, service.tenants, clock)
+        weights = ModelWeights(database)
+        classifier = Classifier(segments, policies, service.tenants, clock, weights=weights.of)
+        remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
         models = ModelProcesses()
-        weights = ModelWeights(database)
         scorer = Scorer(segments, policies, service.tenants, clock, weights)
         jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
@@ -108,6 +112,7 @@ async def open_lifecycle(
         privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
         privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
+        jobs.register(JobKind.CLEANUP, CleanupHandler(segments, policies, classifier, remover, clock))
         values = DataValues(
             segments,
             Gatherer(segments, policies, service.consents),
@@ -116,7 +121,7 @@ async def open_lifecycle(
             tenants=service.tenants,
             clock=clock,
         )
-        plans = StoragePlans(segments, scorer, policies, jobs, tenants=service.tenants, clock=clock)
+        plans = StoragePlans(segments, scorer, policies, remover, jobs=jobs, tenants=service.tenants, clock=clock)
         jobs.register(JobKind.OPTIMIZATION, plans)
         async with hearing_of_destroyed_keys(database_url, keys.forget):
             yield Lifecycle(
@@ -129,6 +134,7 @@ async def open_lifecycle(
                 segments=segments,
                 policies=policies,
                 holds=LegalHolds(database, service.tenants, clock),
+                classifier=classifier,
                 jobs=jobs,
                 mover=mover,
                 tiers=Tiers(jobs),

@@ -167,11 +167,8 @@ async def write_step_done(
 
 
 async def _forget_plans(connection: Connection, tenant_id: TenantId, *, before: datetime) -> None:
-    plans, steps = data_plans.c, data_plan_steps.c
-    expired = select(plans.plan_id).where(plans.tenant_id == tenant_id, plans.expire_time <= before)
-    await connection.execute(
-        delete(data_plan_steps).where(steps.tenant_id == tenant_id, steps.plan_id.in_(expired.scalar_subquery()))
-    )
+    # Their steps go with them.
+    plans = data_plans.c
     await connection.execute(delete(data_plans).where(plans.tenant_id == tenant_id, plans.expire_time <= before))
 
 

@@ -8,5 +8,13 @@ from tallygate_server.lifecycle.classification.classifier import (
     Classifier,
     Comparison,
 )
+from tallygate_server.lifecycle.classification.cleanup import CleanupHandler, cleanup_request
 
-__all__ = ["SEGMENTS_PER_PAGE_MAX", "ClassificationPage", "Classifier", "Comparison"]
+__all__ = [
+    "SEGMENTS_PER_PAGE_MAX",
+    "ClassificationPage",
+    "Classifier",
+    "CleanupHandler",
+    "Comparison",
+    "cleanup_request",
+]

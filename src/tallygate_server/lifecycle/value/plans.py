@@ -8,50 +8,43 @@ after a crash does none twice.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
-from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import (
-    CompressionSettings,
     DataSelection,
-    Dataset,
     JobKind,
     Segment,
-    StorageOptimization,
-    StorageTier,
 )
-from tallygate_server.domain.retention_rules import PlanDays, Protections
+from tallygate_server.domain.retention_rules import Protections
 from tallygate_server.errors import InvalidRequest, NotFound, PlanOutdated
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJob, LifecycleJobs, NewJob
 from tallygate_server.lifecycle.lossy import LossySettingsInvalid
-from tallygate_server.lifecycle.lossy import decode as decode_lossy
 from tallygate_server.lifecycle.lossy import encode as encode_lossy
 from tallygate_server.lifecycle.lossy.settings import lossy_settings
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.policies import Policies, Remover
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.value.gathering import SEGMENTS_MAX
 from tallygate_server.lifecycle.value.plan_rules import (
     Measured,
     Untouchable,
     allowed_actions,
-    demand_allowed,
     explanation_of,
     lossy_settings_for,
     options_of,
     wholly_within,
 )
+from tallygate_server.lifecycle.value.plan_steps import PlanSteps
 from tallygate_server.lifecycle.value.planning import Candidate, Step, plan_steps
 from tallygate_server.lifecycle.value.scoring import Scored, Scorer
 from tallygate_server.storage import value_rows as rows
-from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import read_segment, read_segments
-from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.value_rows import Plan, PlanStep
 
 PLAN_LIFETIME: Final = timedelta(hours=24)
@@ -60,20 +53,6 @@ STEPS_MAX: Final = 10_000
 STEPS_LISTED_MAX: Final = 1_000
 DRIFT_MAX: Final = 0.1
 """Share of a plan's bytes whose segments may have changed or gone: with more the plan is outdated."""
-LOSS_MARGIN: Final = 0.05
-"""By how much a step may lose more of a segment's worth than the plan has estimated."""
-
-
-class PolicyUse(Protocol):
-    """Knows what protects data."""
-
-    async def protections(self, tenant_id: TenantId, account_ids: Any = ()) -> Protections:
-        """Return what protects a tenant's data now."""
-
-    async def protections_in(
-        self, connection: Connection, tenant_id: TenantId, *, plans: Mapping[AccountId, PlanDays] | None = None
-    ) -> Protections:
-        """Return what protects a tenant's data, and let nothing new protect any until the transaction ends."""
 
 
 class TenantUse(Protocol):
@@ -125,9 +104,10 @@ class StoragePlans:
         self,
         segments: SegmentStore,
         scorer: Scorer,
-        policies: PolicyUse,
-        jobs: LifecycleJobs,
+        policies: Policies,
+        remover: Remover,
         *,
+        jobs: LifecycleJobs,
         tenants: TenantUse,
         clock: Clock,
     ) -> None:
@@ -139,6 +119,7 @@ class StoragePlans:
         self._jobs = jobs
         self._tenants = tenants
         self._clock = clock
+        self._steps = PlanSteps(segments, scorer, policies, remover, clock)
 
     async def plan_retention(
         self,
@@ -343,7 +324,7 @@ class StoragePlans:
                 continue
             else:
                 try:
-                    done = await self._step(job, plan, step)
+                    done = await self._steps.do(job, plan, step)
                 except Untouchable as why:
                     told.append((step, f"not done: {why}", False))
                     continue
@@ -360,107 +341,6 @@ class StoragePlans:
             steps=told,
             value_retained=_share(worth - lost, worth),
         )
-
-    async def _step(self, job: LifecycleJob, plan: Plan, step: PlanStep) -> PlanStep:
-        """Do a step, or only look whether it can be done; return it with what it saved. Raises Untouchable."""
-        tenant_id = job.tenant_id
-        now = self._clock.now()
-        async with self._database.tenant_transaction(tenant_id) as connection:
-            segment = await read_segment(connection, tenant_id, step.segment_id)
-            dataset = await read_dataset_by_id(connection, tenant_id, segment.dataset_id) if segment else None
-        if segment is None or dataset is None or segment.checksum != step.checksum:
-            raise Untouchable("the segment has changed since")
-        model_key = str(plan.document["model_key"])
-        [scored] = await self._scorer.score(tenant_id, [segment], model_key=model_key)
-        protections = await self._policies.protections(tenant_id, [segment.account_id])
-        demand_allowed(protections, scored, step.action, now)
-        if job.validate_only:
-            return replace(step, done_bytes=step.saved_bytes, done_value_lost=step.value_lost)
-        new = []
-        lost = 0.0
-        if step.action is StorageOptimization.COMPRESS:
-            table = await self._store.read(segment)
-            new = [
-                await self._store.prepare(
-                    dataset,
-                    table,
-                    tier=StorageTier.WARM,
-                    quality_score=segment.quality_score,
-                    facts=await self._store.read_facts(segment),
-                )
-            ]
-        elif step.action is StorageOptimization.SUMMARIZE:
-            prepared, lost = await self._summarized(
-                dataset, segment, lossy_settings_for(protections, segment.data_type)
-            )
-            new = [prepared]
-            if lost > step.value_lost + LOSS_MARGIN:
-                raise Untouchable(
-                    f"it would lose {lost:.0%} of its worth, not {step.value_lost:.0%} as the plan has it"
-                )
-        else:
-            lost = 1.0
-        saved = segment.stored_bytes - sum(prepared.segment.stored_bytes for prepared in new)
-        if saved <= 0:
-            raise Untouchable("it would not get smaller")
-
-        async def check_again(connection: Connection) -> None:
-            demand_allowed(
-                await self._policies.protections_in(connection, tenant_id, plans=protections.plans),
-                scored,
-                step.action,
-                now,
-            )
-            await rows.write_step_done(
-                connection, tenant_id, plan.plan_id, segment.segment_id, saved_bytes=saved, value_lost=lost
-            )
-
-        try:
-            await self._store.replace(
-                [segment], new, actor=job.actor, action="data.optimized", in_transaction=check_again
-            )
-        except SegmentsChanged:
-            raise Untouchable("the segment has changed since") from None
-        return replace(step, done_bytes=saved, done_value_lost=lost)
-
-    async def _summarized(
-        self, dataset: Dataset, segment: Segment, settings: CompressionSettings
-    ) -> tuple[PreparedSegment, float]:
-        """Return a segment's lossy form, and the share of its worth that it loses."""
-        table = await self._store.read(segment)
-        facts = await self._store.read_facts(segment)
-        try:
-            result = await asyncio.to_thread(encode_lossy, table, lossy_settings(settings))
-        except LossySettingsInvalid as error:
-            raise Untouchable(f"it has no such form: {error.description}") from error
-        digest = hashlib.sha256(result.payload).digest()
-
-        def verify(payload: bytes) -> None:
-            if hashlib.sha256(payload).digest() != digest:
-                raise ValueError("other bytes")
-            decode_lossy(payload)
-
-        prepared = await self._store.prepare_lossy(
-            dataset,
-            result.payload,
-            form=settings.form,
-            replaced=[segment],
-            facts={
-                **facts,
-                "compression": {
-                    "settings": settings.to_document(),
-                    "value_retained": result.value_retained,
-                    "columns": [asdict(column) for column in result.columns],
-                    "summary_metrics": result.summary_metrics,
-                    "available_analyses": list(result.available_analyses),
-                    "limitation": result.limitation,
-                },
-            },
-            verify=verify,
-            codecs={column.column: column.codec for column in result.columns},
-            tier=max(segment.tier, StorageTier.WARM),
-        )
-        return prepared, 1.0 - max(0.0, min(1.0, result.value_retained))
 
     async def _read(self, tenant_id: TenantId, plan_id: str) -> Plan:
         async with self._database.tenant_transaction(tenant_id) as connection:

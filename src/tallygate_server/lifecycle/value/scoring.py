@@ -118,6 +118,4 @@ class Scorer:
         if not segments:
             return {}
         found = await self.score(segments[0].tenant_id, segments, model_key="")
-        return {
-            each.segment.segment_id: Worth(importance=each.importance, training_value=each.score) for each in found
-        }
+        return {each.segment.segment_id: Worth(importance=each.importance, training_value=each.score) for each in found}

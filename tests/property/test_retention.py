@@ -110,7 +110,7 @@ def may_go(
         account, days, ends = policy.exception
         if account == piece.account and (ends is None or day < ends):
             # Critical data is not removed by a job, whatever an exception says, but by a hand's choice.
-            return days != -1 and age >= days and (not piece.fast or policy is None or piece.chosen is not None)
+            return days != -1 and age >= days and (not piece.fast or piece.chosen is not None)
     if piece.chosen is not None:
         return day >= piece.chosen
     if policy is not None and piece.fast:

@@ -172,6 +172,12 @@ def _settings(settings: TenantSettings, catalog: Catalog, path: Path) -> Iterato
     yield from _in_range(settings.default_grace_days, 0, limits.GRACE_DAYS_MAX, (*path, "grace_days"))
     yield from _late_event_window(settings.late_event_window, (*path, "late_event_window"))
     yield from _in_range(settings.usage_retention_days, 0, USAGE_RETENTION_DAYS_MAX, (*path, "usage_retention_days"))
+    if 0 < settings.usage_retention_days < limits.USAGE_RETENTION_DAYS_MIN:
+        yield Breach(
+            (*path, "usage_retention_days"),
+            f"{settings.usage_retention_days} is too few: 0 to keep raw usage for ever, or at least"
+            f" {limits.USAGE_RETENTION_DAYS_MIN}, as answers to repeated requests rest on it",
+        )
     plan = None
     if settings.default_plan_key is not None:
         plan = catalog.plans_by_key.get(settings.default_plan_key)

@@ -375,9 +375,12 @@ class EntryNotFound(TallygateError):
 
     reason = "ENTRY_NOT_FOUND"
 
-    def __init__(self, entry_id: str) -> None:
-        """Name the line."""
-        super().__init__(f"entry_id: the account has no entry {entry_id!r}", entry_id=entry_id, field="entry_id")
+    def __init__(self, entry_id: str, *, exported: bool = False) -> None:
+        """Name the line; tell whether it is so old that it was exported."""
+        why = f"the account has no entry {entry_id!r}"
+        if exported:
+            why = f"entry {entry_id!r} was moved to the archive: it can be read as a record, and no longer reversed"
+        super().__init__(f"entry_id: {why}", entry_id=entry_id, field="entry_id")
 
 
 class EntryAlreadyReversed(TallygateError):
@@ -685,6 +688,20 @@ class PolicyVersionMismatch(TallygateError):
             expected_version=expected,
             version=current,
             field="expected_version",
+        )
+
+
+class DryRunRequired(TallygateError):
+    """What cannot be undone was asked for without a look at its effect before."""
+
+    reason = "PLAN_OUTDATED"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__(
+            "validate_only: an erasure needs a dry run of the last 24 hours that succeeded, or `force`",
+            plan_id="",
+            field="validate_only",
         )
 
 

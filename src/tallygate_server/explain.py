@@ -171,7 +171,8 @@ class Explainer:
             used = held = 0
             if feature is not None and feature.metered:
                 key = _counter_key(check, feature)
-                used = await usage_history.used_at(connection, key, at)
+                used, certain = await usage_history.used_at(connection, key, at)
+                complete = complete and certain
                 held = await usage_history.reserved_at(connection, key, at)
         if account is not None and feature is not None and feature.exact_only:
             counted = await self._account_then(account, feature, at, used=used, held=held)

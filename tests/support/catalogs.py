@@ -208,7 +208,7 @@ def catalogs(
             default_grace_days=draw(st.integers(0, GRACE_DAYS_MAX)),
             closed_period_corrections=draw(st.booleans()),
             late_event_window=draw(st.none() | st.integers(0, 35 * 86_400).map(lambda s: dt.timedelta(seconds=s))),
-            usage_retention_days=draw(st.integers(0, 36_500)),
+            usage_retention_days=draw(st.one_of(st.just(0), st.integers(40, 36_500))),
         ),
         features=tuple(features),
         plans=drawn,

@@ -20,7 +20,7 @@ from tallygate_server.domain.credits import give_back
 from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.period import Period
 from tallygate_server.domain.usage import EntryKind
-from tallygate_server.errors import EntryAlreadyReversed, InvalidRequest, PeriodClosed, RequestIdReused
+from tallygate_server.errors import EntryAlreadyReversed, EntryNotFound, InvalidRequest, PeriodClosed, RequestIdReused
 from tallygate_server.hot_accounts import HotAccount, HotFeature, to_ms
 from tallygate_server.metering.announcing import step
 from tallygate_server.metering.credit_book import (
@@ -213,6 +213,9 @@ class ReversalAttempt(Attempt):
         line, reversal, counter = self._reversed, self._reversal, locked[self.key]
         self._demand_open(entry_id=reversal.entry_id, field="entry_id")
         taken_back = await find_taken_back(transaction.connection, line)
+        # Asked afterwards: a line is exported before, or with, what was taken back of it.
+        if await find_line(transaction.connection, line.key.tenant_id, line.key.account_id, line.entry_id) is None:
+            raise EntryNotFound(reversal.entry_id, exported=True)
         left = reversible(quantity=line.quantity, taken_back=taken_back, used=counter.used)
         quantity = left if reversal.quantity is None else reversal.quantity
         if not 0 < quantity <= left:

@@ -38,7 +38,7 @@ from tallygate_server.errors import (
 )
 from tallygate_server.hot_accounts import HotAccount, HotAccounts, HotFeature, counter_ttl_ms
 from tallygate_server.metering.settling import settlement
-from tallygate_server.storage.corrections import LedgerLine, denials_between, find_line, find_taken_back
+from tallygate_server.storage.corrections import LedgerLine, denials_between, find_line, find_taken_back, was_exported
 from tallygate_server.storage.ledger import DuplicateRow, GroupRefused, Ledger, LedgerDown, LedgerLost
 from tallygate_server.tenants import Tenant, TenantDirectory
 from tallygate_server.usage_queries import UsageEntry
@@ -207,11 +207,13 @@ class Corrections:
             raise EntryNotFound(text)
         try:
             async with self._ledger.reading() as connection:
-                line = await find_line(connection, reversal.tenant_id, reversal.account_id, int(text))
+                owner = (reversal.tenant_id, reversal.account_id)
+                line = await find_line(connection, *owner, int(text))
+                exported = line is None and await was_exported(connection, *owner, int(text))
         except LedgerDown as error:
             raise StoreUnavailable("the ledger cannot be read just now") from error
         if line is None:
-            raise EntryNotFound(text)
+            raise EntryNotFound(text, exported=exported)
         return line
 
     def _feature(self, tenant: Tenant, account: HotAccount, correction: Correction) -> HotFeature:

@@ -53,3 +53,5 @@ QUERY_ROWS_MAX: Final = 100_000
 """Rows of one QueryUsage, on all pages together."""
 QUERY_WINDOWS_MAX: Final = 200_000
 """Windows between the first and the last usage; those without usage are no rows, but somebody has to lay them out."""
+USAGE_RETENTION_DAYS_MIN: Final = 40
+"""Answers to repeated requests, late events and corrections rest on 35 days of raw usage."""

@@ -11,12 +11,13 @@ from zoneinfo import ZoneInfo
 from tallygate_server.clock import Clock
 from tallygate_server.domain.catalog import Meter, MeterAggregation
 from tallygate_server.domain.identifier import TenantId
-from tallygate_server.domain.limits import QUERY_ROWS_MAX, QUERY_WINDOWS_MAX
+from tallygate_server.domain.limits import EVENT_AHEAD_SECONDS_MAX, QUERY_ROWS_MAX, QUERY_WINDOWS_MAX
 from tallygate_server.domain.meters import decimal_text
 from tallygate_server.domain.rounding import divide_half_even
 from tallygate_server.domain.usage_windows import (
     MINUTE,
     Bucket,
+    Run,
     WindowSize,
     aligned,
     boundaries,
@@ -36,6 +37,7 @@ from tallygate_server.errors import (
 from tallygate_server.storage import catalogs
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
+from tallygate_server.storage.usage_export import last_exported_time
 from tallygate_server.storage.usage_sums import (
     ACCOUNT_DIMENSION,
     Position,
@@ -51,6 +53,8 @@ from tallygate_server.time_zones import time_zones
 
 _QUANTITY_MAX: Final = 2**63 - 1
 _HOUR: Final = timedelta(hours=1)
+_AHEAD_MAX: Final = timedelta(seconds=EVENT_AHEAD_SECONDS_MAX)
+"""Usage may have happened so much later than it was recorded."""
 _UNADDED: Final = (MeterAggregation.UNIQUE, MeterAggregation.LATEST)
 """Their numbers do not add up."""
 
@@ -226,12 +230,28 @@ class UsageSums:
                 raise QueryTooLarge(rows=(end - start) // _HOUR, rows_max=QUERY_ROWS_MAX)
         bounds = boundaries(size, start, end, zone)
         runs = cover(bounds, Bucket.MINUTE if size is WindowSize.MINUTE else Bucket.DAY)
+        await _demand_raw_rows(connection, question, runs)
         return await read_sums(
             connection,
             replace(question, bounds=bounds, runs=runs),
             progress,
             after=wanted.after,
             limit=wanted.limit + 1,
+        )
+
+
+async def _demand_raw_rows(connection: Connection, question: Question, runs: Sequence[Run]) -> None:
+    """Raise InvalidRequest where a range cuts a minute of which no raw rows are left."""
+    cut = [run.start for run in runs if run.bucket is Bucket.RAW]
+    if not cut:
+        return
+    data_type = "usage_entry" if question.subject is Subject.FEATURE else "usage_event"
+    exported = await last_exported_time(connection, question.tenant_id, data_type)
+    if exported is not None and min(cut) <= exported + _AHEAD_MAX:
+        raise InvalidRequest.of(
+            "start_time",
+            f"of usage until {exported.isoformat()}, which was moved to the archive, sums are kept by the minute:"
+            " begin and end on a whole one",
         )
 
 

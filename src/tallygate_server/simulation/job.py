@@ -13,6 +13,7 @@ from tallygate_server.errors import (
     CatalogConflict,
     CatalogInvalid,
     FieldViolation,
+    InvalidRequest,
     StoreUnavailable,
     TallygateError,
 )
@@ -160,6 +161,9 @@ def error_line(error: Exception) -> bytes:
             for violation in error.violations[:VIOLATIONS_TOLD_MAX]
         ]
         return _line({"error": {"catalog_invalid": told}})
+    if isinstance(error, InvalidRequest):
+        told = [[violation.field, violation.description, violation.rule] for violation in error.violations]
+        return _line({"error": {"invalid": told}})
     if isinstance(error, CatalogConflict):
         path = error.facts["path"]
         description = error.message.removeprefix(f"{path}: ")
@@ -189,6 +193,8 @@ def parse_line(line: bytes) -> SimulationUpdate:
 def _error(told: dict[str, Any]) -> TallygateError | SimulationFailed:
     if (violations := told.get("catalog_invalid")) is not None:
         return CatalogInvalid([FieldViolation(*violation) for violation in violations])
+    if (violations := told.get("invalid")) is not None:
+        return InvalidRequest([FieldViolation(*violation) for violation in violations])
     if (conflict := told.get("catalog_conflict")) is not None:
         return CatalogConflict(*conflict)
     if (why := told.get("store_unavailable")) is not None:

@@ -31,7 +31,7 @@ from tallygate_server.domain.simulation import (
     Revision,
     SimulatedFeature,
 )
-from tallygate_server.errors import CatalogConflict, CatalogInvalid, FieldViolation
+from tallygate_server.errors import CatalogConflict, CatalogInvalid, FieldViolation, InvalidRequest
 from tallygate_server.simulation.job import (
     SimulatedAccount,
     SimulationJob,
@@ -71,7 +71,7 @@ Tell = Callable[[SimulationUpdate], None]
 async def simulate(job: SimulationJob, tell: Tell) -> None:
     """Replay what the job asks for; tell each account that would be denied, progress, and the totals last.
 
-    Raises CatalogInvalid, CatalogConflict, StoreUnavailable.
+    Raises InvalidRequest, CatalogInvalid, CatalogConflict, StoreUnavailable.
     """
     given = _given(job)
     async with open_replay(job.database_url, job.tenant_id) as rows:
@@ -93,6 +93,11 @@ def _given(job: SimulationJob) -> Catalog | None:
 
 async def _prepare(job: SimulationJob, given: Catalog | None, rows: ReplayRows) -> tuple[Draft, CallsWanted]:
     kinds = await rows.feature_kinds()
+    exported = await rows.exported_until(job.account_id)
+    if exported is not None and job.start_time <= exported:
+        raise InvalidRequest.of(
+            "start_time", f"usage until {exported.isoformat()} was moved to the archive and cannot be replayed"
+        )
     wanted = CallsWanted(start=job.start_time, end=job.end_time, account_id=job.account_id, feature_key=job.feature_key)
     if given is None:
         return Draft(plans={}, feature_keys=frozenset(kinds)), wanted

@@ -19,7 +19,7 @@ from tallygate_server.domain.entitlement import Reason
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.period import Period, PeriodKind
 from tallygate_server.domain.usage import EntryKind
-from tallygate_server.storage.ledger import CounterKey
+from tallygate_server.storage.ledger import CounterKey, entry_time
 
 DENIALS_AT_ONCE: Final = 1_000
 """Rows that are fetched in one go: a period may have more denials than anybody wants in memory."""
@@ -63,6 +63,11 @@ SELECT e.*, c.period_end
 FROM usage_entries AS e
 JOIN usage_counters AS c USING (tenant_id, account_id, feature_key, period_kind, period_start)
 WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.entry_id = $3
+"""
+
+_LAST_EXPORTED: Final = """
+SELECT last_recorded_time FROM usage_exports
+WHERE tenant_id = $1 AND account_id = $2 AND data_type = 'usage_entry'
 """
 
 _TAKEN_BACK: Final = """
@@ -121,6 +126,14 @@ async def find_line(
         actor=row["actor"] or "",
         credits=row["credits"],
     )
+
+
+async def was_exported(
+    connection: asyncpg.Connection, tenant_id: TenantId, account_id: AccountId, entry_id: int
+) -> bool:
+    """Tell whether a line with this id would have been exported with others of the account."""
+    last_time: datetime | None = await connection.fetchval(_LAST_EXPORTED, tenant_id, account_id)
+    return last_time is not None and entry_time(entry_id) <= last_time
 
 
 async def find_taken_back(connection: asyncpg.Connection, line: LedgerLine) -> list[TakenBack]:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
@@ -948,6 +948,7 @@ async def _no_reset(connection: asyncpg.Connection) -> None:
 
 
 EntryIds = Callable[[], int]
+_TIME_SHIFT: Final = 22
 _ENTRY_EPOCH_MS: Final = 1_735_689_600_000
 _SEQUENCE_MAX: Final = 0xFFF
 
@@ -968,6 +969,11 @@ def entry_ids(node: int, now_ms: Callable[[], int]) -> EntryIds:
             sequence += 1
             if sequence > _SEQUENCE_MAX:
                 last_ms, sequence = last_ms + 1, 0
-        return (last_ms << 22) | (node << 12) | sequence
+        return (last_ms << _TIME_SHIFT) | (node << 12) | sequence
 
     return make
+
+
+def entry_time(entry_id: int) -> datetime:
+    """Return when an id was made, to the millisecond."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=(entry_id >> _TIME_SHIFT) + _ENTRY_EPOCH_MS)

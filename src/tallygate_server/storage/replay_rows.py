@@ -67,6 +67,13 @@ SELECT account_id, entry_id, feature_key, {source}::smallint AS source, recorded
 FROM usage_entries
 WHERE tenant_id = $1 AND recorded_time >= {start} AND recorded_time < {end} {more}
 """
+# What was exported of a counter counts as one line of when the last of it was recorded.
+_EXPORTED: Final = """
+SELECT account_id, last_entry_id, feature_key, {source}::smallint, last_recorded_time, last_recorded_time, 1::smallint,
+    quantity, last_used_after, -1::bigint, period_kind, period_start, NULL
+FROM exported_usage_sums
+WHERE tenant_id = $1 AND last_recorded_time >= {start} AND last_recorded_time < {end} {more}
+"""
 _DENIALS: Final = """
 SELECT account_id, entry_id, feature_key, 2::smallint, recorded_time, event_time, reason, quantity,
     used_quantity, limit_quantity, NULL, NULL, NULL
@@ -113,6 +120,16 @@ class ReplayRows:
             "SELECT feature_key, kind FROM features WHERE tenant_id = $1", self._tenant_id
         )
         return {row[0]: row[1] for row in rows}
+
+    async def exported_until(self, account_id: str) -> datetime | None:
+        """Return when the newest exported line of the account, or of any, was recorded; None for none."""
+        latest: datetime | None = await self._connection.fetchval(
+            "SELECT max(last_recorded_time) FROM usage_exports"
+            " WHERE tenant_id = $1 AND data_type = 'usage_entry' AND ($2 = '' OR account_id = $2)",
+            self._tenant_id,
+            account_id,
+        )
+        return latest
 
     async def allowances(self) -> list[Allowance]:
         """Return what any version of any plan gives."""
@@ -207,7 +224,7 @@ def _calls(wanted: CallsWanted, *, denials: bool) -> tuple[str, list[Any]]:
         if wanted.carried_from is not None:
             arguments.append(wanted.carried_from)
             begin = f"${len(arguments) + 1}"
-        branches.append(_ENTRIES.format(source=CARRIED, start=begin, end="$2", more=carried))
+        branches += [each.format(source=CARRIED, start=begin, end="$2", more=carried) for each in (_ENTRIES, _EXPORTED)]
     if denials:
         branches.append(_DENIALS.format(start="$2", end="$3", more=more))
     return " UNION ALL ".join(branches), arguments

@@ -1560,6 +1560,64 @@ erased_usage_totals = Table(
     comment="what accounts that were erased had used, all together",
 )
 
+archived_webhook_events = Table(
+    "archived_webhook_events",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    _time("archive_time"),
+    PrimaryKeyConstraint("source", "event_id"),
+    Index("ix_archived_webhook_events_age", "archive_time"),
+    comment="names of events that are records now, so that one that comes again is known",
+)
+
+usage_exports = Table(
+    "usage_exports",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("data_type", Text, nullable=False, comment="usage_entry, usage_event or usage_denial"),
+    Column("record_count", BigInteger, nullable=False),
+    _time("last_recorded_time"),
+    PrimaryKeyConstraint("tenant_id", "account_id", "data_type"),
+    comment="how far an account's raw usage was moved to cold records",
+)
+
+exported_usage_sums = Table(
+    "exported_usage_sums",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("feature_key", Text, nullable=False),
+    Column("period_kind", Text, nullable=False),
+    _time("period_start"),
+    Column("quantity", BigInteger, nullable=False),
+    Column("credited_quantity", BigInteger, nullable=False),
+    Column("entry_count", BigInteger, nullable=False),
+    _time("last_recorded_time"),
+    Column("last_entry_id", BigInteger, nullable=False),
+    Column("last_used_after", BigInteger, nullable=False, comment="the counter after the newest of them"),
+    PrimaryKeyConstraint("tenant_id", "account_id", "feature_key", "period_kind", "period_start"),
+    comment="what the ledger's exported entries came to, by counter",
+)
+
+exported_credit_sums = Table(
+    "exported_credit_sums",
+    metadata,
+    _tenant_id(),
+    Column("account_id", Text, nullable=False),
+    Column("feature_key", Text, nullable=False),
+    Column("grant_id", Text, nullable=False),
+    _time("window_start"),
+    Column("period_kind", Text, nullable=False),
+    _time("period_start"),
+    Column("quantity", BigInteger, nullable=False),
+    PrimaryKeyConstraint(
+        "tenant_id", "account_id", "feature_key", "grant_id", "window_start", "period_kind", "period_start"
+    ),
+    comment="what credits paid of the ledger's exported entries",
+)
+
 TENANT_TABLES = tuple(table for table in metadata.sorted_tables if "tenant_id" in table.c)
 METER_TABLES = (
     usage_counters,
@@ -1573,6 +1631,9 @@ METER_TABLES = (
     usage_rollup_values,
     usage_events,
     usage_event_keys,
+    usage_exports,
+    exported_usage_sums,
+    exported_credit_sums,
 )
 """What the group commit's role reaches, across tenants; of all else it may only add to the outbox and the audit log."""
 PARTITIONED_TABLES = (usage_entries, usage_denials, usage_events)

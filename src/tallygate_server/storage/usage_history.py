@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import func, select, text
 
@@ -11,26 +11,43 @@ from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.period import PeriodKind
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.ledger import CounterKey
-from tallygate_server.storage.tables import catalog_revisions, reservations, usage_entries
+from tallygate_server.storage.tables import catalog_revisions, exported_usage_sums, reservations, usage_entries
 
 RECORDED_BEFORE_MAX: Final = timedelta(days=1)
 """An entry is recorded no earlier than this before its period: some minutes, and what clocks differ by."""
 
 
+# What was exported counts as a whole: it is older than anything that can still be told apart.
 _CREDITS: Final = text("""
-SELECT c->>0 AS grant_id, c->>1 AS window_start, sum((c->>2)::bigint)::bigint AS quantity,
-    COALESCE(sum((c->>2)::bigint) FILTER (
-        WHERE e.period_kind = :period_kind AND e.period_start = CAST(:period_start AS timestamptz)
+SELECT grant_id, window_start, sum(quantity)::bigint AS quantity,
+    COALESCE(sum(quantity) FILTER (
+        WHERE period_kind = :period_kind AND period_start = CAST(:period_start AS timestamptz)
     ), 0)::bigint AS of_counter
-FROM usage_entries AS e, jsonb_array_elements(e.credits) AS c
-WHERE e.tenant_id = :tenant_id AND e.account_id = :account_id AND e.feature_key = :feature_key
-    AND e.credits IS NOT NULL AND jsonb_typeof(e.credits) = 'array'
-    AND e.recorded_time <= CAST(:at AS timestamptz) AND e.recorded_time >= CAST(:since AS timestamptz)
-GROUP BY 1, 2
+FROM (
+    SELECT c->>0 AS grant_id, (c->>1)::timestamptz AS window_start, (c->>2)::bigint AS quantity, e.period_kind,
+        e.period_start
+    FROM usage_entries AS e, jsonb_array_elements(e.credits) AS c
+    WHERE e.tenant_id = :tenant_id AND e.account_id = :account_id AND e.feature_key = :feature_key
+        AND e.credits IS NOT NULL AND jsonb_typeof(e.credits) = 'array'
+        AND e.recorded_time <= CAST(:at AS timestamptz) AND e.recorded_time >= CAST(:since AS timestamptz)
+    UNION ALL
+    SELECT grant_id, window_start, quantity, period_kind, period_start
+    FROM exported_credit_sums
+    WHERE tenant_id = :tenant_id AND account_id = :account_id AND feature_key = :feature_key
+) AS paid
+GROUP BY grant_id, window_start
 """)
 
 
-async def used_at(connection: Connection, key: CounterKey, at: datetime) -> int:
+class UsedAt(NamedTuple):
+    """A counter's total at an instant."""
+
+    quantity: int
+    complete: bool
+    """Whether it is certain: of what was exported only the whole is known, not when each part came."""
+
+
+async def used_at(connection: Connection, key: CounterKey, at: datetime) -> UsedAt:
     """Return the counter's total at the instant: the sum of what was recorded up to it."""
     columns = usage_entries.c
     query = select(func.coalesce(func.sum(columns.quantity), 0)).where(
@@ -44,7 +61,22 @@ async def used_at(connection: Connection, key: CounterKey, at: datetime) -> int:
     if key.period_kind != PeriodKind.LIFETIME.value:
         # Spares the partitions of the months before.
         query = query.where(columns.recorded_time >= key.period_start - RECORDED_BEFORE_MAX)
-    return int((await connection.execute(query)).scalar_one())
+    counted = int((await connection.execute(query)).scalar_one())
+    sums = exported_usage_sums.c
+    exported = (
+        await connection.execute(
+            select(sums.quantity, sums.last_recorded_time).where(
+                sums.tenant_id == key.tenant_id,
+                sums.account_id == key.account_id,
+                sums.feature_key == key.feature_key,
+                sums.period_kind == key.period_kind,
+                sums.period_start == key.period_start,
+            )
+        )
+    ).one_or_none()
+    if exported is None:
+        return UsedAt(counted, complete=True)
+    return UsedAt(counted + exported.quantity, complete=exported.last_recorded_time <= at)
 
 
 async def credits_at(
@@ -70,7 +102,7 @@ async def credits_at(
     paid: dict[tuple[str, datetime], int] = {}
     for row in rows:
         credited += row.of_counter
-        paid[row.grant_id, datetime.fromisoformat(row.window_start)] = row.quantity
+        paid[row.grant_id, row.window_start] = row.quantity
     return credited, paid
 
 

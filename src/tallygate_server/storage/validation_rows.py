@@ -93,6 +93,11 @@ ledger AS (
     WHERE tenant_id = $1 AND account_id = ANY($2::text[])
     GROUP BY account_id, feature_key, period_kind, period_start
 ),
+exported AS (
+    SELECT account_id, feature_key, period_kind, period_start, quantity, credited_quantity, entry_count, last_used_after
+    FROM exported_usage_sums
+    WHERE tenant_id = $1 AND account_id = ANY($2::text[])
+),
 held AS (
     SELECT account_id, feature_key, period_kind, period_start, sum(quantity)::bigint AS quantity
     FROM reservations
@@ -101,22 +106,36 @@ held AS (
 )
 SELECT account_id, feature_key, period_kind, period_start, counter.period_end, counter.version,
     COALESCE(counter.used_quantity, 0) AS used, COALESCE(counter.reserved_quantity, 0) AS reserved,
-    COALESCE(counter.credited_quantity, 0) AS credited, COALESCE(ledger.quantity, 0) AS ledger_quantity,
-    COALESCE(ledger.entries, 0) AS entry_count, COALESCE(ledger.last_total_known, true) AS last_total_known,
-    COALESCE(held.quantity, 0) AS held_quantity, COALESCE(ledger.paid, 0) AS paid_quantity
+    COALESCE(counter.credited_quantity, 0) AS credited,
+    COALESCE(ledger.quantity, 0) + COALESCE(exported.quantity, 0) AS ledger_quantity,
+    COALESCE(ledger.entries, 0) + COALESCE(exported.entry_count, 0) AS entry_count,
+    COALESCE(
+        GREATEST(ledger.last_total_known, exported.last_used_after = counter.used_quantity), true
+    ) AS last_total_known,
+    COALESCE(held.quantity, 0) AS held_quantity,
+    COALESCE(ledger.paid, 0) + COALESCE(exported.credited_quantity, 0) AS paid_quantity
 FROM counter
 FULL JOIN ledger USING (account_id, feature_key, period_kind, period_start)
+FULL JOIN exported USING (account_id, feature_key, period_kind, period_start)
 FULL JOIN held USING (account_id, feature_key, period_kind, period_start)
 ORDER BY account_id, feature_key, period_kind, period_start
 """
 
 _BALANCES: Final = """
-WITH burned AS (
+WITH payment AS (
     SELECT e.account_id, e.feature_key, credit ->> 0 AS grant_id, (credit ->> 1)::timestamptz AS window_start,
-        sum((credit ->> 2)::bigint)::bigint AS quantity
+        (credit ->> 2)::bigint AS quantity
     FROM usage_entries AS e, jsonb_array_elements(e.credits) AS credit
     WHERE e.tenant_id = $1 AND e.account_id = ANY($2::text[]) AND e.credits IS NOT NULL
-    GROUP BY 1, 2, 3, 4
+    UNION ALL
+    SELECT account_id, feature_key, grant_id, window_start, quantity
+    FROM exported_credit_sums
+    WHERE tenant_id = $1 AND account_id = ANY($2::text[])
+),
+burned AS (
+    SELECT account_id, feature_key, grant_id, window_start, sum(quantity)::bigint AS quantity
+    FROM payment
+    GROUP BY account_id, feature_key, grant_id, window_start
 ),
 balance AS (
     SELECT account_id, feature_key, grant_id, window_start, used_quantity
@@ -255,10 +274,16 @@ class Recount(NamedTuple):
 
 
 _RECOUNT: Final = """
-SELECT COALESCE(sum(quantity), 0)::bigint,
-    COALESCE(sum((SELECT sum((credit ->> 2)::bigint) FROM jsonb_array_elements(credits) AS credit)), 0)::bigint
-FROM usage_entries
-WHERE (tenant_id, account_id, feature_key, period_kind, period_start) = ($1, $2, $3, $4, $5)
+SELECT COALESCE(sum(quantity), 0)::bigint, COALESCE(sum(credited), 0)::bigint
+FROM (
+    SELECT quantity, (SELECT sum((credit ->> 2)::bigint) FROM jsonb_array_elements(credits) AS credit) AS credited
+    FROM usage_entries
+    WHERE (tenant_id, account_id, feature_key, period_kind, period_start) = ($1, $2, $3, $4, $5)
+    UNION ALL
+    SELECT quantity, credited_quantity
+    FROM exported_usage_sums
+    WHERE (tenant_id, account_id, feature_key, period_kind, period_start) = ($1, $2, $3, $4, $5)
+) AS counted
 """
 _RECOUNT_HELD: Final = """
 SELECT COALESCE(sum(quantity), 0)::bigint, min(expire_time)
@@ -274,10 +299,16 @@ _REPAIR_BALANCE: Final = """
 UPDATE grant_balances
 SET used_quantity = burned.quantity, given_quantity = GREATEST(given_quantity, burned.quantity)
 FROM (
-    SELECT COALESCE(sum((credit ->> 2)::bigint), 0)::bigint AS quantity
-    FROM usage_entries AS e, jsonb_array_elements(e.credits) AS credit
-    WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.credits IS NOT NULL
-      AND credit ->> 0 = $3 AND (credit ->> 1)::timestamptz = $4
+    SELECT COALESCE(sum(payment.quantity), 0)::bigint AS quantity
+    FROM (
+        SELECT (credit ->> 2)::bigint AS quantity
+        FROM usage_entries AS e, jsonb_array_elements(e.credits) AS credit
+        WHERE e.tenant_id = $1 AND e.account_id = $2 AND e.credits IS NOT NULL
+          AND credit ->> 0 = $3 AND (credit ->> 1)::timestamptz = $4
+        UNION ALL
+        SELECT quantity FROM exported_credit_sums
+        WHERE (tenant_id, account_id, grant_id, window_start) = ($1, $2, $3, $4)
+    ) AS payment
 ) AS burned
 WHERE (tenant_id, account_id, grant_id, window_start) = ($1, $2, $3, $4)
 """

@@ -11,7 +11,7 @@ from sqlalchemy import Row, and_, case, func, literal, literal_column, null, sel
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.storage.connection import Connection
-from tallygate_server.storage.tables import account_identities, webhook_events
+from tallygate_server.storage.tables import account_identities, archived_webhook_events, webhook_events
 from tallygate_server.webhooks.events import WebhookEventState, WebhookSource
 
 CHANNEL: Final = "tallygate_webhooks"
@@ -48,7 +48,7 @@ class Stored:
 
     duplicate: bool
     payload_before: bytes | None
-    """Of a duplicate: the body that came first."""
+    """Of a duplicate: the body that came first; None where it was archived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,10 @@ def ended_event(announcement: str) -> EventKey | None:
 
 
 async def store(connection: Connection, event: NewEvent) -> Stored:
-    """Store the event once; one that is there already is only counted. Announces a new one that waits for its turn."""
+    """Store the event once; one that is there already is only counted, one that was archived is known by its name.
+
+    Announces a new one that waits for its turn.
+    """
     columns = webhook_events.c
     state = WebhookEventState.IGNORED if event.ignored else WebhookEventState.PENDING
     first = columns.delivery_count == 1
@@ -137,7 +140,14 @@ async def store(connection: Connection, event: NewEvent) -> Stored:
             case((and_(first, literal(not event.ignored)), func.pg_notify(CHANNEL, STORED))),
         )
     )
-    row = (await connection.execute(statement)).one()
+    archived = archived_webhook_events.c
+    was_archived = select(literal(1)).where(archived.source == event.source.value, archived.event_id == event.event_id)
+    async with connection.begin_nested() as attempt:
+        row = (await connection.execute(statement)).one()
+        # Asked after the row is there, for whoever archives the event meanwhile is waited for above.
+        if row.delivery_count == 1 and (await connection.execute(was_archived)).first() is not None:
+            await attempt.rollback()
+            return Stored(duplicate=True, payload_before=None)
     return Stored(duplicate=row.delivery_count > 1, payload_before=row.payload_before)
 
 

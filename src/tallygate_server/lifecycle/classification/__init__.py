@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from tallygate_server.lifecycle.classification.classifier import ClassificationPage, Classifier
+from tallygate_server.lifecycle.classification.cleanup import CleanupHandler, cleanup_request
+from tallygate_server.lifecycle.classification.retaining import Retainer
 
-__all__ = ["ClassificationPage", "Classifier"]
+__all__ = ["ClassificationPage", "Classifier", "CleanupHandler", "Retainer", "cleanup_request"]

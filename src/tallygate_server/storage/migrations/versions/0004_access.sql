@@ -46,3 +46,13 @@ BEGIN
 END $$;
 GRANT SELECT, INSERT ON signing_keys TO tallygate_lifecycle;
 GRANT SELECT ON signing_keys TO tallygate_app;
+
+-- Webhooks of nobody we know lie in no tenant: a transaction of no tenant removes them when they are old.
+CREATE POLICY events_of_nobody ON webhook_events FOR ALL TO tallygate_lifecycle
+    USING (tenant_id IS NULL AND NULLIF(current_setting('tallygate.tenant_id', true), '') IS NULL)
+    WITH CHECK (false);
+GRANT SELECT, INSERT, DELETE ON archived_webhook_events TO tallygate_lifecycle;
+-- What was exported of the ledger is as closed to the application as the ledger.
+REVOKE INSERT, UPDATE, DELETE ON usage_exports, exported_usage_sums, exported_credit_sums FROM tallygate_app;
+-- Nothing is exported that is not in the rollups.
+GRANT SELECT ON usage_rollup_progress TO tallygate_lifecycle;

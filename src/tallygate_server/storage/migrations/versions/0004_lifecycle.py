@@ -39,6 +39,9 @@ _TENANT_TABLES = (
     "erasure_receipts",
     "account_exports",
     "erased_usage_totals",
+    "usage_exports",
+    "exported_usage_sums",
+    "exported_credit_sums",
 )
 """New ones: each is closed to other tenants."""
 
@@ -55,7 +58,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop what was added. Records put since are lost, and so are consents and receipts."""
+    """Drop what was added. Records put since are lost, and so are consents, receipts and what was archived."""
     op.execute(
         """
         DO $$
@@ -72,10 +75,13 @@ def downgrade() -> None:
         END $$
         """
     )
+    op.execute("REVOKE SELECT ON usage_rollup_progress FROM tallygate_lifecycle")
+    op.execute("DROP POLICY events_of_nobody ON webhook_events")
     op.execute("REVOKE ALL ON SCHEMA public FROM tallygate_lifecycle")
     for table in reversed(_TENANT_TABLES):
         op.execute(f"DROP TABLE {table}")
     op.execute("DROP TABLE signing_keys")
+    op.execute("DROP TABLE archived_webhook_events")
 
 
 def _close(table: str) -> None:

@@ -316,13 +316,14 @@ async def compress(lifecycle: Lifecycle, segment: Segment, form: lossy.LossyForm
     async with lifecycle.database.tenant_transaction(segment.tenant_id) as connection:
         dataset = await read_dataset_by_id(connection, segment.tenant_id, segment.dataset_id)
     assert dataset is not None
-    result = lossy.encode(await lifecycle.segments.read(segment), lossy.LossySettings(form=form))
+    settings = lossy.LossySettings(form=form)
+    result = lossy.encode(await lifecycle.segments.read(segment), settings)
     prepared = await lifecycle.segments.prepare_lossy(
         dataset,
         result.payload,
         form=target,
         replaced=[segment],
-        facts=compression_facts(result),
+        facts=compression_facts(result, settings),
         verify=lambda _payload: None,
         codecs={},
         tier=StorageTier.WARM,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tallygate_server.cli import job_commands, storage_commands, tier_commands
+from tallygate_server.cli import job_commands, storage_commands, tier_commands, upkeep_command
 
 
 def add_to(app: typer.Typer) -> None:
@@ -13,4 +13,5 @@ def add_to(app: typer.Typer) -> None:
     job_commands.add_to(data)
     storage_commands.add_to(data)
     tier_commands.add_to(data)
+    upkeep_command.add_to(data)
     app.add_typer(data, name="data", rich_help_panel="Call a running server")

@@ -691,6 +691,20 @@ class PolicyVersionMismatch(TallygateError):
         )
 
 
+class DryRunRequired(TallygateError):
+    """What cannot be undone was asked for without a look at its effect before."""
+
+    reason = "PLAN_OUTDATED"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__(
+            "validate_only: an erasure needs a dry run of the last 24 hours that succeeded, or `force`",
+            plan_id="",
+            field="validate_only",
+        )
+
+
 class NotBuilt(TallygateError):
     """The method is part of the contract, but not of this release."""
 

@@ -90,6 +90,7 @@ class Service:
     redis: RedisConnection
     counters: Counters
     ledger: Ledger
+    changes: EntitlementChanges
     tenants: TenantDirectory
     catalogs: Catalogs
     accounts: Accounts
@@ -201,6 +202,8 @@ async def open_service(
             cache_max=limits.snapshot_cache_max,
         )
         stack.push_async_callback(hot_accounts.close)
+        # One that is gone would stay in memory until others push it out.
+        by_hand.also_tell(hot_accounts.forget)
         checker = AccessChecker(
             accounts=hot_accounts, counters=counters, ledger=ledger, epochs=epochs, tenants=tenants, clock=clock
         )
@@ -293,6 +296,7 @@ async def open_service(
             redis=counters.connection,
             counters=counters,
             ledger=ledger,
+            changes=changes,
             tenants=tenants,
             catalogs=Catalogs(database, tenants, clock=clock),
             accounts=accounts,

@@ -7,12 +7,13 @@ Repetitions take turns, so that whatever else the machine does meets all of them
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,10 +56,6 @@ _SQL_TYPES: Final = {
     pa.string(): "text",
     pa.bool_(): "boolean",
 }
-
-
-class ValuesDiffer(Exception):
-    """A form does not give back what went in: its size and speed mean nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,25 +188,46 @@ async def run_codec_benchmark(
 ) -> CodecReport:
     """Measure files of records, or made-up records where there are none.
 
-    Starts a private Postgres in a directory that is thrown away. Raises NoRecords, ValuesDiffer or SetupError.
+    Starts a private Postgres in a directory that is thrown away. Raises NoRecords or SetupError.
     """
     tables = {file.name: read_records(file) for file in files} or made_up()
     csv_bytes = {file.name: file.stat().st_size for file in files}
+    return await measure_codec(
+        tables, csv_bytes, open_database=lambda: _private_database(parent_dir), level=level, turns=turns, note=note
+    )
+
+
+@contextlib.asynccontextmanager
+async def _private_database(parent_dir: Path | None) -> AsyncIterator[str]:
+    with tempfile.TemporaryDirectory(prefix="tallygate-bench-", dir=parent_dir) as directory:
+        # Root's stores run as somebody else, who must be able to pass.
+        Path(directory).chmod(0o711)
+        async with EmbeddedServers.start(data_dir=Path(directory) / "data", with_redis=False) as servers:
+            yield servers.database_url
+
+
+async def measure_codec(
+    tables: Mapping[str, pa.Table],
+    csv_bytes: Mapping[str, int],
+    *,
+    open_database: Callable[[], contextlib.AbstractAsyncContextManager[str]],
+    level: int = LEVEL_DEFAULT,
+    turns: int = TURNS_DEFAULT,
+    note: Callable[[str], None] = lambda _: None,
+) -> CodecReport:
+    """Measure tables; those without bytes of a CSV file are written as CSV."""
     # Measured before Postgres is there, which has work of its own after it starts.
     measured: dict[str, _Measured] = {}
     for name, records in tables.items():
         note(f"measuring {name}")
         measured[name] = _measure(records, level, turns)
     reports = []
-    with tempfile.TemporaryDirectory(prefix="tallygate-bench-", dir=parent_dir) as directory:
-        # Root's stores run as somebody else, who must be able to pass.
-        Path(directory).chmod(0o711)
-        note("starting Postgres")
-        async with EmbeddedServers.start(data_dir=Path(directory) / "data", with_redis=False) as servers:
-            for name, records in tables.items():
-                note(f"copying {name} into Postgres")
-                plain = await _plain_size(servers.database_url, records)
-                reports.append(_report(name, records, measured[name], plain, csv_bytes.get(name)))
+    note("starting Postgres")
+    async with open_database() as database_url:
+        for name, records in tables.items():
+            note(f"copying {name} into Postgres")
+            plain = await _plain_size(database_url, records)
+            reports.append(_report(name, records, measured[name], plain, csv_bytes.get(name)))
     return CodecReport(level=level, files=reports)
 
 

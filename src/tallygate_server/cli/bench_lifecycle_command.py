@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tallygate_server.cli.explanations import EXIT_NO
+from tallygate_server.cli.explanations import EXIT_NO, CommandError
 from tallygate_server.cli.options import Json
 from tallygate_server.cli.output import console, print_facts, print_json, print_table
 
@@ -47,13 +47,17 @@ def bench_lifecycle(
     thrown away.
     """
     from tallygate_server.bench.lifecycle import run_codec_benchmark
+    from tallygate_server.bench.record_files import NoRecords
     from tallygate_server.telemetry import configure_logging
 
     configure_logging(level="warning", log_format="console")
     with console(err=True).status("reading") as status:
-        report = asyncio.run(
-            run_codec_benchmark(files or (), level=level, turns=turns, parent_dir=directory, note=status.update)
-        )
+        try:
+            report = asyncio.run(
+                run_codec_benchmark(files or (), level=level, turns=turns, parent_dir=directory, note=status.update)
+            )
+        except NoRecords as error:
+            raise CommandError(str(error)) from None
     if as_json:
         print_json(report.as_json())
     else:

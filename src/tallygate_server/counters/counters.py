@@ -29,6 +29,7 @@ SETTLEMENTS_AT_ONCE_MAX: Final = 500
 COUNTER_KEEP_MS: Final = 86_400_000
 """How long a counter stays in Redis after its period ended."""
 COUNTER_TTL_MS_MAX: Final = 30 * 86_400_000
+KEYS_PER_SCAN: Final = 1_000
 
 HELD, EXHAUSTED, CONTENDED, RESERVED = ord("h"), ord("x"), ord("c"), ord("r")
 READ_FIELDS: Final = 3
@@ -261,6 +262,33 @@ class Counters:
     async def forget_counter(self, key: str) -> None:
         """Drop a counter, as a flush would: who needs it asks Postgres. Raises as `look` does."""
         await self.connection.execute("DEL", key)
+
+    async def forget_account(self, tenant_id: TenantId, account_id: AccountId) -> int:
+        """Delete every key of an account, in whatever namespace; return how many. Raises as `look` does."""
+        found = await self.keys_of(tenant_id, account_id)
+        for key in found:
+            await self.connection.execute("DEL", key)
+        return len(found)
+
+    async def keys_of(self, tenant_id: TenantId, account_id: AccountId) -> list[bytes]:
+        """Return every key of an account, in whatever namespace; goes through all keys. Raises as `look` does."""
+        found, cursor = set(), b"0"
+        while True:
+            cursor, page = await self.connection.execute(
+                "SCAN", cursor, "MATCH", keys.every_key_of(tenant_id, account_id), "COUNT", KEYS_PER_SCAN
+            )
+            found.update(page)
+            if int(cursor) == 0:
+                return sorted(found)
+
+    async def holds_of(self, tenant_id: TenantId, account_id: AccountId) -> int:
+        """Return how many unsettled batches, of any server, hold something of an account. Raises as `look` does."""
+        tag = keys.tag(tenant_id, account_id)
+        count = 0
+        for server_id in await self.servers_with_holds():
+            for _, counter_keys in (await self.hold_batches(server_id)).values():
+                count += any(tag in key for key in counter_keys)
+        return count
 
     async def servers_with_holds(self) -> list[str]:
         """Return the ids of the servers that may have holds."""

@@ -33,7 +33,17 @@ def account(prefix: str, tenant_id: TenantId, account_id: AccountId) -> str:
     Its fields: `rev` revision (empty while changing), `src` sources, `lease` of whoever loads them, `open` number of
     changes under way, `next` newest revision among those that ended meanwhile.
     """
-    return f"{prefix}{{{tenant_id}/{account_id}}}"
+    return f"{prefix}{tag(tenant_id, account_id)}"
+
+
+def tag(tenant_id: TenantId, account_id: AccountId) -> str:
+    """Return the hash tag that every key of the account has."""
+    return f"{{{tenant_id}/{account_id}}}"
+
+
+def every_key_of(tenant_id: TenantId, account_id: AccountId) -> str:
+    """Return the pattern of the account's keys in every namespace; ids have no letter that means something in it."""
+    return f"tg:*{tag(tenant_id, account_id)}*"
 
 
 def counter(account_key: str, feature_key: str, period: Period) -> str:

@@ -129,6 +129,7 @@ class DataKeys:
         self.store = store
         self._clock = clock
         self._cache: OrderedDict[tuple[str, str], tuple[bytes, int]] = OrderedDict()
+        self._forgotten = 0
 
     async def to_seal(self, tenant_id: TenantId, account_id: AccountId) -> DataKey:
         """Return the account's active key, a new one where it has none. Raises StoreUnavailable."""
@@ -144,7 +145,11 @@ class DataKeys:
         cached = self._cache.get((tenant_id, key_id))
         if cached is not None and now - cached[1] < CACHE_SECONDS * 1e9:
             return cached[0]
+        forgotten = self._forgotten
         secret = await self.store.read(tenant_id, key_id)
+        if forgotten != self._forgotten:
+            # A key was destroyed while this one was read; it may have been this one, and is not kept.
+            return secret
         self._cache[tenant_id, key_id] = (secret, now)
         self._cache.move_to_end((tenant_id, key_id))
         while len(self._cache) > CACHED_KEYS_MAX:
@@ -153,6 +158,7 @@ class DataKeys:
 
     def forget(self, tenant_id: TenantId, key_id: str) -> None:
         """Drop a key from memory."""
+        self._forgotten += 1
         self._cache.pop((tenant_id, key_id), None)
 
     @property

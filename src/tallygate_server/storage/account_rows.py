@@ -8,9 +8,8 @@ found through others stand before those, and what tells the account's other name
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
@@ -20,8 +19,8 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    case,
     cast,
-    delete,
     false,
     func,
     literal,
@@ -30,12 +29,9 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
-    update,
 )
-from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.lifecycle import JobKind
 from tallygate_server.storage import tables
 from tallygate_server.storage.connection import Connection
 
@@ -117,7 +113,9 @@ def says(column: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[bool
 def _body_says(column: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[bool]:
     """Tell the same of bytes that hold JSON, in either spelling of letters beyond ASCII."""
     spellings = {json.dumps(name, ensure_ascii=ascii_only).encode() for name in names for ascii_only in (True, False)}
-    return or_(false(), *(func.position(literal(each, LargeBinary).op("IN")(column)) > 0 for each in sorted(spellings)))
+    return or_(
+        false(), *(func.pg_catalog.position(column, literal(each, LargeBinary)) > 0 for each in sorted(spellings))
+    )
 
 
 # --- How rows are found ---------------------------------------------------------------------------------------------
@@ -254,11 +252,11 @@ def _mentioning_jobs(subject: Subject) -> ColumnElement[bool]:
 
 def _holds(subject: Subject) -> ColumnElement[bool]:
     columns = tables.legal_holds.c
-    mine = columns.account_id == subject.account_id
-    return mine
+    return columns.account_id == subject.account_id
 
 
-def _policies(subject: Subject) -> ColumnElement[bool]:
+def policies_about(subject: Subject) -> ColumnElement[bool]:
+    """Tell which policies have an exception for the account."""
     return says(tables.retention_policies.c.policy, [subject.account_id])
 
 
@@ -300,15 +298,15 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         change=lambda subject, anonymous: {
             "subject": f"account:{anonymous}",
             "detail": literal({}, tables.audit_entries.c.detail.type),
-            "actor": func.coalesce(
-                func.nullif(_one_of(tables.audit_entries.c.actor, subject.all_names, anonymous), literal("")), ""
+            "actor": case(
+                (tables.audit_entries.c.actor.in_(subject.all_names), anonymous), else_=tables.audit_entries.c.actor
             ),
         },
         reason="that something was done, when and by whom is kept for accountability; about whom is not",
     ),
     AccountTable(
         table=tables.retention_policies,
-        find=_policies,
+        find=policies_about,
         mentions=True,
         fate=Fate.OWN,
         reason="the policy stays, its exceptions for the account are removed",
@@ -457,6 +455,7 @@ TABLES_WITHOUT_ACCOUNTS: Final[Mapping[str, str]] = {
     "storage_days": "sums over all accounts",
     "storage_removals": "sums over all accounts",
     "value_weights": "weights for all accounts",
+    "data_plan_steps": "ids of segments, and numbers; they go with their plans",
     "erasure_receipts": "proofs that name nobody: a salted digest stands for the account",
     "erased_usage_totals": "sums over all erased accounts",
 }
@@ -471,8 +470,76 @@ def account_tables() -> tuple[AccountTable, ...]:
     return (*ACCOUNT_TABLES[:-1], *more, ACCOUNT_TABLES[-1])
 
 
-def _one_of(column: ColumnElement[Any], names: Sequence[str], instead: str) -> ColumnElement[Any]:
-    """Return the column, or another text where it is one of the names."""
-    from sqlalchemy import case
+# --- Reading --------------------------------------------------------------------------------------------------------
 
-    return case((column.in_(names), instead), else_=column)
+
+async def read_names(connection: Connection, tenant_id: TenantId, account_id: AccountId) -> tuple[str, ...]:
+    """Return the texts that stand for an account elsewhere: identities, addresses, ids at the billing provider."""
+    identities, customers = tables.account_identities.c, tables.customers.c
+    subscriptions, accounts = tables.subscriptions.c, tables.accounts.c
+    found: list[str] = []
+    for columns, table in (
+        ((identities.external_id, identities.provider + ":" + identities.external_id), tables.account_identities),
+        ((customers.customer_id, customers.provider_customer_id, customers.email), tables.customers),
+        ((subscriptions.subscription_id, subscriptions.provider_subscription_id), tables.subscriptions),
+        ((accounts.email,), tables.accounts),
+    ):
+        rows = await connection.execute(
+            select(*columns).where(table.c.tenant_id == tenant_id, table.c.account_id == account_id)
+        )
+        found += [text for row in rows for text in row if text]
+    return tuple(dict.fromkeys(found))
+
+
+async def count_rows(connection: Connection, entry: AccountTable, subject: Subject) -> int:
+    """Return how many rows a table holds of the account."""
+    await allow_time(connection)
+    statement = select(func.count()).select_from(entry.table).where(*chosen(entry, subject))
+    count: int = (await connection.execute(statement)).scalar_one()
+    return count
+
+
+async def read_page(
+    connection: Connection, entry: AccountTable, subject: Subject, *, after: tuple[Any, ...] | None, limit: int
+) -> tuple[list[dict[str, Any]], tuple[Any, ...] | None]:
+    """Return rows of the account without what is hidden, in the order of their keys, and where the next page begins.
+
+    None: there is none.
+    """
+    await allow_time(connection)
+    key = key_of(entry.table)
+    statement = select(entry.table).where(*chosen(entry, subject))
+    if after is not None:
+        statement = statement.where(
+            tuple_(*key) > tuple_(*(literal(v, c.type) for v, c in zip(after, key, strict=True)))
+        )
+    rows = (await connection.execute(statement.order_by(*key).limit(limit))).mappings().all()
+    shown = [{name: row[name] for name in exported_columns(entry)} for row in rows]
+    return shown, tuple(rows[-1][column.name] for column in key) if len(rows) == limit else None
+
+
+def exported_columns(entry: AccountTable) -> list[str]:
+    """Return the names of the columns that an export shows."""
+    return [column.name for column in entry.table.columns if column.name not in entry.hidden]
+
+
+def chosen(entry: AccountTable, subject: Subject) -> list[ColumnElement[bool]]:
+    """Return the conditions that rows of the account meet."""
+    return [entry.table.c.tenant_id == subject.tenant_id, entry.find(subject)]
+
+
+def key_of(table: Table) -> list[ColumnElement[Any]]:
+    """Return the columns of the primary key."""
+    return list(table.primary_key.columns)
+
+
+async def allow_time(connection: Connection) -> None:
+    """Let the statements of this transaction read whole tables."""
+    await connection.execute(
+        text("SELECT set_config('statement_timeout', :time, true)"), {"time": str(SCAN_TIMEOUT_MS)}
+    )
+
+
+def entry_of(table: Table) -> AccountTable:
+    """Return what the register says of a table."""
+    return next(entry for entry in account_tables() if entry.table is table)

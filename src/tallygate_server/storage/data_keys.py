@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, select, text, update
+from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.errors import StoreUnavailable
 from tallygate_server.storage.connection import Connection
+from tallygate_server.storage.engine import CONNECTION_ERRORS, DatabaseRole
+from tallygate_server.storage.listener import Listener
 from tallygate_server.storage.tables import data_keys
+
+CHANNEL: Final = "tallygate_keys"
+"""Where a key that was destroyed is announced, as tenant/key."""
 
 
 class KeyState(IntEnum):
@@ -92,6 +100,35 @@ async def set_key_state(
         .where(columns.tenant_id == tenant_id, columns.key_id == key_id)
         .values(state=int(state), **times.get(state, {}))
     )
+
+
+async def announce_destroyed(connection: Connection, tenant_id: TenantId, key_id: str) -> None:
+    """Let every server forget a key when this transaction is committed."""
+    await connection.execute(select(func.pg_notify(CHANNEL, f"{tenant_id}/{key_id}")))
+
+
+@asynccontextmanager
+async def hearing_of_destroyed_keys(
+    database_url: str, on_destroyed: Callable[[TenantId, str], None]
+) -> AsyncIterator[None]:
+    """Call `on_destroyed`, on the loop, for each key that is destroyed, until the block is left.
+
+    Raises StoreUnavailable.
+    """
+
+    def hear(payload: str) -> None:
+        tenant_id, _, key_id = payload.partition("/")
+        on_destroyed(TenantId(tenant_id), key_id)
+
+    listener = Listener(database_url, CHANNEL, hear, role=DatabaseRole.LIFECYCLE)
+    try:
+        await listener.start()
+    except CONNECTION_ERRORS as error:
+        raise StoreUnavailable(f"Postgres cannot be reached: {error}") from error
+    try:
+        yield
+    finally:
+        await listener.close()
 
 
 def _row(row: Row[Any]) -> KeyRow:

@@ -109,6 +109,7 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.JobEnded: _Code.FAILED_PRECONDITION,
     errors.PlanOutdated: _Code.FAILED_PRECONDITION,
     errors.PolicyVersionMismatch: _Code.FAILED_PRECONDITION,
+    errors.DryRunRequired: _Code.FAILED_PRECONDITION,
     errors.IllegalTransition: _Code.FAILED_PRECONDITION,
     errors.FeatureNotMetered: _Code.FAILED_PRECONDITION,
     errors.ReservationClosed: _Code.FAILED_PRECONDITION,

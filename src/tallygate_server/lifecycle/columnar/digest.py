@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tallygate_server.lifecycle.columnar.arrow import fixed_values, one_array, packed_bits
+from tallygate_server.lifecycle.columnar.errors import SegmentRefused
 from tallygate_server.lifecycle.columnar.segment import BOOL, NUMBER_OF, STRING
 from tallygate_server.lifecycle.columnar.texts import text_layout
 
@@ -24,7 +25,7 @@ def values_digest(table: pa.Table) -> bytes:
     """Return 32 bytes that are the same for the same columns, rows and values, however they are laid out.
 
     Names, types, the order of rows, nulls and the bits of numbers count; chunks, offsets, the order of columns, and
-    what stands in null slots do not.
+    what stands in null slots do not. Raises SegmentRefused for a column of a type that no segment holds.
     """
     whole = hashlib.sha256(f"tallygate records 1\n{table.num_rows}\n".encode())
     for name in sorted(table.column_names):
@@ -33,7 +34,9 @@ def values_digest(table: pa.Table) -> bytes:
 
 
 def _column_digest(name: str, values: pa.Array) -> bytes:
-    number = NUMBER_OF[values.type]
+    number = NUMBER_OF.get(values.type)
+    if number is None:
+        raise SegmentRefused(f"column {name!r} has the type {values.type}, which no segment holds")
     digest = hashlib.sha256(f"{len(name.encode())}:{name}:{number}:{values.null_count}\n".encode())
     if values.null_count:
         present = packed_bits(values.buffers()[0], values.offset, len(values))

@@ -9,6 +9,9 @@ LEVEL_MIN: Final = 1
 LEVEL_MAX: Final = 9
 LEVEL_DEFAULT: Final = 5
 
+PCO_LEVEL_MAX: Final = 12
+SMALL_ROWS: Final = 16_384
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
@@ -21,6 +24,10 @@ class Effort:
 
     thorough: bool
     """Whether to try what rarely wins and costs time: longer memories, and every codec on the whole column."""
+
+    def pco_of(self, rows: int) -> int:
+        """Return pcodec's level for a column: in small ones a higher one costs little."""
+        return self.pco + 1 if rows <= SMALL_ROWS and self.pco < PCO_LEVEL_MAX else self.pco
 
 
 EFFORTS: Final = {

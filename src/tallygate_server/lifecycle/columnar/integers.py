@@ -18,6 +18,7 @@ from tallygate_server.lifecycle.columnar.libraries import (
     zstd_decompress,
 )
 from tallygate_server.lifecycle.columnar.wire import (
+    SEGMENT_ROWS_MAX,
     UINT64_MAX,
     Reader,
     write_bytes,
@@ -38,6 +39,9 @@ SPLIT: Final = 5
 RAW: Final = 6
 
 WIDTHS: Final = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
+_ROW_NUMBERS: Final = np.arange(SEGMENT_ROWS_MAX, dtype=np.uint64)
+"""Made once: a megabyte that every segment's even steps begin with."""
+
 _UNSIGNED: Final[dict[int, np.dtype[Any]]] = {4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _WIDTH_OF_BYTES: Final = tuple(WIDTHS[place] for place in (0, 0, 1, 2, 2, 3, 3, 3, 3))
 FLOAT_WHOLE_MAX: Final = 2**53
@@ -116,11 +120,13 @@ def decode_integers(source: memoryview, count: int, *, depth: int = 0) -> Intege
     reader = Reader(source)
     codec = reader.byte()
     if codec == CONSTANT:
-        return np.full(count, reader.signed(), np.int64)
+        values = room(count, np.int64)
+        values[:] = reader.signed()
+        return values
     if codec == STEPS:
         first, step = reader.signed(), reader.unsigned()
-        steps = np.arange(count, dtype=np.uint64)
-        steps *= np.uint64(step)
+        steps = room(count, np.uint64)
+        np.multiply(_ROW_NUMBERS[:count], np.uint64(step), out=steps)
         steps += np.uint64(first & UINT64_MAX)
         return steps.view(np.int64)
     if codec == RUNS:
@@ -248,7 +254,8 @@ def _smallest(narrow: Narrow, effort: Effort, deltas: tuple[str, ...]) -> tuple[
         return RAW, narrow.tobytes(), "raw"
     sample = sampled(narrow, effort.sample_rows)
     whole = sample is narrow
-    level = effort.pco if whole or effort.thorough else TRIAL_PCO_LEVEL
+    final_level = effort.pco_of(len(narrow))
+    level = final_level if whole or effort.thorough else TRIAL_PCO_LEVEL
     delta, trial = smallest_of(
         {
             delta: pco_compress(sample, delta=delta, level=level)
@@ -266,7 +273,7 @@ def _smallest(narrow: Narrow, effort: Effort, deltas: tuple[str, ...]) -> tuple[
             if len(body) < smallest:
                 found, smallest = (codec, body, name), len(body)
     if trial and (effort.thorough or smallest > REPEAT_GAIN * len(trial) * len(narrow) / len(sample)):
-        numbers = trial if whole else pco_compress(narrow, delta=delta, level=effort.pco)
+        numbers = trial if whole else pco_compress(narrow, delta=delta, level=final_level)
         if numbers and len(numbers) < smallest:
             return PCO, numbers, f"pco-{delta}"
     return found or (RAW, narrow.tobytes(), "raw")
@@ -295,18 +302,20 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     return np.concatenate([values[start : start + size] for start in starts])
 
 
-def seems_distinct(count: int, distinct_in: Callable[[int], int], share_max: float) -> bool:
-    """Guess whether more than a share of the rows are distinct, from every n-th row.
+def seems_distinct(count: int, distinct_in: Callable[[slice], int], share_max: float) -> bool:
+    """Guess whether more than a share of the rows are distinct, from a block of neighbours and from every n-th row.
 
-    `distinct_in` counts the distinct values of every n-th row. Drawn at random from d values, m rows hold about
-    m * m / 2d of them again.
+    `distinct_in` counts the distinct values of some rows. Drawn at random from d values, m rows hold about m * m / 2d
+    of them again.
     """
     step = count // DISTINCT_SAMPLE
     if step < DISTINCT_STEP_MIN:
         # Counting all of them costs no more.
         return False
+    if distinct_in(slice(count // 2, count // 2 + BLOCK_ROWS)) <= share_max * BLOCK_ROWS:
+        return False
     rows = -(-count // step)
-    again = rows - distinct_in(step)
+    again = rows - distinct_in(slice(None, None, step))
     return again * 2 * share_max * count < rows * rows and again < (1 - share_max) * rows
 
 

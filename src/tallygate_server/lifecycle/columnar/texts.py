@@ -55,7 +55,7 @@ def encode_texts(texts: pa.StringArray, effort: Effort) -> tuple[bytes, str]:
     size_bytes = len(text_layout(texts)[1])
     if size_bytes > TEXT_BYTES_MAX:
         raise SegmentRefused(f"a column of a segment holds {TEXT_BYTES_MAX} bytes of text, not {size_bytes}")
-    if not seems_distinct(len(texts), lambda step: len(texts[::step].unique()), DISTINCT_SHARE_MAX):
+    if not seems_distinct(len(texts), lambda rows: len(texts[rows].unique()), DISTINCT_SHARE_MAX):
         encoded = texts.dictionary_encode()
         if len(encoded.dictionary) <= DISTINCT_SHARE_MAX * len(texts):
             out = bytearray((DISTINCT,))
@@ -112,6 +112,8 @@ def _encode_shaped(table: Octets, effort: Effort) -> tuple[bytes, str] | None:
     number if it is all digits, for half a byte each if it is hexadecimal, and otherwise place by place.
     """
     places = np.flatnonzero((table != table[0]).any(axis=0))
+    if len(places) == 0:
+        return None
     varying = room(len(places) * len(table), np.uint8).reshape(len(places), len(table))
     for place, values in zip(places.tolist(), varying, strict=True):
         values[:] = table[:, place]

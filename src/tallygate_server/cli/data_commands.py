@@ -10,6 +10,7 @@ from tallygate_server.cli import (
     record_commands,
     storage_commands,
     tier_commands,
+    upkeep_command,
     value_commands,
 )
 
@@ -23,4 +24,5 @@ def add_to(app: typer.Typer) -> None:
     value_commands.add_to(data)
     storage_commands.add_to(data)
     job_commands.add_to(data)
+    upkeep_command.add_to(data)
     app.add_typer(data, name="data", rich_help_panel="Call a running server")

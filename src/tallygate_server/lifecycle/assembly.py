@@ -8,13 +8,15 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.domain.storage_cost import TierFacts
 from tallygate_server.lifecycle import lossy
-from tallygate_server.lifecycle.classification import Classifier, CleanupHandler
+from tallygate_server.lifecycle.classification import Classifier, CleanupHandler, Retainer
 from tallygate_server.lifecycle.compression import (
     Analyses,
     CompressionHandler,
@@ -30,10 +32,12 @@ from tallygate_server.lifecycle.policies import LegalHolds, Policies, Remover
 from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.storage_metrics import StorageMeasuring, StorageSums
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
 from tallygate_server.lifecycle.value import DataValues, Gatherer, ModelWeights, Scorer, StoragePlans
 from tallygate_server.privacy.assembly import Privacy
 from tallygate_server.privacy.consents import Consents
+from tallygate_server.privacy.export import EXPORT_RETENTION
 from tallygate_server.service import Service
 from tallygate_server.storage.data_keys import hearing_of_destroyed_keys
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -48,6 +52,8 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    tier_facts: TierFacts = field(default_factory=TierFacts)
+    export_retention: timedelta = EXPORT_RETENTION
     retrieval_timeout_ms: int = 30_000
     own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
@@ -67,9 +73,12 @@ class Lifecycle:
     policies: Policies
     holds: LegalHolds
     classifier: Classifier
+    retainer: Retainer
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    storage: StorageSums
+    measuring: StorageMeasuring
     models: ModelProcesses
     compressions: Compressions
     analyses: Analyses
@@ -109,7 +118,16 @@ async def open_lifecycle(
         jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
-        privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
+        privacy = Privacy.over(
+            database,
+            service,
+            jobs=jobs,
+            objects=objects,
+            keys=keys,
+            segments=segments,
+            export_retention=options.export_retention,
+            clock=clock,
+        )
         privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
         jobs.register(JobKind.CLEANUP, CleanupHandler(segments, policies, classifier, remover, clock))
@@ -135,9 +153,14 @@ async def open_lifecycle(
                 policies=policies,
                 holds=LegalHolds(database, service.tenants, clock),
                 classifier=classifier,
+                retainer=Retainer(
+                    segments, policies=policies, classifier=classifier, remover=remover, jobs=jobs, clock=clock
+                ),
                 jobs=jobs,
                 mover=mover,
                 tiers=Tiers(jobs),
+                storage=StorageSums(segments, policies, service.tenants, clock, options.tier_facts),
+                measuring=StorageMeasuring(database, clock, options.tier_facts),
                 models=models,
                 compressions=Compressions(jobs),
                 analyses=Analyses(segments, policies, service.tenants, clock),

@@ -9,6 +9,7 @@ from tallygate_server.lifecycle.classification.classifier import (
     Comparison,
 )
 from tallygate_server.lifecycle.classification.cleanup import CleanupHandler, cleanup_request
+from tallygate_server.lifecycle.classification.retaining import Retainer
 
 __all__ = [
     "SEGMENTS_PER_PAGE_MAX",
@@ -16,5 +17,6 @@ __all__ = [
     "Classifier",
     "CleanupHandler",
     "Comparison",
+    "Retainer",
     "cleanup_request",
 ]

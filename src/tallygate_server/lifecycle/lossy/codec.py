@@ -337,16 +337,20 @@ def check(payload: bytes, table: pa.Table, settings: LossySettings) -> None:
     records, rows = sorted_records(table), kept.rows()
     if rows.schema.names != records.schema.names or not rows.column(TIME).equals(records.column(TIME)):
         raise ValueError("other times or columns")
-    for original, given in zip(columns_of(records), columns_of(rows), strict=True):
-        with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        for original, given in zip(columns_of(records), columns_of(rows), strict=True):
             fit = measure_fit(original, given)
-            values, finite = original.floats()
-            present = values[finite]
-            bound = settings.error_ratio(original.name) * float(np.ptp(present)) if len(present) else 0.0
-        if not original.kind.numeric:
-            bound = 0.0
-        if fit.max_error > bound or not fit.same_sorts:
-            raise ValueError(f"column {original.name!r} is off by {fit.max_error}, which is more than {bound}")
+            bound = _bound(original, settings)
+            if fit.max_error > bound or not fit.same_sorts:
+                raise ValueError(f"column {original.name!r} is off by {fit.max_error}, which is more than {bound}")
+
+
+def _bound(column: Column, settings: LossySettings) -> float:
+    """Return how far off a value of a column may be."""
+    if not column.kind.numeric:
+        return 0.0
+    values, finite = column.floats()
+    return settings.error_ratio(column.name) * float(np.ptp(values[finite])) if finite.any() else 0.0
 
 
 def _write_rows(records: pa.Table, settings: LossySettings, header: Mapping[str, Any]) -> _Written:

@@ -1447,7 +1447,7 @@ data_plans = Table(
     Column("actor", Text, nullable=False),
     _time("create_time"),
     _time("expire_time"),
-    Column("done_time", DateTime(timezone=True), comment="when somebody began to carry it out"),
+    Column("done_time", DateTime(timezone=True), comment="when it was carried out"),
     PrimaryKeyConstraint("tenant_id", "plan_id"),
     Index("ix_data_plans_expire_time", "tenant_id", "expire_time"),
 )

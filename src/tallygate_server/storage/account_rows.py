@@ -240,21 +240,6 @@ def _jobs(subject: Subject) -> ColumnElement[bool]:
     return and_(columns.account_id == subject.account_id, columns.job_id != subject.job_id)
 
 
-def _mentioning_jobs(subject: Subject) -> ColumnElement[bool]:
-    columns = tables.lifecycle_jobs.c
-    names = subject.all_names
-    return and_(
-        columns.account_id == "",
-        columns.job_id != subject.job_id,
-        or_(says(columns.request, names), says(columns.result, names), says(columns.error, names)),
-    )
-
-
-def _holds(subject: Subject) -> ColumnElement[bool]:
-    columns = tables.legal_holds.c
-    return columns.account_id == subject.account_id
-
-
 def policies_about(subject: Subject) -> ColumnElement[bool]:
     """Tell which policies have an exception for the account."""
     return says(tables.retention_policies.c.policy, [subject.account_id])
@@ -331,7 +316,7 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         table=tables.stored_objects,
         find=_objects,
         fate=Fate.OWN,
-        reason="objects are deleted, then their rows",
+        reason="objects are deleted with the segments and exports that they belong to",
         exported=False,
         why_not_exported="where data lies; the data itself is there",
     ),
@@ -355,6 +340,12 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         why_not_exported="which records are out of date; the export has only those that are not",
     ),
     AccountTable(
+        table=tables.data_plan_steps,
+        find=_of_segments(tables.data_plan_steps),
+        exported=False,
+        why_not_exported="plans of the tenant to save storage",
+    ),
+    AccountTable(
         table=tables.data_segments,
         find=_segments,
         hidden=frozenset({"checksum", "values_digest", "facts", "key_id", "object_path"}),
@@ -370,6 +361,9 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
     _all_of(tables.usage_events, hidden=_COMMIT),
     _all_of(tables.usage_denials),
     _all_of(tables.usage_entries, hidden=_COMMIT),
+    _all_of(tables.exported_usage_sums),
+    _all_of(tables.exported_credit_sums),
+    _all_of(tables.usage_exports),
     _all_of(tables.usage_requests, hidden=frozenset({"fingerprint"})),
     _all_of(tables.reservations),
     AccountTable(table=tables.usage_rollup_values, find=_of_series(tables.usage_rollup_values)),
@@ -459,14 +453,10 @@ TABLES_WITHOUT_ACCOUNTS: Final[Mapping[str, str]] = {
     "erased_usage_totals": "sums over all erased accounts",
 }
 
-# Tables that come with other parts of the lifecycle, by name: how they are found is the same for all.
-_MORE_BY_ACCOUNT: Final = ("exported_usage_sums", "exported_credit_sums")
-
 
 def account_tables() -> tuple[AccountTable, ...]:
     """Return the register, in the order of erasing."""
-    more = tuple(_all_of(tables.metadata.tables[name]) for name in _MORE_BY_ACCOUNT if name in tables.metadata.tables)
-    return (*ACCOUNT_TABLES[:-1], *more, ACCOUNT_TABLES[-1])
+    return ACCOUNT_TABLES
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------

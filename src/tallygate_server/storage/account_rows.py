@@ -252,7 +252,7 @@ def _plans(subject: Subject) -> ColumnElement[bool]:
 # --- The register ---------------------------------------------------------------------------------------------------
 
 _COMMIT = frozenset({"commit_xid"})
-_FINGERPRINTS = frozenset({"fingerprint", "create_fingerprint"})
+_FINGERPRINT = frozenset({"fingerprint"})
 
 
 def _money(table: Table, **more: Any) -> AccountTable:
@@ -351,12 +351,12 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         hidden=frozenset({"checksum", "values_digest", "facts", "key_id", "object_path"}),
     ),
     AccountTable(table=tables.datasets, find=_datasets, hidden=frozenset({"next_sequence"})),
-    _all_of(tables.data_requests, hidden=_FINGERPRINTS),
+    _all_of(tables.data_requests, hidden=_FINGERPRINT),
     _all_of(
         tables.account_exports,
         hidden=frozenset({"key_id", "object_prefix"}),
     ),
-    _all_of(tables.consents, hidden=_FINGERPRINTS | {"sequence"}),
+    _all_of(tables.consents, hidden=_FINGERPRINT | {"sequence"}),
     AccountTable(table=tables.usage_event_keys, find=_event_keys, hidden=frozenset({"fingerprint"})),
     _all_of(tables.usage_events, hidden=_COMMIT),
     _all_of(tables.usage_denials),
@@ -379,9 +379,9 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         reason="sums by feature and period are kept together with those of other erased accounts",
     ),
     _all_of(tables.grant_balances),
-    _all_of(tables.grant_requests, hidden=_FINGERPRINTS),
+    _all_of(tables.grant_requests, hidden=_FINGERPRINT),
     _all_of(tables.account_revisions),
-    _all_of(tables.billing_operations, hidden=_FINGERPRINTS | {"attempt", "key_number", "key_time", "attempt_time"}),
+    _all_of(tables.billing_operations, hidden=_FINGERPRINT | {"attempt", "key_number", "key_time", "attempt_time"}),
     _money(
         tables.payments,
         change=lambda _, anonymous: {
@@ -398,14 +398,14 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
     AccountTable(
         table=tables.lifecycle_jobs,
         find=_jobs,
-        hidden=_FINGERPRINTS | {"runner_id", "lease_time", "checkpoint"},
+        hidden=_FINGERPRINT | {"runner_id", "lease_time", "checkpoint"},
     ),
     # The account itself, and by what else it is known.
-    _all_of(tables.checkout_sessions, hidden=_FINGERPRINTS),
+    _all_of(tables.checkout_sessions, hidden=_FINGERPRINT),
     _all_of(tables.subscription_history),
     _all_of(tables.scheduled_changes),
     _all_of(tables.grants),
-    _all_of(tables.subscriptions, hidden=_FINGERPRINTS),
+    _all_of(tables.subscriptions, hidden=frozenset({"create_fingerprint"})),
     _all_of(tables.customers),
     _all_of(tables.account_identities),
     AccountTable(

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tallygate_server.cli import app as command_line
 from tallygate_server.cli.storage_commands import sparkline
+from tallygate_server.cli.storage_plot import round_sizes
 from tallygate_server.domain.lifecycle import StorageTier
 from tests.support.acme import ACME, BOB
 from tests.support.clock import FrozenClock
@@ -104,6 +105,12 @@ async def test_other_forms_and_nothing_to_draw_are_refused(served: ServedLifecyc
     without_days = await say(ACME, "--account", "ann", "--plot", str(tmp_path / "growth.png"))
     assert (without_days.exit_code, "no day is known" in without_days.output) == (2, True)
     assert list(tmp_path.glob("growth.*")) == []
+
+
+def test_the_axis_has_round_sizes() -> None:
+    assert round_sizes(8) == [*range(9)]
+    assert round_sizes(9) == [0, 2, 4, 6, 8]
+    assert round_sizes(5 * GIB) == [n * GIB for n in range(6)]
 
 
 def test_a_sparkline_has_a_bound_and_ends_with_the_last_value() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SUFFIXES: Final = (".png", ".svg")
 SIZE_INCHES: Final = (10.0, 5.0)
 DOTS_PER_INCH: Final = 144
+TICKS_MAX: Final = 8
 _TIERS: Final = (("cold", "#3b6ea8"), ("warm", "#e3a33b"), ("hot", "#c44536"))
 """From below to above: what is cheap and stays lies at the bottom."""
 
@@ -32,7 +33,7 @@ def draw_storage(metrics: data_lifecycle_service_pb2.GetStorageMetricsResponse, 
     from matplotlib import dates
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter
 
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
@@ -60,6 +61,7 @@ def draw_storage(metrics: data_lifecycle_service_pb2.GetStorageMetricsResponse, 
     axes.set_title(title, loc="left")
     axes.set_ylabel("stored")
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(FixedLocator(round_sizes(round(axes.get_ylim()[1]))))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: bytes_text(round(value))))
     untyped: Any = dates
     locator = untyped.AutoDateLocator()
@@ -72,6 +74,14 @@ def draw_storage(metrics: data_lifecycle_service_pb2.GetStorageMetricsResponse, 
     # Without the time of drawing, the same data gives the same file.
     when: dict[str, Any] = {"Date": None} if file.suffix.lower() == ".svg" else {"Software": None}
     figure.savefig(file, metadata=when)
+
+
+def round_sizes(top: int) -> list[int]:
+    """Return up to eight sizes from nothing to a top that are round in binary units."""
+    step = 1
+    while step * TICKS_MAX < top:
+        step *= 2
+    return list(range(0, top + 1, step))
 
 
 def _days(points: list[Any]) -> list[Any]:

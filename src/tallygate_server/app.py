@@ -61,6 +61,7 @@ log = structlog.get_logger(__name__)
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
 MOVE_TIERS_INTERVAL_SECONDS: Final = 600.0
+RETAIN_DATA_INTERVAL_SECONDS: Final = 600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
 MEASURE_STORAGE_INTERVAL_SECONDS: Final = 1800.0
@@ -183,6 +184,7 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
         retrieval_timeout_ms=settings.retrieval_timeout_ms,
         own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
         tier_facts=tier_facts(settings),
+        export_retention=timedelta(days=settings.export_retention_days),
     )
 
 
@@ -321,6 +323,12 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             name="move_tiers",
             interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
             run=lifecycle.mover.run,
+        ),
+        Job(name="retain_data", interval_seconds=RETAIN_DATA_INTERVAL_SECONDS, run=lifecycle.retainer.run),
+        Job(
+            name="expire_exports",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lifecycle.privacy.exports.expire,
         ),
         Job(
             name="forget_lifecycle_jobs",

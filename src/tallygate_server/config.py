@@ -348,6 +348,10 @@ class Settings(BaseSettings):
         default=30_000, ge=100, le=600_000, description="How long a query waits for one archived segment."
     )
 
+    export_retention_days: Days = Field(
+        default=7, description="How long the archive of an account's export can be downloaded; then it is removed."
+    )
+
     # ---- trying it out
     development_clock_url: str | None = Field(
         default=None,

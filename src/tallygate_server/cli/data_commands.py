@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tallygate_server.cli import job_commands, storage_commands, tier_commands
+from tallygate_server.cli import job_commands, storage_commands, tier_commands, value_commands
 
 
 def add_to(app: typer.Typer) -> None:
@@ -12,5 +12,6 @@ def add_to(app: typer.Typer) -> None:
     data = typer.Typer(no_args_is_help=True, help="Look after stored data: what is kept, where, and for how long.")
     job_commands.add_to(data)
     storage_commands.add_to(data)
+    value_commands.add_to(data)
     tier_commands.add_to(data)
     app.add_typer(data, name="data", rich_help_panel="Call a running server")

@@ -25,10 +25,9 @@ _TAKE_PLACES = text(
 WITH incoming AS (
     SELECT * FROM unnest(CAST(:digests AS bytea[]), CAST(:sequences AS bigint[])) AS i(id_digest, sequence)
 ), old AS (
-    SELECT r.sequence
-    FROM incoming i
-    JOIN data_record_ids r
-        ON r.tenant_id = :tenant_id AND r.dataset_id = :dataset_id AND r.id_digest = i.id_digest
+    SELECT sequence
+    FROM data_record_ids
+    WHERE tenant_id = :tenant_id AND dataset_id = :dataset_id AND id_digest = ANY(CAST(:digests AS bytea[]))
 ), marked AS (
     INSERT INTO data_replaced_records (tenant_id, dataset_id, sequence)
     SELECT :tenant_id, :dataset_id, sequence FROM old
@@ -204,9 +203,9 @@ async def usage_of(connection: Connection, tenant_id: TenantId, dataset_ids: Seq
         by_dataset[row.dataset_id].append(row)
     marks = data_replaced_records.c
     replaced = {
-        row.dataset_id: row.count
+        row.dataset_id: int(row.marked)
         for row in await connection.execute(
-            select(marks.dataset_id, func.count().label("count"))
+            select(marks.dataset_id, func.count().label("marked"))
             .where(marks.tenant_id == tenant_id, marks.dataset_id.in_(dataset_ids))
             .group_by(marks.dataset_id)
         )
@@ -263,16 +262,20 @@ async def exact_segments(
     *,
     start_time: datetime | None,
     end_time: datetime | None,
+    also: Sequence[str] = (),
     after: tuple[datetime, str] | None = None,
     limit: int,
 ) -> list[Segment]:
-    """Return live segments in a range that give their very records, by begin and id, those after one."""
+    """Return live segments in a range that give their very records, by begin and id, those after one.
+
+    `also` names lossy ones that are wanted all the same.
+    """
     columns = data_segments.c
     statement = select(data_segments).where(
         columns.tenant_id == tenant_id,
         columns.dataset_id == dataset_id,
         columns.state == int(SegmentState.LIVE),
-        columns.form.in_(_EXACT),
+        columns.form.in_(_EXACT) | columns.segment_id.in_(list(also)) if also else columns.form.in_(_EXACT),
     )
     if start_time is not None:
         statement = statement.where(columns.end_time > start_time)

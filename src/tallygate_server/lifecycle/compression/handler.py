@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
 from tallygate_server.clock import Clock
@@ -25,6 +24,7 @@ from tallygate_server.domain.lifecycle import (
 )
 from tallygate_server.errors import ArchiveCorruption, CompressionFailed, IntegrityViolation
 from tallygate_server.lifecycle import columnar
+from tallygate_server.lifecycle.compression.bounds import parts
 from tallygate_server.lifecycle.compression.protection import (
     USUAL,
     Skip,
@@ -283,7 +283,7 @@ class CompressionHandler:
             result.payload,
             form=settings.form,
             replaced=group,
-            facts=compression_facts(result),
+            facts=compression_facts(result, lossy_settings(settings)),
             verify=_verifier(result, encoded.table, lossy_settings(settings)),
             codecs={loss.column: loss.codec for loss in result.columns},
             tier=group[0].tier,
@@ -325,21 +325,6 @@ class _Work:
             written_bytes=self.report.written_bytes,
             checkpoint=self.report.checkpoint(),
         )
-
-
-def parts(table: pa.Table, selection: DataSelection) -> tuple[pa.Table, list[pa.Table]]:
-    """Return what of sorted records lies within the bounds of a selection, and what lies before and behind."""
-    times = np.asarray(table.column("time").combine_chunks().cast(pa.int64()))
-
-    def place(instant: datetime | None, default: int) -> int:
-        if instant is None:
-            return default
-        micros = pa.scalar(instant, table.schema.field("time").type).cast(pa.int64()).as_py()
-        return int(np.searchsorted(times, micros, side="left"))
-
-    begin, end = place(selection.start_time, 0), place(selection.end_time, table.num_rows)
-    outside = [table.slice(0, begin), table.slice(max(begin, end))]
-    return table.slice(begin, max(end - begin, 0)), [part for part in outside if part.num_rows]
 
 
 def _why_not_without_loss(segment: Segment) -> Skip | None:

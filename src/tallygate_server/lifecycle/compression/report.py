@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tallygate_server.domain.lifecycle import CompressionForm, Segment, StorageTier
 from tallygate_server.lifecycle.compression.protection import Skip
-from tallygate_server.lifecycle.lossy import ROWS, ColumnLoss, LossyResult
+from tallygate_server.lifecycle.lossy import ROWS, ColumnLoss, LossyForm, LossyResult, LossySettings
 from tallygate_server.lifecycle.tiers.documents import time_document
 
 RESULTS_TOLD_MAX: Final = 1_000
@@ -90,11 +90,12 @@ def retrieval_document(
     }
 
 
-def compression_facts(result: LossyResult) -> dict[str, Any]:
+def compression_facts(result: LossyResult, settings: LossySettings) -> dict[str, Any]:
     """Return what is kept sealed beside a lossy payload, so that nobody must open it to know what it can give."""
     return {
         "compression": {
             "form": result.form.value,
+            "window_seconds": settings.window.total_seconds() if result.form is LossyForm.SUMMARY else 0,
             "value_retained": result.value_retained,
             "columns": [loss_document(loss) for loss in result.columns],
             "summary_metrics": dict(result.summary_metrics),

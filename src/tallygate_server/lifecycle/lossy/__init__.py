@@ -14,11 +14,15 @@ from tallygate_server.lifecycle.lossy.codec import (
     WINDOWS,
     ColumnLoss,
     Kept,
+    KeptPatterns,
+    KeptRows,
     LossyResult,
+    behavior_of,
     check,
     decode,
     encode,
     patterns_of,
+    windows_of,
 )
 from tallygate_server.lifecycle.lossy.failures import (
     AnalysisUnavailable,
@@ -26,7 +30,7 @@ from tallygate_server.lifecycle.lossy.failures import (
     LossySettingsInvalid,
 )
 from tallygate_server.lifecycle.lossy.settings import LossyForm, LossySettings, lossy_settings
-from tallygate_server.lifecycle.lossy.summary import Windows
+from tallygate_server.lifecycle.lossy.summary import Windows, joined
 
 __all__ = [
     "PATTERNS",
@@ -37,15 +41,20 @@ __all__ = [
     "AnalysisUnavailable",
     "ColumnLoss",
     "Kept",
+    "KeptPatterns",
+    "KeptRows",
     "LossyForm",
     "LossyPayloadDamaged",
     "LossyResult",
     "LossySettings",
     "LossySettingsInvalid",
     "Windows",
+    "behavior_of",
     "check",
     "decode",
     "encode",
+    "joined",
     "lossy_settings",
     "patterns_of",
+    "windows_of",
 ]

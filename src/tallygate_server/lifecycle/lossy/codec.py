@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.lossy import behavioral, piecewise, seasonal, summary
+from tallygate_server.lifecycle.lossy.behavioral import Behavior
 from tallygate_server.lifecycle.lossy.documents import as_columns
 from tallygate_server.lifecycle.lossy.failures import AnalysisUnavailable, LossyPayloadDamaged
 from tallygate_server.lifecycle.lossy.measure import LOST, ColumnFit, measure_fit, summarize
@@ -32,7 +33,8 @@ from tallygate_server.lifecycle.lossy.records import (
     sorted_records,
     times_of,
 )
-from tallygate_server.lifecycle.lossy.settings import LossyForm, LossySettings
+from tallygate_server.lifecycle.lossy.settings import WINDOW_DEFAULT, LossyForm, LossySettings
+from tallygate_server.lifecycle.lossy.summary import Windows
 
 ROWS: Final = "rows"
 WINDOWS: Final = "windows"
@@ -96,7 +98,7 @@ class Kept:
         """Return rows. Raises AnalysisUnavailable."""
         raise AnalysisUnavailable(ROWS, self.limitation)
 
-    def windows(self, resolution: timedelta | None = None) -> summary.Windows:  # noqa: ARG002 - as above
+    def windows(self, resolution: timedelta | None = None) -> Windows:  # noqa: ARG002 - as above
         """Return statistics of windows; None: as stored. Raises AnalysisUnavailable."""
         raise AnalysisUnavailable(WINDOWS, self.limitation)
 
@@ -129,9 +131,15 @@ class KeptRows(Kept):
         self._rows = piecewise.read_rows(reader, reader.header["rows"])
 
     @property
+    def bounds(self) -> Mapping[str, float]:
+        """Return how far off a value may be, by column; others are exact."""
+        found: Mapping[str, float] = self._header["bounds"]
+        return found
+
+    @property
     def limitation(self) -> str:
         """Name the columns that are approximate."""
-        bounds: Mapping[str, float] = self._header["bounds"]
+        bounds = self.bounds
         if not bounds:
             return ""
         told = ", ".join(f"{column} within {bound:.6g}" for column, bound in sorted(bounds.items()))
@@ -144,13 +152,12 @@ class KeptRows(Kept):
         stretches = times_of(self._rows) // (resolution // timedelta(microseconds=1))
         return self._rows.take(pa.array(np.unique(stretches, return_index=True)[1]))
 
-    def windows(self, resolution: timedelta | None = None) -> summary.Windows:
+    def windows(self, resolution: timedelta | None = None) -> Windows:
         """Return statistics of the approximate rows."""
-        settings = LossySettings(form=LossyForm.SUMMARY, window=resolution or timedelta(hours=1))
-        found = summary.windows_of(as_columns(self._rows), settings)
+        found = windows_of(self._rows, resolution or WINDOW_DEFAULT)
         inexact = set(self._header["bounds"])
         counts = {*summary.COUNTS, "top"}
-        return summary.Windows(
+        return Windows(
             table=found.table,
             window=found.window,
             approximate=tuple(
@@ -186,7 +193,7 @@ class KeptWindows(Kept):
         """Say that rows are gone."""
         return summary.LIMITATION
 
-    def windows(self, resolution: timedelta | None = None) -> summary.Windows:
+    def windows(self, resolution: timedelta | None = None) -> Windows:
         """Return the stored windows, or longer ones that are multiples of them."""
         return summary.coarser(self._windows, resolution or self._windows.window)
 
@@ -330,16 +337,20 @@ def check(payload: bytes, table: pa.Table, settings: LossySettings) -> None:
     records, rows = sorted_records(table), kept.rows()
     if rows.schema.names != records.schema.names or not rows.column(TIME).equals(records.column(TIME)):
         raise ValueError("other times or columns")
-    for original, given in zip(columns_of(records), columns_of(rows), strict=True):
-        with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        for original, given in zip(columns_of(records), columns_of(rows), strict=True):
             fit = measure_fit(original, given)
-            values, finite = original.floats()
-            present = values[finite]
-            bound = settings.error_ratio(original.name) * float(np.ptp(present)) if len(present) else 0.0
-        if not original.kind.numeric:
-            bound = 0.0
-        if fit.max_error > bound or not fit.same_sorts:
-            raise ValueError(f"column {original.name!r} is off by {fit.max_error}, which is more than {bound}")
+            bound = _bound(original, settings)
+            if fit.max_error > bound or not fit.same_sorts:
+                raise ValueError(f"column {original.name!r} is off by {fit.max_error}, which is more than {bound}")
+
+
+def _bound(column: Column, settings: LossySettings) -> float:
+    """Return how far off a value of a column may be."""
+    if not column.kind.numeric:
+        return 0.0
+    values, finite = column.floats()
+    return settings.error_ratio(column.name) * float(np.ptp(values[finite])) if finite.any() else 0.0
 
 
 def _write_rows(records: pa.Table, settings: LossySettings, header: Mapping[str, Any]) -> _Written:
@@ -457,14 +468,28 @@ def _from_statistics(metrics: Mapping[str, Any], times: Integers, columns: list[
     return found
 
 
+def windows_of(table: pa.Table, window: timedelta, zones: Mapping[str, tuple[float, ...]] | None = None) -> Windows:
+    """Return the statistics of the windows of rows."""
+    settings = LossySettings(form=LossyForm.SUMMARY, window=window, zones=zones or {})
+    with np.errstate(all="ignore"):
+        return summary.windows_of(as_columns(sorted_records(table)), settings)
+
+
+def behavior_of(table: pa.Table, action_column: str, session_gap: timedelta) -> Behavior:
+    """Return what the actions of rows come to. Raises LossySettingsInvalid where it cannot tell which they are."""
+    settings = LossySettings(form=LossyForm.BEHAVIORAL, action_column=action_column, session_gap=session_gap)
+    return behavioral.behavior_of(sorted_records(table), settings)
+
+
 def patterns_of(table: pa.Table) -> dict[str, Any]:
     """Return the patterns of rows, with what they miss of them, by column."""
-    flat = as_columns(table)
+    flat = as_columns(sorted_records(table))
     times = times_of(flat)
     found: dict[str, Any] = {}
-    for column in columns_of(flat):
-        season = seasonal.season_of(column, times) if column.kind.numeric else None
-        if season is not None:
-            fit = measure_fit(column, seasonal.column_at(season, times))
-            found[column.name] = season.document(_as_json(fit))
+    with np.errstate(all="ignore"):
+        for column in columns_of(flat):
+            season = seasonal.season_of(column, times) if column.kind.numeric else None
+            if season is not None:
+                fit = measure_fit(column, seasonal.column_at(season, times))
+                found[column.name] = season.document(_as_json(fit))
     return found

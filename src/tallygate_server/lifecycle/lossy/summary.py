@@ -224,6 +224,10 @@ def coarser(windows: Windows, resolution: timedelta) -> Windows:
             "windows",
             f"windows of {windows.window} are stored; others can be made only in multiples of it, not of {resolution}",
         )
+    return _grouped(windows, resolution)
+
+
+def _grouped(windows: Windows, resolution: timedelta) -> Windows:
     table = windows.table
     groups = _Groups(times_of(table), resolution)
     found: dict[str, pa.Array] = {TIME: time_array(groups.windows * groups.length)}
@@ -238,6 +242,24 @@ def coarser(windows: Windows, resolution: timedelta) -> Windows:
         approximate += [f"{name}.{key}" for key in combined if key in SHARES or key == "top"]
         found |= {f"{name}.{key}": array for key, array in combined.items()}
     return Windows(table=pa.table(found), window=resolution, approximate=tuple(approximate), columns=windows.columns)
+
+
+def joined(parts: Sequence[Windows], resolution: timedelta) -> Windows:
+    """Put the windows of several parts together: one that lies in several of them is combined from theirs."""
+    shaped = [coarser(part, resolution) for part in parts]
+    if len(shaped) == 1:
+        return shaped[0]
+    columns = tuple(dict.fromkeys(name for part in shaped for name in part.columns))
+    table = pa.concat_tables([part.table for part in shaped], promote_options="permissive")
+    order = np.argsort(times_of(table), kind="stable")
+    windows = Windows(
+        table=table.take(pa.array(order)).combine_chunks(),
+        window=resolution,
+        columns=columns,
+        approximate=tuple(dict.fromkeys(name for part in shaped for name in part.approximate)),
+    )
+    times = times_of(windows.table)
+    return windows if bool((np.diff(times) > 0).all()) else _grouped(windows, resolution)
 
 
 def _combined(stored: Mapping[str, pa.Array], groups: _Groups) -> dict[str, pa.Array]:

@@ -148,14 +148,15 @@ def _expanded_bytes(values: pa.ChunkedArray) -> int:
 
 def _check_sizes(stream: bytes) -> None:
     """Raise InvalidRequest where the stream says that it unpacks to too much."""
-    row_count = byte_count = 0
-    for number, (metadata, body) in enumerate(_messages(stream)):
-        if number >= MESSAGES_MAX:
-            raise _refused(f"has more than {MESSAGES_MAX} record batches and dictionaries")
+    row_count = byte_count = batch_count = 0
+    for metadata, body in _messages(stream):
         message = _Table.root(metadata)
         kind = message.byte(1)
         if kind not in {_DICTIONARY_BATCH, _RECORD_BATCH}:
             continue
+        batch_count += 1
+        if batch_count > MESSAGES_MAX:
+            raise _refused(f"has more than {MESSAGES_MAX} record batches and dictionaries")
         batch = message.table(2)
         if batch is not None and kind == _DICTIONARY_BATCH:
             batch = batch.table(1)

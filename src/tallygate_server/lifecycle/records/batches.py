@@ -107,8 +107,8 @@ def check_texts(table: pa.Table, field: str) -> None:
                 )
 
 
-def time_array(times_us: Sequence[int | None]) -> pa.Array:
-    """Return microseconds since 1970 as instants."""
+def time_array(times_us: Any) -> pa.Array:
+    """Return microseconds since 1970, a sequence or numpy's array, as instants."""
     return pa.array(times_us, pa.int64()).cast(TIME_TYPE)
 
 

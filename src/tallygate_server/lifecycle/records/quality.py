@@ -188,7 +188,7 @@ def _time_order(times: Any) -> _Measured:
 
 
 def _duplicates(batch: Conformed, times: Any) -> _Measured:
-    """Records with the id of another; in a time series also those with its time, in documents with its content too."""
+    """Count records with the id of another, rows with the time of another, and documents that are there twice."""
     rows = len(times)
     found = []
     if batch.shape is DatasetShape.TIME_SERIES:
@@ -229,7 +229,7 @@ def _again_ids(record_ids: Sequence[str], rows: int) -> Any:
 
 
 def _gaps(batch: Conformed, times: Any) -> _Measured:
-    """Steps that are much longer than usual: than the median, and than the spread of steps makes likely."""
+    """Count steps that are much longer than the usual one, and than the spread of steps makes likely."""
     if batch.shape is DatasetShape.DOCUMENTS:
         return _term("gaps", 1.0, "documents come when they come"), []
     moments = np.unique(times)

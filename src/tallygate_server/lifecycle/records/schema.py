@@ -281,7 +281,7 @@ def _whole(values: pa.Array) -> bool:
 
 
 def _instants(texts: pa.Array) -> pa.Array:
-    instants = []
+    instants: list[datetime | None] = []
     for text in texts.to_pylist():
         if text is None:
             instants.append(None)

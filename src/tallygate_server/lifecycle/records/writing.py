@@ -8,7 +8,6 @@ is done again.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
@@ -39,9 +38,9 @@ from tallygate_server.lifecycle.records.views import DatasetView
 from tallygate_server.lifecycle.sealing import SealBroken, seal, unseal
 from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.storage import data_records as rows
-from tallygate_server.storage.accounts import account_exists, read_account
+from tallygate_server.storage.accounts import read_account
 from tallygate_server.storage.connection import Connection
-from tallygate_server.storage.data_keys import KeyState, read_keys_of_account
+from tallygate_server.storage.data_keys import KeyRow, KeyState, read_keys_of_account
 from tallygate_server.storage.datasets import add_dataset, read_dataset, write_dataset
 from tallygate_server.storage.engine import Database
 from tallygate_server.tenants import TenantDirectory
@@ -155,7 +154,6 @@ class RecordWriting:
         RequestIdReused, Unavailable.
         """
         limit_bytes = await self._limit_bytes(wanted)
-        await self._demand_account(wanted)
         for _ in range(ATTEMPTS_MAX):
             try:
                 return await self._attempt(wanted, limit_bytes)
@@ -165,15 +163,19 @@ class RecordWriting:
 
     async def _attempt(self, wanted: NewRecords, limit_bytes: int | None) -> RecordsPut:
         tenant_id, account_id, now = wanted.tenant_id, wanted.account_id, self._clock.now()
-        keys = await self._keys_of(tenant_id, account_id)
-        fingerprint = ""
-        if wanted.request_id:
-            fingerprint = hmac.new(keys.digesting, wanted.content, hashlib.sha256).hexdigest()
         async with self._database.tenant_transaction(tenant_id) as connection:
-            first = await self._first(connection, wanted, fingerprint)
+            account = await read_account(connection, tenant_id, account_id)
+            key_rows = await read_keys_of_account(connection, tenant_id, account_id)
+            first = await _first(connection, wanted)
             seen = await read_dataset(connection, tenant_id, account_id, wanted.data_type)
+        if account is None and not await self._accounts.provision(tenant_id, account_id):
+            raise AccountNotFound(account_id)
+        if account is not None and account.state is AccountState.DELETED:
+            raise AccountDeleted(account_id)
+        keys = await self._keys_of(wanted, key_rows)
+        fingerprint = hmac.digest(keys.digesting, wanted.content, "sha256").hex() if wanted.request_id else ""
         if first is not None:
-            return await self._replayed(wanted, first)
+            return await self._replayed(wanted, first, fingerprint)
         fitted, quality = await asyncio.to_thread(_fit, wanted, seen, now)
         dataset = _dataset_of(wanted, seen, fitted, now)
         first_sequence = await self._sequences(seen, len(fitted.table)) if dataset.has_record_ids else 1
@@ -224,38 +226,24 @@ class RecordWriting:
         value = answer.value
         return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
 
-    async def _demand_account(self, wanted: NewRecords) -> None:
+    async def _keys_of(self, wanted: NewRecords, key_rows: Sequence[KeyRow]) -> _Keys:
+        """Return the account's keys, a new one where it has none that seals."""
         tenant_id, account_id = wanted.tenant_id, wanted.account_id
-        async with self._database.tenant_transaction(tenant_id) as connection:
-            known = await account_exists(connection, tenant_id, account_id)
-            account = await read_account(connection, tenant_id, account_id) if known else None
-        if account is not None and account.state is AccountState.DELETED:
-            raise AccountDeleted(account_id)
-        if account is None and not await self._accounts.provision(tenant_id, account_id):
-            raise AccountNotFound(account_id)
-
-    async def _keys_of(self, tenant_id: TenantId, account_id: AccountId) -> _Keys:
+        usable = [row for row in key_rows if row.state is not KeyState.DESTROYED]
+        active = next((row for row in usable if row.state is KeyState.ACTIVE), None)
         try:
-            sealing = await self._keys.to_seal(tenant_id, account_id)
-            async with self._database.tenant_transaction(tenant_id) as connection:
-                every = await read_keys_of_account(connection, tenant_id, account_id)
-            oldest = next((key for key in every if key.state is not KeyState.DESTROYED), None)
-            if oldest is None:
-                raise _ChangedError
-            digesting = await self._keys.to_unseal(tenant_id, oldest.key_id)
+            if active is None:
+                sealing = await self._keys.to_seal(tenant_id, account_id)
+            else:
+                sealing = DataKey(key_id=active.key_id, secret=await self._keys.to_unseal(tenant_id, active.key_id))
+            digesting = await self._keys.to_unseal(tenant_id, usable[0].key_id) if usable else sealing.secret
         except (KeyDestroyed, KeyUnreadable):
             raise Unavailable("the account's key cannot be used just now; try again") from None
         return _Keys(sealing=sealing, digesting=digesting)
 
-    async def _first(self, connection: Connection, wanted: NewRecords, fingerprint: str) -> rows.DataRequest | None:
-        if not wanted.request_id:
-            return None
-        first = await rows.read_request(connection, wanted.tenant_id, wanted.account_id, wanted.request_id)
-        if first is not None and (first.call, first.fingerprint) != (PUT_CALL, fingerprint):
+    async def _replayed(self, wanted: NewRecords, first: rows.DataRequest, fingerprint: str) -> RecordsPut:
+        if (first.call, first.fingerprint) != (PUT_CALL, fingerprint):
             raise RequestIdReused(wanted.request_id)
-        return first
-
-    async def _replayed(self, wanted: NewRecords, first: rows.DataRequest) -> RecordsPut:
         try:
             secret = await self._keys.to_unseal(wanted.tenant_id, first.answer["key_id"])
             plain = unseal(secret, bytes.fromhex(first.answer["sealed"]), place=_place(wanted))
@@ -283,6 +271,12 @@ class RecordWriting:
                 raise _ChangedError
         if not await rows.hold_key(connection, dataset.tenant_id, keys.sealing.key_id):
             raise _ChangedError
+
+
+async def _first(connection: Connection, wanted: NewRecords) -> rows.DataRequest | None:
+    if not wanted.request_id:
+        return None
+    return await rows.read_request(connection, wanted.tenant_id, wanted.account_id, wanted.request_id)
 
 
 def _fit(wanted: NewRecords, seen: Dataset | None, now: datetime) -> tuple[Conformed, DataQuality]:
@@ -349,7 +343,7 @@ async def _write_sums(
     """Write the schema and the mean quality; return the dataset as it is now."""
     present = await read_dataset(connection, dataset.tenant_id, dataset.account_id, dataset.data_type)
     assert present is not None, "it is locked"
-    changes = {
+    changes: dict[str, Any] = {
         "columns": dataset.columns,
         "has_record_ids": dataset.has_record_ids,
         "quality_sum": present.quality_sum + quality.score * count,

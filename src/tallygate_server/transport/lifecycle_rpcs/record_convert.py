@@ -317,13 +317,14 @@ def to_api_header(header: RecordsHeader) -> wire.QueryRecordsResponse:
         header=wire.RecordsHeader(
             dataset=to_api_dataset(header.dataset),
             columns=[to_api_column(column) for column in header.columns],
-            gaps=[_gap(gap) for gap in header.gaps],
+            gaps=[to_api_gap(gap) for gap in header.gaps],
             visible_start_time=convert.to_api_optional_instant(header.visible_start_time),
         )
     )
 
 
-def _gap(gap: RecordsGap) -> wire.RecordsGap:
+def to_api_gap(gap: RecordsGap) -> wire.RecordsGap:
+    """Convert a part that is not given exactly."""
     return wire.RecordsGap(
         span=to_api_span(gap.start_time, gap.end_time),
         kind=gap.kind,
@@ -344,11 +345,11 @@ def to_api_totals(totals: RecordsTotals) -> wire.QueryRecordsResponse:
 class RecordAnswers:
     """Makes messages of tables, in the format that was asked for."""
 
-    def __init__(self, record_format: int, header: RecordsHeader) -> None:
+    def __init__(self, record_format: int, *, documents: bool) -> None:
         """Begin an answer."""
         self._arrow = _ArrowPieces() if record_format == wire.RECORD_FORMAT_ARROW else None
         self._columns = record_format == wire.RECORD_FORMAT_COLUMNS
-        self._documents = header.dataset.shape is DatasetShape.DOCUMENTS
+        self._documents = documents
 
     def messages(self, table: pa.Table) -> list[wire.QueryRecordsResponse]:
         """Return a table as messages."""

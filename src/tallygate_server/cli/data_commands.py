@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from tallygate_server.cli import job_commands, storage_commands, tier_commands
+from tallygate_server.cli import compression_commands, job_commands, storage_commands, tier_commands
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     data = typer.Typer(no_args_is_help=True, help="Look after stored data: what is kept, where, and for how long.")
+    compression_commands.add_to(data)
     job_commands.add_to(data)
     storage_commands.add_to(data)
     tier_commands.add_to(data)

@@ -19,6 +19,8 @@ from tallygate_server.catalog_files import parse_catalog
 from tallygate_server.clock import Clock, SystemClock
 from tallygate_server.config import Settings, several_secrets
 from tallygate_server.development_clock import followed_clock
+from tallygate_server.domain.lifecycle import StorageTier
+from tallygate_server.domain.storage_cost import TierFacts
 from tallygate_server.embedded import EmbeddedServers
 from tallygate_server.errors import TenantNotFound
 from tallygate_server.events.addresses import AddressRules
@@ -59,8 +61,10 @@ log = structlog.get_logger(__name__)
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
 MOVE_TIERS_INTERVAL_SECONDS: Final = 600.0
+RETAIN_DATA_INTERVAL_SECONDS: Final = 600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
+MEASURE_STORAGE_INTERVAL_SECONDS: Final = 1800.0
 FORGET_EVENTS_INTERVAL_SECONDS: Final = 3600.0
 DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
@@ -179,6 +183,25 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
         ),
         retrieval_timeout_ms=settings.retrieval_timeout_ms,
         own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
+        tier_facts=tier_facts(settings),
+        export_retention=timedelta(days=settings.export_retention_days),
+    )
+
+
+def tier_facts(settings: Settings) -> TierFacts:
+    """Return what the settings say about the tiers of stored data."""
+    return TierFacts(
+        currency=settings.storage_currency,
+        prices_per_gb={
+            StorageTier.HOT: settings.hot_price_per_gb,
+            StorageTier.WARM: settings.warm_price_per_gb,
+            StorageTier.COLD: settings.cold_price_per_gb,
+        },
+        retrieval={
+            StorageTier.HOT: timedelta(milliseconds=settings.hot_retrieval_ms),
+            StorageTier.WARM: timedelta(milliseconds=settings.warm_retrieval_ms),
+            StorageTier.COLD: timedelta(milliseconds=settings.cold_retrieval_ms),
+        },
     )
 
 
@@ -301,10 +324,21 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
             run=lifecycle.mover.run,
         ),
+        Job(name="retain_data", interval_seconds=RETAIN_DATA_INTERVAL_SECONDS, run=lifecycle.retainer.run),
+        Job(
+            name="expire_exports",
+            interval_seconds=FORGET_INTERVAL_SECONDS,
+            run=lifecycle.privacy.exports.expire,
+        ),
         Job(
             name="forget_lifecycle_jobs",
             interval_seconds=FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS,
             run=lifecycle.jobs.forget,
+        ),
+        Job(
+            name="measure_storage",
+            interval_seconds=MEASURE_STORAGE_INTERVAL_SECONDS,
+            run=lifecycle.measuring.measure,
         ),
         Job(
             name="due_subscriptions",
@@ -471,6 +505,12 @@ class App:
         metrics.event_watchers.read_with(lambda: self.service.events.hub.watcher_count)
         metrics.deliveries_pending.read_with(lambda: self.service.events.publisher.deliveries_pending)
         metrics.deliveries_under_way.read_with(lambda: self.service.events.deliverer.under_way)
+        metrics.retrieval_seconds.read_with(
+            lambda: {
+                (tier.name.lower(),): time.total_seconds()
+                for tier, time in self.lifecycle.options.tier_facts.retrieval.items()
+            }
+        )
         metrics.build_info.read_with(lambda: {(release_version(), self.settings.transport): 1})
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -23,6 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tallygate_server.domain.limits import TENANT_ID_PATTERN
+from tallygate_server.domain.money import CURRENCIES
 from tallygate_server.webhooks.signatures import svix_key
 
 PREFIX: Final = "TALLYGATE_"
@@ -32,6 +34,8 @@ SECRET_BYTES_MAX: Final = 65_536
 """Bound on a secret's file; anything larger is another file by mistake."""
 
 DURATION_MS_MAX: Final = 3_600_000
+RETRIEVAL_MS_MAX: Final = 604_800_000
+"""A week: longer than any archive of tapes takes."""
 
 _LIVE_KEY: Final = re.compile(r"\s*(?:[a-z]+_live_|live)", re.IGNORECASE)
 """Stripe's keys that move real money: `sk_live_...`, `rk_live_...`."""
@@ -67,6 +71,12 @@ def _svix_secrets(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _currency(code: str) -> str:
+    if code not in CURRENCIES:
+        raise ValueError("must be a code of ISO 4217, such as USD")
+    return code
+
+
 def several_secrets(secret: SecretStr | None) -> tuple[str, ...]:
     """Return the secrets that a setting holds, separated by commas."""
     return tuple(each.strip() for each in secret.get_secret_value().split(",")) if secret is not None else ()
@@ -77,6 +87,9 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Milliseconds = Annotated[int, Field(ge=1, le=DURATION_MS_MAX)]
 MillisecondsOrNone = Annotated[int, Field(ge=0, le=DURATION_MS_MAX)]
 Days = Annotated[int, Field(ge=1, le=3_650)]
+RetrievalMilliseconds = Annotated[int, Field(ge=0, le=RETRIEVAL_MS_MAX)]
+StoragePrice = Annotated[Decimal, Field(ge=0, le=1_000_000, max_digits=20, decimal_places=12)]
+Currency = Annotated[str, AfterValidator(_currency)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 WebhookSecrets = Annotated[SecretStr, AfterValidator(_webhook_secrets)]
@@ -320,8 +333,23 @@ class Settings(BaseSettings):
         description="Jobs on stored data (compress, archive, export, erase, ...) that a process runs at once.",
     )
 
+    storage_currency: Currency = Field(default="USD", description="Currency of the prices of storage (ISO 4217).")
+    hot_price_per_gb: StoragePrice = Field(
+        default=Decimal("0.25"), description="Price of a gigabyte (10^9 bytes) in the hot tier for a month."
+    )
+    warm_price_per_gb: StoragePrice = Field(default=Decimal("0.12"), description="The same in the warm tier.")
+    cold_price_per_gb: StoragePrice = Field(default=Decimal("0.023"), description="The same in the cold tier.")
+    hot_retrieval_ms: RetrievalMilliseconds = Field(
+        default=10, description="How long data of the hot tier takes to be read, as callers are told."
+    )
+    warm_retrieval_ms: RetrievalMilliseconds = Field(default=50, description="The same for the warm tier.")
+    cold_retrieval_ms: RetrievalMilliseconds = Field(default=500, description="The same for the cold tier.")
     retrieval_timeout_ms: int = Field(
         default=30_000, ge=100, le=600_000, description="How long a query waits for one archived segment."
+    )
+
+    export_retention_days: Days = Field(
+        default=7, description="How long the archive of an account's export can be downloaded; then it is removed."
     )
 
     # ---- trying it out

@@ -385,6 +385,20 @@ class Metrics(Collector):
             "kind",
             bounds=LIFECYCLE_JOB_SECONDS,
         )
+        self.stored_bytes = Level("tallygate_stored_bytes", "Bytes of stored data, of all tenants.", "tier")
+        self.stored_records = Level("tallygate_stored_records", "Records of stored data, of all tenants.", "tier")
+        self.storage_cost = Level(
+            "tallygate_storage_cost",
+            "What stored data costs in a month at the prices in the settings, in the currency's major unit.",
+            "tier",
+            "currency",
+        )
+        self.retrieval_seconds = Level(
+            "tallygate_retrieval_seconds", "How long data of a tier takes to be read, as the settings say.", "tier"
+        )
+        self.segments_quarantined = Level(
+            "tallygate_segments_quarantined", "Damaged segments that wait for a decision, of all tenants."
+        )
         self.own_data_moved = Counts(
             "tallygate_own_data", "What keeping our own data small moved, removed or left where it was.", "step", "what"
         )
@@ -583,10 +597,10 @@ LOGGED_KEYS: Final = frozenset(
         "account_id", "accounts", "action", "address", "answer", "attempt", "calls", "chunks", "code", "component",
         "counters", "dataset_id", "denials", "differences", "directory", "duration_ms", "epoch", "error", "event",
         "event_id", "exception", "exit_status", "features", "file", "holds", "host", "incident_id", "job", "job_id",
-        "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port", "reason",
-        "repaired", "receipt_id", "request_id", "restarts", "revision", "role", "rows", "rule", "script", "seconds", "segment_id",
-        "server", "server_id", "signal", "source", "stack", "state", "tenant_id", "timestamp", "transport", "url",
-        "version", "why",
+        "kind", "level", "logger", "method", "outcome", "path", "pid", "pids", "plan_key", "plans", "port",
+        "reason", "receipt_id", "repaired", "request_id", "restarts", "revision", "role", "rows", "rule", "script",
+        "seconds", "segment_id", "server", "server_id", "signal", "source", "stack", "state", "tenant_id",
+        "timestamp", "transport", "url", "version", "why",
     }
 )  # fmt: skip
 """Keys whose text may appear in a log line; text under any other key is withheld.

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
 import struct
+import zipfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tallygate_server.domain.identifier import FeatureKey, TenantId
 from tallygate_server.domain.lifecycle import JobKind, JobState, StorageTier
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.domain.usage_event import UsageEvent
-from tallygate_server.errors import AccountNotFound, DryRunRequired
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.jobs import LifecycleJobRunner
 from tallygate_server.privacy.consents import NewConsent
 from tallygate_server.privacy.erasure import WantedErasure
+from tallygate_server.privacy.export import DOWNLOAD_BYTES_MAX, WantedExport
 from tallygate_server.service import Service
 from tallygate_server.storage import tables
+from tallygate_server.storage.account_rows import account_tables
 from tallygate_server.storage.accounts import Identity
 from tests.support.acme import an_increment, services
 from tests.support.lifecycle import a_dataset, a_table, lifecycles
@@ -32,8 +38,8 @@ from tests.support.privacy import (
     everything_in_redis,
     files_with,
     insert_rows,
-    look,
     let_the_owner_look,
+    look,
     tables_without_a_row,
     where_the_mark_is,
 )
@@ -54,11 +60,57 @@ class Stand:
     async def erase(self, **more: Any) -> LifecycleJob:
         """Ask for an erasure, and let it be done."""
         wanted = WantedErasure(
-            tenant_id=METERED, account_id=ZEBRA, reason_text=f"asked by {MARK}", **{"actor": "admin", **more}
+            tenant_id=METERED, account_id=ZEBRA, reason_text=f"asked by {ZEBRA}", **{"actor": "admin", **more}
         )
         job = await self.lifecycle.privacy.erasures.submit(wanted)
         await LifecycleJobRunner(self.lifecycle.jobs).run_due()
         return await self.lifecycle.jobs.get(METERED, job.job_id)
+
+    async def export(self, **more: Any) -> LifecycleJob:
+        """Ask for an export, and let it be made."""
+        wanted = WantedExport(tenant_id=METERED, account_id=ZEBRA, actor="admin", **more)
+        job = await self.lifecycle.privacy.exports.submit(wanted)
+        await LifecycleJobRunner(self.lifecycle.jobs).run_due()
+        return await self.lifecycle.jobs.get(METERED, job.job_id)
+
+
+async def downloaded(stand: Stand, job: LifecycleJob, offset_bytes: int = 0) -> bytes:
+    """Return the archive of an export, from a byte on."""
+    content, position = b"", offset_bytes
+    parts = stand.lifecycle.privacy.exports.download(METERED, job.job_id, offset_bytes=offset_bytes)
+    async with aclosing(parts):
+        async for part in parts:
+            assert part.offset_bytes == position
+            assert len(part.content) <= DOWNLOAD_BYTES_MAX
+            content, position = content + part.content, position + len(part.content)
+            assert part.total_bytes >= position
+    return content
+
+
+def assert_complete(content: bytes, job: LifecycleJob) -> None:
+    """Look into an archive."""
+    assert job.state is JobState.SUCCEEDED
+    assert job.result is not None
+    assert job.result["archive_bytes"] == len(content)
+    assert job.result["checksum_sha256"] == hashlib.sha256(content).hexdigest()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        manifest = json.loads(archive.read("manifest.json"))
+        assert [file["name"] for file in manifest["files"]] == names[:-1]
+        for file in manifest["files"]:
+            assert file["sha256"] == hashlib.sha256(archive.read(file["name"])).hexdigest()
+        for entry in account_tables():
+            assert (f"account/{entry.table.name}.jsonl" in names) is entry.exported
+        [account] = [json.loads(line) for line in archive.read("account/accounts.jsonl").splitlines()]
+        records = [json.loads(line) for line in archive.read("records/ride.jsonl").splitlines()]
+        cells = list(csv.DictReader(io.StringIO(archive.read("records/ride.csv").decode())))
+    assert account["email"] == f"{MARK}@example.com"
+    assert [record["reading"] for record in records] == [READING] * 150
+    assert [float(cell["reading"]) for cell in cells] == [READING] * 150
+    assert {file["rows"] for file in manifest["files"] if file["name"].startswith("records/ride")} == {150}
+    assert job.result["record_count_by_type"]["ride"] == 150
+    assert b"old_secret" not in content
 
 
 @pytest.fixture
@@ -118,7 +170,7 @@ async def live(stand: Stand) -> None:
             await segments.put_hot(connection, prepared)
         if tier is not StorageTier.HOT:
             moved = await segments.prepare(dataset, table, tier=tier)
-            await segments.replace([prepared.segment], [moved], actor=MARK, action="data.moved")
+            await segments.replace([prepared.segment], [moved], actor=ZEBRA, action="data.moved")
 
     [[subscription_id]] = await look(stand.url, "SELECT subscription_id FROM subscriptions")
     [[event_id], *_] = await look(stand.url, "SELECT event_id FROM outbox_events WHERE account_id = $1", ZEBRA)
@@ -139,7 +191,8 @@ async def live(stand: Stand) -> None:
             | {"source": "stripe", "state": "processed", "account_id": None}
             | {"payload": f'{{"customer": "cus_{MARK}"}}'.encode()},
             tables.legal_holds: mine
-            | {"release_time": now, "selection": {"account_id": ZEBRA, "says": MARK}, "request_id": MARK},
+            | {"release_time": now, "selection": {"account_id": ZEBRA, "says": MARK}, "request_id": MARK}
+            | {"legal_hold_id": "hold_1", "actor": "admin"},
             tables.retention_policies: {
                 "tenant_id": METERED,
                 "actor": "admin",
@@ -148,6 +201,8 @@ async def live(stand: Stand) -> None:
             },
             tables.data_plans: {"tenant_id": METERED, "plan": {"steps": [{"account_id": ZEBRA}]}},
             tables.data_requests: mine,
+            tables.exported_usage_sums: mine,
+            tables.exported_credit_sums: mine,
             tables.data_segment_reads: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},
             tables.data_record_ids: {"tenant_id": METERED, "dataset_id": dataset.dataset_id},
             tables.data_replaced_records: {"tenant_id": METERED, "dataset_id": dataset.dataset_id},
@@ -163,13 +218,20 @@ async def live(stand: Stand) -> None:
                 "secret": "s",
                 "disabled": True,
             }
-            | {"description": "", "request_id": None, "fingerprint": None, "endpoint_id": "we_1", "event_types": []},
+            | {
+                "description": "",
+                "request_id": None,
+                "fingerprint": None,
+                "endpoint_id": "we_1",
+                "event_types": [],
+                "disable_reason": "",
+                "old_secret": "",
+            },
             tables.webhook_deliveries: {"tenant_id": METERED, "state": "pending", "event_id": event_id}
             | {"endpoint_id": "we_1"},
             tables.lifecycle_jobs: mine
             | {"kind": int(JobKind.COMPRESSION), "state": int(JobState.SUCCEEDED), "progress": {}, "error": None},
             tables.reservations: mine | {"state": "released"},
-            tables.account_exports: mine | {"object_prefix": f"{METERED}/exports/{MARK}/"},
         },
     )
 
@@ -177,13 +239,16 @@ async def live(stand: Stand) -> None:
 async def test_nothing_readable_of_an_erased_account_is_left(stand: Stand, capfd: pytest.CaptureFixture[str]) -> None:
     await let_the_owner_look(stand.url)
     await live(stand)
+    exported = await stand.export()
+    archive = await downloaded(stand, exported)
     assert await tables_without_a_row(stand.lifecycle, METERED, ZEBRA) == set()
+    assert_complete(archive, exported)
 
     dry = await stand.erase(validate_only=True)
-    print(dry)
     done = await stand.erase(request_id="erase-1")
-    print(done)
     assert done.state is JobState.SUCCEEDED
 
-    left = await where_the_mark_is(stand.url)
-    assert left == []
+    assert "\n".join(await where_the_mark_is(stand.url)) == ""
+    assert files_with(stand.directory, MARK.encode(), struct.pack("<d", READING)) == []
+    assert MARK not in await everything_in_redis(stand.service)
+    assert len(stand.service.hot_accounts) == 0

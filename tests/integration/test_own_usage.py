@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from tallygate_server.corrections import Reversal
+from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.identifier import AccountId, FeatureKey
 from tallygate_server.domain.lifecycle import DataSelection, StorageTier
 from tallygate_server.errors import EntryNotFound, InvalidRequest
@@ -194,7 +195,7 @@ async def test_what_was_exported_reads_back_as_it_was_and_every_answer_stays(
     assert (again.answer, again.history_complete) == (explained.answer, True)
     assert await lifecycle.own_data.run("export_usage") == {}
     # Counting goes on, also on a counter that began before.
-    assert await outcome_of(service, count(ANN))
+    assert isinstance(await outcome_of(service, count(ANN)), IncrementAnswer)
     assert await differences(service) == []
 
 

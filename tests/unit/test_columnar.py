@@ -66,7 +66,10 @@ CODECS: dict[str, Callable[[Random, int], Any]] = {
     "zstd-split": lambda random, rows: np.tile(random.integers(0, 2**40, rows // 4), 4),
     "zstd": lambda random, rows: np.tile(random.integers(0, 200, rows // 4), 4),
     "decimal2+pco-d0": lambda random, rows: np.round(random.normal(10, 3, rows), 2),
-    "distinct+pco-d1": lambda random, rows: (2_000 + np.cumsum(random.integers(-2, 3, rows))) / 5 - 500,
+    "coarse1+pco-d1": lambda random, rows: (2_900 + np.cumsum(random.integers(-2, 3, rows)) % 500) / 5 - 500,
+    "distinct+pco-d1": lambda random, rows: np.sort(random.normal(size=999))[
+        np.cumsum(random.integers(0, 2, rows)) % 999
+    ],
     "pco-classic-d0": lambda random, rows: random.normal(size=rows),
     "nothing": lambda _, rows: pa.nulls(rows, pa.float64()),
     "bits": lambda random, rows: random.random(rows) < 0.5,

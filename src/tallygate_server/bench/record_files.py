@@ -115,7 +115,7 @@ def _activity(
     seconds = np.cumsum(1 + (random.random(rows) < gap_share) * random.integers(1, 5, rows))
     speed = np.maximum(0, np.round(speed_mps + _wandering(random, rows, 0.15, 0.98), 3))
     distance = np.round(np.cumsum(speed + random.normal(0, 0.2, rows).clip(-0.5, 0.5)).clip(0), 2)
-    altitude = np.round((120 + _wandering(random, rows, 0.4, 0.999)) * 5) / 5 - 500 + 500
+    altitude = np.round((620 + _wandering(random, rows, 0.4, 0.999)) * 5) / 5 - 500
     heart = np.round(145 + _wandering(random, rows, 1.2, 0.99)).astype(np.int64)
     cadence = np.round(82 + _wandering(random, rows, 2.5, 0.9)).astype(np.int64)
     temperature = np.round(21 + _wandering(random, rows, 0.01, 0.9999)).astype(np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tallygate_server.cli import compression_commands, job_commands, storage_commands, tier_commands
+from tallygate_server.cli import compression_commands, job_commands, storage_commands, tier_commands, value_commands
 
 
 def add_to(app: typer.Typer) -> None:
@@ -13,5 +13,6 @@ def add_to(app: typer.Typer) -> None:
     compression_commands.add_to(data)
     job_commands.add_to(data)
     storage_commands.add_to(data)
+    value_commands.add_to(data)
     tier_commands.add_to(data)
     app.add_typer(data, name="data", rich_help_panel="Call a running server")

@@ -8,31 +8,36 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import CompressionForm, JobKind
+from tallygate_server.domain.storage_cost import TierFacts
 from tallygate_server.lifecycle import lossy
+from tallygate_server.lifecycle.classification import Classifier, CleanupHandler, Retainer
 from tallygate_server.lifecycle.compression import (
     Analyses,
     CompressionHandler,
     CompressionImpacts,
     Compressions,
-    UsualWorths,
 )
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
 from tallygate_server.lifecycle.model_process import ModelProcesses
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.own_data.upkeep import OwnDataOptions, OwnDataUpkeep
-from tallygate_server.lifecycle.policies import LegalHolds, Policies
+from tallygate_server.lifecycle.policies import LegalHolds, Policies, Remover
 from tallygate_server.lifecycle.records import RecordListing, RecordReading, RecordWriting
 from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.storage_metrics import StorageMeasuring, StorageSums
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
+from tallygate_server.lifecycle.value import DataValues, Gatherer, ModelWeights, Scorer, StoragePlans
 from tallygate_server.privacy.assembly import Privacy
 from tallygate_server.privacy.consents import Consents
+from tallygate_server.privacy.export import EXPORT_RETENTION
 from tallygate_server.service import Service
 from tallygate_server.storage.data_keys import hearing_of_destroyed_keys
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -47,6 +52,8 @@ class LifecycleOptions:
     object_store_url: str
     key_store_url: str
     master_keys: MasterKeys
+    tier_facts: TierFacts = field(default_factory=TierFacts)
+    export_retention: timedelta = EXPORT_RETENTION
     retrieval_timeout_ms: int = 30_000
     own_data: OwnDataOptions = field(default_factory=OwnDataOptions)
 
@@ -65,9 +72,13 @@ class Lifecycle:
     segments: SegmentStore
     policies: Policies
     holds: LegalHolds
+    classifier: Classifier
+    retainer: Retainer
     jobs: LifecycleJobs
     mover: Mover
     tiers: Tiers
+    storage: StorageSums
+    measuring: StorageMeasuring
     models: ModelProcesses
     compressions: Compressions
     analyses: Analyses
@@ -77,6 +88,8 @@ class Lifecycle:
     record_lists: RecordListing
     privacy: Privacy
     own_data: OwnDataUpkeep
+    values: DataValues
+    plans: StoragePlans
 
     @property
     def consents(self) -> Consents:
@@ -96,14 +109,38 @@ async def open_lifecycle(
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
         policies = Policies(database, service.tenants, clock)
+        weights = ModelWeights(database)
+        classifier = Classifier(segments, policies, service.tenants, clock, weights=weights.of)
+        remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
         models = ModelProcesses()
-        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, UsualWorths(), clock))
+        scorer = Scorer(segments, policies, service.tenants, clock, weights)
+        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
-        privacy = Privacy.over(database, service, jobs=jobs, objects=objects, keys=keys, segments=segments, clock=clock)
+        privacy = Privacy.over(
+            database,
+            service,
+            jobs=jobs,
+            objects=objects,
+            keys=keys,
+            segments=segments,
+            export_retention=options.export_retention,
+            clock=clock,
+        )
         privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
+        jobs.register(JobKind.CLEANUP, CleanupHandler(segments, policies, classifier, remover, clock))
+        values = DataValues(
+            segments,
+            Gatherer(segments, policies, service.consents),
+            scorer,
+            models,
+            tenants=service.tenants,
+            clock=clock,
+        )
+        plans = StoragePlans(segments, scorer, policies, remover, jobs=jobs, tenants=service.tenants, clock=clock)
+        jobs.register(JobKind.OPTIMIZATION, plans)
         async with hearing_of_destroyed_keys(database_url, keys.forget):
             yield Lifecycle(
                 service=service,
@@ -115,9 +152,15 @@ async def open_lifecycle(
                 segments=segments,
                 policies=policies,
                 holds=LegalHolds(database, service.tenants, clock),
+                classifier=classifier,
+                retainer=Retainer(
+                    segments, policies=policies, classifier=classifier, remover=remover, jobs=jobs, clock=clock
+                ),
                 jobs=jobs,
                 mover=mover,
                 tiers=Tiers(jobs),
+                storage=StorageSums(segments, policies, service.tenants, clock, options.tier_facts),
+                measuring=StorageMeasuring(database, clock, options.tier_facts),
                 models=models,
                 compressions=Compressions(jobs),
                 analyses=Analyses(segments, policies, service.tenants, clock),
@@ -140,6 +183,8 @@ async def open_lifecycle(
                 record_lists=RecordListing(database, tenants=service.tenants),
                 privacy=privacy,
                 own_data=OwnDataUpkeep(segments, clock, options.own_data),
+                values=values,
+                plans=plans,
             )
     finally:
         await jobs.close()

@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -40,6 +41,7 @@ from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.engine import Database
+from tallygate_server.storage.storage_sums import add_removals
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,16 @@ OBJECTS_PER_SWEEP_MAX: Final = 1_000
 
 class SegmentsChanged(Exception):
     """Somebody else replaced, removed or damaged what was to be replaced; look again."""
+
+
+class SegmentGone(SegmentsChanged, IntegrityViolation):
+    """A segment was replaced or removed while it was read: nothing is damaged, look again."""
+
+    def __init__(self, segment: Segment) -> None:
+        """Name the segment."""
+        IntegrityViolation.__init__(
+            self, "it was replaced meanwhile", dataset_id=segment.dataset_id, segment_id=segment.segment_id
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +254,8 @@ class SegmentStore:
             if settled != len(cold):
                 raise SegmentsChanged(dataset_id)
             await rows.delete_segments(connection, list(old), now=self._clock.now())
+            if not new:
+                await add_removals(connection, old, day=self._clock.now().date())
             await add_audit_entry(
                 connection,
                 tenant_id,
@@ -256,29 +270,49 @@ class SegmentStore:
     async def read(self, segment: Segment, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the records of an exact segment, all columns or some (and always `time`).
 
-        Raises IntegrityViolation (in Postgres) or ArchiveCorruption (an object), and StoreUnavailable.
+        Raises IntegrityViolation (in Postgres) or ArchiveCorruption (an object) where it is damaged, SegmentGone where it
+        was replaced or removed since it was found, and StoreUnavailable.
         """
-        sealed = await self.read_sealed(segment)
-        return await asyncio.to_thread(self._decode, segment, await self._secret(segment), sealed, columns)
+        async with self._unless_gone(segment):
+            sealed = await self._sealed_bytes(segment)
+            return await asyncio.to_thread(self._decode, segment, await self._secret(segment), sealed, columns)
 
     async def read_payload(self, segment: Segment) -> bytes:
         """Return the plain payload of a segment of any form. Raises as `read`."""
-        sealed = await self.read_sealed(segment)
-        return await asyncio.to_thread(self._open, segment, await self._secret(segment), sealed)
+        async with self._unless_gone(segment):
+            sealed = await self._sealed_bytes(segment)
+            return await asyncio.to_thread(self._open, segment, await self._secret(segment), sealed)
 
     async def read_facts(self, segment: Segment) -> dict[str, Any]:
         """Return what is kept sealed about a segment. Raises as `read`."""
         if not segment.facts:
             return {}
-        secret = await self._secret(segment)
-        try:
-            facts: dict[str, Any] = json.loads(unseal(secret, segment.facts, place=_place(segment) + "/facts"))
-        except (SealBroken, ValueError) as error:
-            raise self._damaged(segment, f"its facts cannot be read: {error}") from error
-        return facts
+        async with self._unless_gone(segment):
+            secret = await self._secret(segment)
+            try:
+                facts: dict[str, Any] = json.loads(unseal(secret, segment.facts, place=_place(segment) + "/facts"))
+            except (SealBroken, ValueError) as error:
+                raise self._damaged(segment, f"its facts cannot be read: {error}") from error
+            return facts
 
     async def read_sealed(self, segment: Segment) -> bytes:
         """Return the bytes of a segment as they are stored, unchecked. Raises as `read`."""
+        async with self._unless_gone(segment):
+            return await self._sealed_bytes(segment)
+
+    @asynccontextmanager
+    async def _unless_gone(self, segment: Segment) -> AsyncIterator[None]:
+        """Tell apart what is damaged from what somebody has replaced or removed meanwhile."""
+        try:
+            yield
+        except (IntegrityViolation, ArchiveCorruption) as error:
+            async with self.database.tenant_transaction(segment.tenant_id) as connection:
+                present = await rows.read_segment(connection, segment.tenant_id, segment.segment_id)
+            if present is None:
+                raise SegmentGone(segment) from error
+            raise
+
+    async def _sealed_bytes(self, segment: Segment) -> bytes:
         if segment.object_path:
             try:
                 return await self.objects.get(segment.object_path)
@@ -380,7 +414,7 @@ class SegmentStore:
             await self.objects.put(segment.object_path, prepared.sealed)
         except ObjectStoreUnavailable as error:
             raise StoreUnavailable("the object store cannot be reached just now") from error
-        await asyncio.to_thread(self._compare, prepared, await self.read_sealed(segment))
+        await asyncio.to_thread(self._compare, prepared, await self._sealed_bytes(segment))
 
     async def _write_row(self, connection: Connection, prepared: PreparedSegment) -> None:
         segment = prepared.segment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import JobKind
@@ -11,6 +12,7 @@ from tallygate_server.lifecycle.keys import DataKeys
 from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.privacy.erasure import Erasures
+from tallygate_server.privacy.export import Exports
 from tallygate_server.privacy.receipts import Receipts
 from tallygate_server.privacy.verification import Verifications
 from tallygate_server.service import Service
@@ -21,6 +23,7 @@ from tallygate_server.storage.engine import Database
 class Privacy:
     """What accounts may ask for."""
 
+    exports: Exports
     erasures: Erasures
     receipts: Receipts
     verifications: Verifications
@@ -35,11 +38,21 @@ class Privacy:
         objects: ObjectStore,
         keys: DataKeys,
         segments: SegmentStore,
+        export_retention: timedelta,
         clock: Clock,
     ) -> Privacy:
         """Wire everything over a database with the lifecycle's role."""
         receipts = Receipts(database, keys.store, clock)
         return cls(
+            exports=Exports(
+                database,
+                service,
+                jobs=jobs,
+                segments=segments,
+                keys=keys,
+                retention=export_retention,
+                clock=clock,
+            ),
             erasures=Erasures(database, service, jobs=jobs, objects=objects, keys=keys, receipts=receipts, clock=clock),
             receipts=receipts,
             verifications=Verifications(database, service, keys=keys.store, receipts=receipts),
@@ -47,4 +60,5 @@ class Privacy:
 
     def register(self, jobs: LifecycleJobs) -> None:
         """Let jobs of these kinds be done."""
+        jobs.register(JobKind.EXPORT, self.exports)
         jobs.register(JobKind.ERASURE, self.erasures)

@@ -372,6 +372,9 @@ class Erasures:
         if name == "stored_objects":
             await self._remove_objects(work)
             return
+        if name == "usage_rollup_values":
+            async with self._database.tenant_transaction(subject.tenant_id) as connection:
+                await erasing.anonymize_shared_series(connection, subject)
         while True:
             async with self._database.tenant_transaction(subject.tenant_id) as connection:
                 await erasing.change_silently(connection)

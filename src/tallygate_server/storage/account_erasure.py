@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -348,3 +350,94 @@ async def delete_key(connection: Connection, tenant_id: TenantId, key_id: str) -
     """Delete the row of a key that was destroyed."""
     keys = tables.data_keys
     await connection.execute(delete(keys).where(keys.c.tenant_id == tenant_id, keys.c.key_id == key_id))
+
+
+async def anonymize_shared_series(connection: Connection, subject: Subject) -> int:
+    """Take from the sums over all accounts what only this one can have said: values of dimensions, and values counted.
+
+    The sums stay as they are. Must come before the account's own series go, which tell what it said.
+    """
+    await allow_time(connection)
+    changed = 0
+    for series in await _shared_series(connection, subject):
+        dimensions = {
+            name: value if await _others_say(connection, subject, series, name, value) else _nobody()
+            for name, value in series.dimensions.items()
+        }
+        if dimensions != series.dimensions:
+            changed += 1
+            await connection.execute(
+                _WRITE_DIMENSIONS,
+                {
+                    "tenant_id": subject.tenant_id,
+                    "series_id": series.series_id,
+                    "dimensions": json.dumps(dimensions),
+                },
+            )
+    rows = await connection.execute(
+        _ANONYMIZE_VALUES,
+        {"tenant_id": subject.tenant_id, "account_id": subject.account_id, "salt": secrets.token_hex(16)},
+    )
+    return changed + rows.rowcount
+
+
+async def _shared_series(connection: Connection, subject: Subject) -> list[Any]:
+    """Return the series over all accounts that have the dimensions of one of the account's."""
+    series, mine = tables.usage_series, tables.usage_series.alias("mine")
+    statement = select(series).where(
+        series.c.tenant_id == subject.tenant_id,
+        series.c.account_id == "",
+        tuple_(series.c.subject, series.c.subject_key, series.c.digest).in_(
+            select(mine.c.subject, mine.c.subject_key, mine.c.digest).where(
+                mine.c.tenant_id == subject.tenant_id, mine.c.account_id == subject.account_id
+            )
+        ),
+    )
+    return list(await connection.execute(statement))
+
+
+async def _others_say(connection: Connection, subject: Subject, series: Any, name: str, value: Any) -> bool:
+    """Tell whether a value of a dimension is not the account's alone: the catalog's, or another account's too."""
+    if value == "" or name == "currency_code":
+        return True
+    prices, others = tables.model_prices.c, tables.usage_series.c
+    priced = select(literal(1)).where(prices.tenant_id == subject.tenant_id, prices.model_key == str(value))
+    said = select(literal(1)).where(
+        others.tenant_id == subject.tenant_id,
+        others.account_id.not_in(["", subject.account_id]),
+        others.subject == series.subject,
+        others.subject_key == series.subject_key,
+        others.dimensions[name].astext == str(value),
+    )
+    return any([(await connection.execute(each.limit(1))).first() is not None for each in (priced, said)])
+
+
+def _nobody() -> str:
+    return f"erased:{secrets.token_hex(8)}"
+
+
+_WRITE_DIMENSIONS = text("""
+    UPDATE usage_series
+    SET dimensions = CAST(:dimensions AS jsonb),
+        digest = sha256(convert_to(CAST(:dimensions AS jsonb)::text, 'UTF8'))
+    WHERE tenant_id = :tenant_id AND series_id = :series_id
+""")
+# Days have every value that their minutes have, so it is enough to look at those.
+_ANONYMIZE_VALUES = text("""
+    WITH mine AS (
+        SELECT DISTINCT s.subject, s.subject_key, v.value
+        FROM usage_series AS s JOIN usage_rollup_values AS v USING (tenant_id, series_id)
+        WHERE s.tenant_id = :tenant_id AND s.account_id = :account_id
+    ), others AS (
+        SELECT DISTINCT s.subject, s.subject_key, v.value
+        FROM usage_series AS s JOIN usage_rollup_values AS v USING (tenant_id, series_id)
+        WHERE s.tenant_id = :tenant_id AND s.account_id NOT IN ('', :account_id) AND v.minutes = 1440
+    ), alone AS (
+        SELECT * FROM mine EXCEPT SELECT * FROM others
+    )
+    UPDATE usage_rollup_values AS v
+    SET value = 'erased:' || encode(sha256(convert_to(:salt || v.value, 'UTF8')), 'hex')
+    FROM usage_series AS s JOIN alone USING (subject, subject_key)
+    WHERE s.tenant_id = :tenant_id AND s.account_id = ''
+        AND v.tenant_id = s.tenant_id AND v.series_id = s.series_id AND v.value = alone.value
+""")

@@ -262,16 +262,20 @@ async def exact_segments(
     *,
     start_time: datetime | None,
     end_time: datetime | None,
+    also: Sequence[str] = (),
     after: tuple[datetime, str] | None = None,
     limit: int,
 ) -> list[Segment]:
-    """Return live segments in a range that give their very records, by begin and id, those after one."""
+    """Return live segments in a range that give their very records, by begin and id, those after one.
+
+    `also` names lossy ones that are wanted all the same.
+    """
     columns = data_segments.c
     statement = select(data_segments).where(
         columns.tenant_id == tenant_id,
         columns.dataset_id == dataset_id,
         columns.state == int(SegmentState.LIVE),
-        columns.form.in_(_EXACT),
+        columns.form.in_(_EXACT) | columns.segment_id.in_(list(also)) if also else columns.form.in_(_EXACT),
     )
     if start_time is not None:
         statement = statement.where(columns.end_time > start_time)

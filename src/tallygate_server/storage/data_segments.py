@@ -45,7 +45,7 @@ async def read_segments(
 
     `state` None: any.
     """
-    statement = select(data_segments).where(_c.tenant_id == tenant_id, *_chosen(selection))
+    statement = select(data_segments).where(_c.tenant_id == tenant_id, *chosen(selection))
     if state is not None:
         statement = statement.where(_c.state == int(state))
     if after is not None:
@@ -64,7 +64,7 @@ async def count_by_account_and_type(
     """Return how many live segments and records a selection covers, by account and data type."""
     rows = await connection.execute(
         select(_c.account_id, _c.data_type, func.count(), func.sum(_c.record_count))
-        .where(_c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), *_chosen(selection))
+        .where(_c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), *chosen(selection))
         .group_by(_c.account_id, _c.data_type)
         .order_by(_c.account_id, _c.data_type)
     )
@@ -182,7 +182,7 @@ async def payload_size(connection: Connection, tenant_id: TenantId, segment_id: 
 
 async def total_of_segments(connection: Connection, tenant_id: TenantId, selection: DataSelection) -> int:
     """Return how many segments a selection covers, in any state."""
-    statement = select(func.count()).where(_c.tenant_id == tenant_id, *_chosen(selection))
+    statement = select(func.count()).where(_c.tenant_id == tenant_id, *chosen(selection))
     return int((await connection.execute(statement)).scalar_one())
 
 
@@ -329,7 +329,7 @@ async def count_records(connection: Connection, tenant_id: TenantId, selection: 
     """Return the records of all segments that a selection covers, damaged ones too."""
     states = [int(SegmentState.LIVE), int(SegmentState.QUARANTINED)]
     statement = select(func.coalesce(func.sum(_c.record_count), 0)).where(
-        _c.tenant_id == tenant_id, _c.state.in_(states), *_chosen(selection)
+        _c.tenant_id == tenant_id, _c.state.in_(states), *chosen(selection)
     )
     return int((await connection.execute(statement)).scalar_one())
 
@@ -348,7 +348,8 @@ def of_account(tenant_id: TenantId, account_id: AccountId) -> Select[Any]:
     return select(data_segments).where(_c.tenant_id == tenant_id, _c.account_id == account_id)
 
 
-def _chosen(selection: DataSelection) -> list[ColumnElement[bool]]:
+def chosen(selection: DataSelection) -> list[ColumnElement[bool]]:
+    """Return the conditions on rows of the manifest that a selection covers."""
     conditions: list[ColumnElement[bool]] = []
     if selection.account_id is not None:
         conditions.append(_c.account_id == selection.account_id)

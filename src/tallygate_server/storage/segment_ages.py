@@ -25,23 +25,33 @@ async def bare_segments(
     *,
     only: str | None = None,
     but: Sequence[str] = (),
-    after: tuple[datetime, str] | None = None,
+    ended_before: datetime | None = None,
+    after_id: str = "",
     limit: int,
 ) -> list[Segment]:
-    """Return live segments of one data type, or of all but some, by begin and id, those after one.
+    """Return live segments of one data type, or of all but some, by id, those after one.
 
-    What tells of their content is left empty.
+    Only those whose last record lies before an instant, where one is given. What tells of their content is left empty.
     """
     statement: Select[Any] = select(*_BARE, literal(b"").label("checksum"), literal(b"").label("values_digest")).where(
-        _c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), *_types(only, but)
+        _c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), _c.segment_id > after_id, *_types(only, but)
     )
-    if after is not None:
-        start_time, segment_id = after
-        statement = statement.where(
-            (_c.start_time > start_time) | ((_c.start_time == start_time) & (_c.segment_id > segment_id))
-        )
-    rows = await connection.execute(statement.order_by(_c.start_time, _c.segment_id).limit(limit))
+    if ended_before is not None:
+        statement = statement.where(_c.end_time <= ended_before)
+    rows = await connection.execute(statement.order_by(_c.segment_id).limit(limit))
     return [segment_of(row) for row in rows]
+
+
+async def segments_by_id(connection: Connection, tenant_id: TenantId, segment_ids: Sequence[str]) -> list[Segment]:
+    """Return those of the segments that are live, by dataset and id."""
+    statement = (
+        select(data_segments)
+        .where(
+            _c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), _c.segment_id.in_(sorted(set(segment_ids)))
+        )
+        .order_by(_c.dataset_id, _c.segment_id)
+    )
+    return [segment_of(row) for row in await connection.execute(statement)]
 
 
 async def accounts_with_data(

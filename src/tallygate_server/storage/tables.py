@@ -1469,6 +1469,7 @@ data_plan_steps = Table(
     Column("done_bytes", BigInteger),
     Column("done_value_lost", Double),
     PrimaryKeyConstraint("tenant_id", "plan_id", "position"),
+    ForeignKeyConstraint(["tenant_id", "plan_id"], ["data_plans.tenant_id", "data_plans.plan_id"], ondelete="CASCADE"),
 )
 
 consents = Table(

@@ -11,7 +11,6 @@ from tallygate_server.lifecycle.columnar.errors import SegmentDamaged, SegmentRe
 from tallygate_server.lifecycle.columnar.ipc import from_ipc, to_ipc
 from tallygate_server.lifecycle.columnar.segment import (
     SEGMENT_COLUMNS_MAX,
-    SEGMENT_ROWS_MAX,
     TIME,
     TIME_TYPE,
     ColumnDescription,
@@ -22,6 +21,7 @@ from tallygate_server.lifecycle.columnar.segment import (
     encode,
 )
 from tallygate_server.lifecycle.columnar.texts import TEXT_BYTES_MAX
+from tallygate_server.lifecycle.columnar.wire import SEGMENT_ROWS_MAX
 
 __all__ = [
     "LEVEL_DEFAULT",

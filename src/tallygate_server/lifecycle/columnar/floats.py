@@ -1,7 +1,12 @@
-"""Floating-point numbers, to the bit: decimals as whole numbers, few distinct values, pcodec, or zstd over bytes."""
+"""Floating-point numbers, to the bit: decimals as whole numbers, few distinct values, pcodec, or zstd over bytes.
+
+Decimals may be coarse: 575.2 - 500 is 75.20000000000005, which is 75.2 rounded to the multiples of 2**-43 that numbers
+of the size of 575 are. What a device sends less a fixed offset looks so in every row.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -44,10 +49,19 @@ DISTINCT: Final = 2
 PCO: Final = 3
 SPLIT: Final = 4
 RAW: Final = 5
+COARSE: Final = 6
 
 DIGITS_MAX: Final = 9
 SCALES: Final = 10.0 ** np.arange(DIGITS_MAX + 1)
 COLUMN_OF_SCALES: Final = SCALES[:, None]
+FLOAT_DIGITS: Final = 53
+"""Binary digits of a floating-point number."""
+
+GRID_BITS_MIN: Final = 4
+"""A decimal step is at least 2**4 times the grid that it was rounded to; otherwise any number would be a decimal."""
+
+GRID_MAX: Final = 100
+
 DECIMAL_SAMPLE: Final = 32
 DECIMAL_SHARE_MIN: Final = 0.9
 EXCEPTIONS_SHARE_MAX: Final = 0.05
@@ -82,8 +96,8 @@ def decode_floats(source: memoryview, count: int) -> Floats:
     codec = reader.byte()
     if codec == CONSTANT:
         return np.repeat(np.frombuffer(reader.take(FLOAT.itemsize), FLOAT), count)
-    if codec == DECIMAL:
-        return _decode_decimals(reader, count)
+    if codec in (DECIMAL, COARSE):
+        return _decode_decimals(reader, count, coarse=codec == COARSE)
     if codec == DISTINCT:
         known = reader.unsigned(count)
         values = decode_integers(reader.sized(), known) if known else np.empty(0, np.int64)
@@ -99,29 +113,48 @@ def decode_floats(source: memoryview, count: int) -> Floats:
     raise SegmentDamaged("values of an unknown codec")
 
 
-def _digits(values: Floats) -> int | None:
+def _digits(sample: Floats, grid: int) -> int | None:
     """Return how many decimal digits write nearly all of a sample, or None."""
-    sample = values[:: max(1, len(values) // DECIMAL_SAMPLE)]
     whole = np.rint(sample * COLUMN_OF_SCALES)
-    exact = whole / COLUMN_OF_SCALES == sample
-    enough = np.add.reduce(exact, axis=1, dtype=np.intp) >= DECIMAL_SHARE_MIN * len(sample)
+    again = whole / COLUMN_OF_SCALES
+    if grid:
+        again = np.rint(again * 2.0**grid) / 2.0**grid
+    enough = np.add.reduce(again == sample, axis=1, dtype=np.intp) >= DECIMAL_SHARE_MIN * len(sample)
     digits = int(enough.argmax())
-    return digits if enough[digits] else None
+    if not enough[digits] or (grid and SCALES[digits] > 2.0 ** (grid - GRID_BITS_MIN)):
+        return None
+    return digits
+
+
+def _grid(sample: Floats) -> int:
+    """Return g if a sample's values are multiples of 2**-g, and coarser than their size would allow; otherwise 0."""
+    finite = sample[np.isfinite(sample)].tolist()
+    if not finite:
+        return 0
+    grid = max(value.as_integer_ratio()[1] for value in finite).bit_length() - 1
+    _, exponent = math.frexp(max(map(abs, finite)))
+    return grid if GRID_BITS_MIN < grid < FLOAT_DIGITS - exponent and grid <= GRID_MAX else 0
 
 
 def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) -> tuple[bytes, str] | None:
     count = len(values)
-    out = bytearray((DECIMAL,))
+    sample = values[:: max(1, count // DECIMAL_SAMPLE)]
     with np.errstate(all="ignore"):
-        digits = _digits(values)
+        grid = 0
+        digits = _digits(sample, grid)
+        if digits is None:
+            grid = _grid(sample)
+            digits = _digits(sample, grid) if grid else None
         if digits is None:
             return None
-        out.append(digits)
+        out = bytearray((COARSE, digits, grid) if grid else (DECIMAL, digits))
         scratch, whole = room(count, np.float64), room(count, np.int64)
         np.multiply(values, SCALES[digits], out=scratch)
         np.rint(scratch, out=scratch)
         np.copyto(whole, scratch, casting="unsafe")
         np.divide(whole, SCALES[digits], out=scratch)
+        if grid:
+            _coarsen(scratch, grid)
     # Bits are compared, not values: -0.0 is not 0.0, and a NaN is itself.
     exact = scratch.view(np.int64) == bits
     low, high = int(whole.min()), int(whole.max())
@@ -140,12 +173,20 @@ def _as_decimals(values: Floats, bits: npt.NDArray[np.int64], effort: Effort) ->
         whole = whole[np.maximum.accumulate(np.where(exact, np.arange(count), 0))]
         whole[: int(exact.argmax())] = 0
     body, name = encode_integers(whole, effort, bounds=(low, high) if plain else None)
-    return bytes(out) + body, f"decimal{digits}+{name}"
+    return bytes(out) + body, f"{'coarse' if grid else 'decimal'}{digits}+{name}"
 
 
-def _decode_decimals(reader: Reader, count: int) -> Floats:
+def _coarsen(values: Floats, grid: int) -> None:
+    """Round values to multiples of 2**-grid in place."""
+    values *= 2.0**grid
+    np.rint(values, out=values)
+    values *= 2.0**-grid
+
+
+def _decode_decimals(reader: Reader, count: int, *, coarse: bool) -> Floats:
     digits = reader.byte()
-    if digits > DIGITS_MAX:
+    grid = reader.byte() if coarse else 0
+    if digits > DIGITS_MAX or grid > GRID_MAX:
         raise SegmentDamaged("decimals of too many digits")
     exceptions = reader.unsigned(count)
     places = others = None
@@ -155,6 +196,8 @@ def _decode_decimals(reader: Reader, count: int) -> Floats:
     values = decode_as_floats(reader.rest(), count)
     if digits:
         values /= SCALES[digits]
+    if grid:
+        _coarsen(values, grid)
     if places is not None and others is not None:
         if int(places.min()) < 0:
             raise SegmentDamaged("a value before the first")

@@ -18,6 +18,7 @@ from tallygate_server.lifecycle.columnar.libraries import (
     zstd_decompress,
 )
 from tallygate_server.lifecycle.columnar.wire import (
+    SEGMENT_ROWS_MAX,
     UINT64_MAX,
     Reader,
     write_bytes,
@@ -38,6 +39,9 @@ SPLIT: Final = 5
 RAW: Final = 6
 
 WIDTHS: Final = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
+_ROW_NUMBERS: Final = np.arange(SEGMENT_ROWS_MAX, dtype=np.uint64)
+"""Made once: a megabyte that every segment's even steps begin with."""
+
 _UNSIGNED: Final[dict[int, np.dtype[Any]]] = {4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _WIDTH_OF_BYTES: Final = tuple(WIDTHS[place] for place in (0, 0, 1, 2, 2, 3, 3, 3, 3))
 FLOAT_WHOLE_MAX: Final = 2**53
@@ -60,7 +64,7 @@ REPEAT_GAIN: Final = 0.8
 BLOCK_ROWS: Final = 256
 ONE_BLOCK_ROWS_MAX: Final = 512
 BLOCKS_FROM_ROWS: Final = 6_000
-"""Up to here a small sample is one block from the middle: more of it, and joining blocks, cost as much as a trial."""
+"""Up to here a small sample is one block from the middle: joining blocks costs as much as a trial."""
 
 DIVISOR_SAMPLE: Final = 32
 DISTINCT_SAMPLE: Final = 768
@@ -116,11 +120,13 @@ def decode_integers(source: memoryview, count: int, *, depth: int = 0) -> Intege
     reader = Reader(source)
     codec = reader.byte()
     if codec == CONSTANT:
-        return np.full(count, reader.signed(), np.int64)
+        values = room(count, np.int64)
+        values[:] = reader.signed()
+        return values
     if codec == STEPS:
         first, step = reader.signed(), reader.unsigned()
-        steps = np.arange(count, dtype=np.uint64)
-        steps *= np.uint64(step)
+        steps = room(count, np.uint64)
+        np.multiply(_ROW_NUMBERS[:count], np.uint64(step), out=steps)
         steps += np.uint64(first & UINT64_MAX)
         return steps.view(np.int64)
     if codec == RUNS:
@@ -288,7 +294,7 @@ def sampled(values: Narrow, rows: int) -> Narrow:
     if rows == 0 or count <= 2 * rows:
         return values
     if count <= BLOCKS_FROM_ROWS and rows <= ONE_BLOCK_ROWS_MAX:
-        return values[(count - BLOCK_ROWS) // 2 :][:BLOCK_ROWS]
+        return values[(count - rows) // 2 :][:rows]
     blocks = max(2, rows // BLOCK_ROWS)
     size = rows // blocks
     # From the middle of equal parts: beginnings and ends are seldom like the rest.

@@ -16,13 +16,13 @@ from tallygate_server.lifecycle.columnar.effort import LEVEL_DEFAULT, Effort, ef
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged, SegmentRefused
 from tallygate_server.lifecycle.columnar.floats import DIGITS_MAX, decode_floats, encode_floats
 from tallygate_server.lifecycle.columnar.integers import decode_integers, encode_integers
+from tallygate_server.lifecycle.columnar.libraries import room
 from tallygate_server.lifecycle.columnar.texts import decode_texts, encode_texts
-from tallygate_server.lifecycle.columnar.wire import Reader, write_bytes, write_unsigned
+from tallygate_server.lifecycle.columnar.wire import SEGMENT_ROWS_MAX, Reader, write_bytes, write_unsigned
 
 MAGIC: Final = b"TGC\x01"
 """The last byte is the version of the format."""
 
-SEGMENT_ROWS_MAX: Final = 131_072
 SEGMENT_COLUMNS_MAX: Final = 1_024
 COLUMN_NAME_BYTES_MAX: Final = 1_024
 HEADER_BYTES_MAX: Final = 2**22
@@ -51,6 +51,7 @@ CODEC_NAMES: Final = (
     *("pco-classic-d0", "pco-classic-d1", "pco-classic-d2", "pco-classic-lookback"),
     *("bits", "bits-zstd", "distinct", "plain", "plain-zstd", "columns", "columns-zstd", "hex", "hex-zstd", "digits"),
     *(f"decimal{digits}" for digits in range(DIGITS_MAX + 1)),
+    *(f"coarse{digits}" for digits in range(DIGITS_MAX + 1)),
 )
 """Their places are part of the format: new ones go to the end."""
 
@@ -256,7 +257,8 @@ def _decode_column(body: memoryview, column: ColumnDescription, rows: int) -> pa
     if present is None:
         validity = None
     else:
-        spread = np.zeros(rows, values.dtype)
+        spread = room(rows, values.dtype)
+        spread[:] = 0
         spread[present.view(np.bool_)] = values
         values = spread
         validity = pa.py_buffer(np.packbits(present, bitorder="little"))

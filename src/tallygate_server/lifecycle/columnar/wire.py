@@ -6,6 +6,9 @@ from typing import Final
 
 from tallygate_server.lifecycle.columnar.errors import SegmentDamaged
 
+SEGMENT_ROWS_MAX: Final = 131_072
+"""Rows of a segment; no count of a segment is larger."""
+
 VARINT_BYTES_MAX: Final = 10
 MORE: Final = 0x80
 """The bit of a byte that says that another one follows."""

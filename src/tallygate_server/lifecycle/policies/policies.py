@@ -214,23 +214,28 @@ class Policies:
         plans = await self.plan_days(tenant_id, account_ids, now)
         bound = [days for days in plans.values() if days.retention_days not in (None, policy.standard_retention_days)]
         protections = Protections(policy_set=policy_set, holds=holds, plans=plans)
-        compressible = deletable = 0
-        after: tuple[datetime, str] | None = None
+        smaller = gone = 0
+        after_id = ""
         while True:
             async with self._database.tenant_snapshot(tenant_id) as connection:
                 segments = await segment_ages.bare_segments(
-                    connection, tenant_id, only=governs.only, but=governs.but, after=after, limit=SEGMENTS_PER_READ_MAX
+                    connection,
+                    tenant_id,
+                    only=governs.only,
+                    but=governs.but,
+                    after_id=after_id,
+                    limit=SEGMENTS_PER_READ_MAX,
                 )
             for segment in segments:
-                compressible += segment.record_count if _compressible(protections, segment, now) else 0
+                smaller += segment.record_count if compressible(protections, segment, now) else 0
                 # Of low value or not is told by the records themselves; as far as age goes, all may be.
                 kept = protections.why_kept(segment, DataImportance.LOW, now)
-                deletable += segment.record_count if kept is None else 0
+                gone += segment.record_count if kept is None else 0
             if len(segments) < SEGMENTS_PER_READ_MAX:
                 return PolicyEffect(
-                    compressible_records=compressible, deletable_records=deletable, plan_bound_accounts=len(bound)
+                    compressible_records=smaller, deletable_records=gone, plan_bound_accounts=len(bound)
                 )
-            after = (segments[-1].start_time, segments[-1].segment_id)
+            after_id = segments[-1].segment_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +257,8 @@ async def _protections(connection: Connection, tenant_id: TenantId, plans: Mappi
     return Protections(policy_set=policy_set, holds=tuple(await open_holds(connection, tenant_id)), plans=plans)
 
 
-def _compressible(protections: Protections, segment: Segment, now: datetime) -> bool:
+def compressible(protections: Protections, segment: Segment, now: datetime) -> bool:
+    """Tell whether a segment may be compressed with loss, as far as its age and what protects it go."""
     threshold = protections.policy_for(segment.data_type).compression_threshold_days
     if threshold == FOR_EVER or not segment.form.exact or now < segment.end_time + timedelta(days=threshold):
         return False

@@ -40,6 +40,7 @@ from tallygate_server.errors import (
     TallygateError,
     Unavailable,
 )
+from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.columnar import TIME
 from tallygate_server.lifecycle.records.batches import ARROW_TYPE
 from tallygate_server.lifecycle.records.merge import Merge, slices
@@ -154,6 +155,8 @@ class _Manifest:
     erased_keys: frozenset[str]
     replaced: Any
     """Numbers of records that others took the place of, ascending."""
+    max_errors: Mapping[str, Mapping[str, float]]
+    """Of lossy segments that are given approximately, by column."""
     first_time: datetime | None = None
     """Of all records, where it lies before what the account may see."""
 
@@ -193,7 +196,7 @@ class RecordReading:
         yield RecordsHeader(
             dataset=manifest.view,
             columns=columns,
-            gaps=tuple(_gaps(wanted, manifest, start_time, visible)),
+            gaps=tuple(_gaps(wanted, manifest, columns, start_time, visible)),
             visible_start_time=visible,
         )
         run = _Run(
@@ -226,13 +229,14 @@ class RecordReading:
     ) -> _Manifest:
         """Return everything about the range as it is at one instant. Raises NotFound."""
         tenant_id = wanted.tenant_id
+        max_errors = await self._approximate(wanted, start_time) if wanted.allow_approximation else {}
         async with self._database.tenant_snapshot(tenant_id) as connection:
             dataset = await read_dataset(connection, tenant_id, wanted.account_id, wanted.data_type)
             if dataset is None:
                 raise NotFound("dataset", f"{wanted.account_id}/{wanted.data_type}", field="data_type")
             usage = await rows.usage_of(connection, tenant_id, [dataset.dataset_id])
             keys = await read_keys_of_account(connection, tenant_id, wanted.account_id)
-            page = await self.page(connection, dataset, start_time, wanted.end_time, None)
+            page = await self.page(connection, dataset, start_time, wanted.end_time, also=tuple(max_errors))
             inexact = await rows.inexact_segments(
                 connection,
                 tenant_id,
@@ -257,8 +261,38 @@ class RecordReading:
             inexact=inexact,
             erased_keys=frozenset(key.key_id for key in keys if key.state is KeyState.DESTROYED),
             replaced=np.array(replaced, np.int64),
+            max_errors=max_errors,
             first_time=first_time,
         )
+
+    async def _approximate(self, wanted: RecordQuery, start_time: datetime | None) -> dict[str, Mapping[str, float]]:
+        """Return the lossy segments that give rows within guaranteed errors, and these errors by column."""
+        tenant_id = wanted.tenant_id
+        async with self._database.tenant_transaction(tenant_id) as connection:
+            dataset = await read_dataset(connection, tenant_id, wanted.account_id, wanted.data_type)
+            if dataset is None:
+                return {}
+            segments = await rows.inexact_segments(
+                connection,
+                tenant_id,
+                dataset.dataset_id,
+                start_time=start_time,
+                end_time=wanted.end_time,
+                limit=GAPS_MAX,
+            )
+        found: dict[str, Mapping[str, float]] = {}
+        for segment in segments:
+            if segment.form is CompressionForm.STATISTICAL and segment.state is SegmentState.LIVE:
+                try:
+                    facts = await self._segments.read_facts(segment)
+                except (IntegrityViolation, ArchiveCorruption):
+                    continue
+                told = facts.get("compression", {})
+                if told.get("form") == lossy.LossyForm.PIECEWISE.value:
+                    found[segment.segment_id] = {
+                        column["column"]: column["max_error"] for column in told["columns"] if column["max_error"]
+                    }
+        return found
 
     async def page(
         self,
@@ -266,15 +300,18 @@ class RecordReading:
         dataset: Dataset,
         start_time: datetime | None,
         end_time: datetime | None,
-        after: Segment | None,
+        *,
+        also: Sequence[str] = (),
+        after: Segment | None = None,
     ) -> list[Segment]:
-        """Return the next segments of the manifest that give their records."""
+        """Return the next segments of the manifest that give records."""
         return await rows.exact_segments(
             connection,
             dataset.tenant_id,
             dataset.dataset_id,
             start_time=start_time,
             end_time=end_time,
+            also=also,
             after=(after.start_time, after.segment_id) if after is not None else None,
             limit=MANIFEST_PAGE,
         )
@@ -284,11 +321,14 @@ class RecordReading:
         return await self._manifest(wanted, start_time)
 
     async def more(
-        self, dataset: Dataset, start_time: datetime | None, end_time: datetime | None, after: Segment
+        self, manifest: _Manifest, start_time: datetime | None, end_time: datetime | None, after: Segment
     ) -> list[Segment]:
         """Return the page of the manifest after a segment."""
+        dataset = manifest.dataset
         async with self._database.tenant_transaction(dataset.tenant_id) as connection:
-            return await self.page(connection, dataset, start_time, end_time, after)
+            return await self.page(
+                connection, dataset, start_time, end_time, also=tuple(manifest.max_errors), after=after
+            )
 
     async def _note_reads(self, dataset: Dataset, segment_ids: Sequence[str], now: datetime) -> None:
         """Count the reads; an answer does not fail for their sake."""
@@ -377,7 +417,7 @@ class _Run:
                 return None
             after = last or self._last
             assert after is not None, "a page that is not the last one has segments"
-            page = await self._reading.more(manifest.dataset, self._start, self._wanted.end_time, after)
+            page = await self._reading.more(manifest, self._start, self._wanted.end_time, after)
             manifest.upcoming.extend(page)
             manifest.complete = len(page) < MANIFEST_PAGE
 
@@ -403,7 +443,9 @@ class _Run:
         timeout = asyncio.timeout(self._timeout_ms / 1_000) if segment.object_path else nullcontext()
         try:
             async with timeout:
-                return await self._segments.read(segment, columns=self._names)
+                if segment.form.exact:
+                    return await self._segments.read(segment, columns=self._names)
+                return await asyncio.to_thread(_approximation, segment, await self._segments.read_payload(segment))
         except TimeoutError:
             raise RetrievalTimeout(dataset_id=segment.dataset_id, timeout_ms=self._timeout_ms) from None
         except (IntegrityViolation, ArchiveCorruption) as error:
@@ -454,10 +496,21 @@ class _Run:
             table = table.filter(chosen)
         present = set(table.column_names)
         arrays = [
-            table.column(each.name) if each.name in present else pa.nulls(table.num_rows, each.type)
+            table.column(each.name).cast(each.type) if each.name in present else pa.nulls(table.num_rows, each.type)
             for each in self._schema
         ]
         return pa.table(arrays, schema=self._schema)
+
+
+def _approximation(segment: Segment, payload: bytes) -> pa.Table:
+    """Return the rows that a lossy form gives. Raises IntegrityViolation or ArchiveCorruption."""
+    try:
+        return lossy.decode(payload).rows()
+    except lossy.LossyPayloadDamaged as error:
+        kind = ArchiveCorruption if segment.object_path else IntegrityViolation
+        raise kind(
+            f"it cannot be decoded: {error}", dataset_id=segment.dataset_id, segment_id=segment.segment_id
+        ) from error
 
 
 def _wanted_columns(wanted: RecordQuery, dataset: Dataset) -> tuple[DataColumn, ...]:
@@ -484,7 +537,11 @@ def _answer_schema(wanted: RecordQuery, dataset: Dataset, columns: Sequence[Data
 
 
 def _gaps(
-    wanted: RecordQuery, manifest: _Manifest, start_time: datetime | None, visible: datetime | None
+    wanted: RecordQuery,
+    manifest: _Manifest,
+    columns: Sequence[DataColumn],
+    start_time: datetime | None,
+    visible: datetime | None,
 ) -> list[RecordsGap]:
     gaps: list[RecordsGap] = []
     hidden_from = max((time for time in (wanted.start_time, manifest.first_time) if time is not None), default=None)
@@ -501,11 +558,12 @@ def _gaps(
             )
     erased = [segment for segment in manifest.upcoming if segment.key_id in manifest.erased_keys]
     for segment in sorted([*manifest.inexact, *erased], key=lambda segment: (segment.start_time, segment.segment_id)):
-        kind, explanation = _why_inexact(segment, manifest.erased_keys)
+        kind, explanation = _why_inexact(segment, manifest)
         gap = RecordsGap(
             start_time=segment.start_time if start_time is None else max(segment.start_time, start_time),
             end_time=segment.end_time if wanted.end_time is None else min(segment.end_time, wanted.end_time),
             kind=kind,
+            max_errors=_errors_of(segment, manifest, columns),
             explanation=explanation,
         )
         gaps.append(gap)
@@ -522,13 +580,21 @@ def _gaps(
     return gaps
 
 
-def _why_inexact(segment: Segment, erased_keys: frozenset[str]) -> tuple[str, str]:
-    if segment.key_id in erased_keys:
+def _errors_of(segment: Segment, manifest: _Manifest, columns: Sequence[DataColumn]) -> dict[str, float]:
+    """Return the largest error of each column of the answer; nothing where the segment is left out."""
+    told = manifest.max_errors.get(segment.segment_id, {})
+    return {column.name: told[column.name] for column in columns if column.name in told}
+
+
+def _why_inexact(segment: Segment, manifest: _Manifest) -> tuple[str, str]:
+    if segment.key_id in manifest.erased_keys:
         return "erased", "the key to it was destroyed; nothing can be got"
     if segment.state is SegmentState.QUARANTINED:
         return "quarantined", f"it is damaged: {segment.quarantine_reason}"
-    form = CompressionForm(segment.form).name.lower()
-    return "compressed", f"only its {form} form is left; get what it can give with DecompressForAnalysis"
+    if segment.segment_id in manifest.max_errors:
+        return "compressed", "given approximately: no value is off by more than its column's largest error"
+    form = segment.form.name.lower()
+    return "compressed", f"left out: only its {form} form is left; DecompressForAnalysis tells what that can give"
 
 
 def _micros(instant: datetime) -> int:

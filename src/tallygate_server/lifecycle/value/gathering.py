@@ -1,4 +1,4 @@
-"""Reads what worth and models are found out from: segments with consent, their facts, and their records within bounds."""
+"""Reads what models are made from: segments with consent, and their records within bounds."""
 
 from __future__ import annotations
 
@@ -161,7 +161,13 @@ class Gatherer:
             table = await self._store.read(segment)
             documents = datasets[segment.dataset_id].shape is DatasetShape.DOCUMENTS
             part = await asyncio.to_thread(
-                _thinned, table, selection, stride, place, dataset_ids.index(segment.dataset_id), documents
+                _thinned,
+                table,
+                selection,
+                stride=stride,
+                segment=place,
+                dataset=dataset_ids.index(segment.dataset_id),
+                documents=documents,
             )
             if part is not None:
                 parts.append(part)
@@ -186,7 +192,7 @@ def _records_in(segment: Segment, selection: DataSelection) -> int:
 
 
 def _thinned(
-    table: pa.Table, selection: DataSelection, stride: int, segment: int, dataset: int, documents: bool
+    table: pa.Table, selection: DataSelection, *, stride: int, segment: int, dataset: int, documents: bool
 ) -> _Part | None:
     times = table.column(_TIME)
     for bound, compare in ((selection.start_time, pc.greater_equal), (selection.end_time, pc.less)):
@@ -244,9 +250,13 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
         values = json.loads(values["document"])
     return {
         "time": row[_TIME],
-        "values": {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()},
+        "values": {name: _scalar(value) for name, value in values.items()},
         "record_id": row.get(_ID) or "",
     }
+
+
+def _scalar(value: Any) -> Any:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def instant_of(micros: int) -> datetime:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
+from tallygate_server.domain.classification import DEFAULT_WEIGHTS
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Segment
 from tallygate_server.errors import InvalidRequest
@@ -131,6 +132,7 @@ class DataValues:
         gatherer: Gatherer,
         scorer: Scorer,
         models: ModelUse,
+        *,
         tenants: TenantUse,
         clock: Clock,
     ) -> None:
@@ -167,7 +169,7 @@ class DataValues:
             if len(found) < limit:
                 break
             after = (found[-1].start_time, found[-1].segment_id)
-        return await self._scorer.score(tenant_id, page[:limit], model_key=model_key, now=now)
+        return await self._scorer.score(tenant_id, page[:limit], model_key=model_key)
 
     async def identify_critical(
         self,
@@ -188,11 +190,11 @@ class DataValues:
         ratio = min_accuracy_ratio or ACCURACY_RATIO_DEFAULT
         chosen = await self._gatherer.choose(tenant_id, selection, now)
         segments = await self._gatherer.segments(tenant_id, chosen)
-        scored = await self._scorer.score(tenant_id, segments, model_key=model_key, now=now)
+        known = await self._scorer.score(tenant_id, segments, model_key=model_key)
         if not target_column or not segments:
-            return _critical_by_worth(scored, ratio)
+            return _critical_by_worth(known, ratio)
         records = await self._gatherer.records(tenant_id, selection, segments)
-        worths = {each.segment.segment_id: each.worth for each in scored}
+        worths = {each.segment.segment_id: each.worth for each in known}
         told = await self._run(
             "identify_critical",
             {
@@ -204,14 +206,14 @@ class DataValues:
             records,
         )
         if not told["learned"]:
-            by_worth = _critical_by_worth(scored, ratio)
+            by_worth = _critical_by_worth(known, ratio)
             return CriticalData(
                 segments=by_worth.segments,
                 segment_count=by_worth.segment_count,
                 record_count=by_worth.record_count,
                 explanation=f"no small model learns {target_column} from this data; {by_worth.explanation}",
             )
-        by_id = {each.segment.segment_id: each for each in scored}
+        by_id = {each.segment.segment_id: each for each in known}
         critical = [by_id[records.segments[place].segment_id] for place in told["segments"]]
         metric = "R squared" if told["metric"] == "r2" else "share of right answers"
         return CriticalData(
@@ -221,9 +223,10 @@ class DataValues:
             accuracy_full=told["accuracy_full"],
             accuracy_critical=told["accuracy_critical"],
             explanation=(
-                f"{len(critical)} of {len(records.segments)} segments keep at least {ratio:.0%} of the {metric} with which a"
-                f" {told['model'].replace('_', ' ')} model predicts {target_column} on the last 30 % of every segment, which it"
-                f" was not trained on: {told['accuracy_critical']:.3f} of {told['accuracy_full']:.3f}; {told['method']}"
+                f"{len(critical)} of {len(records.segments)} segments keep at least {ratio:.0%} of the {metric} with"
+                f" which a {told['model'].replace('_', ' ')} model predicts {target_column} on the last 30 % of every"
+                f" segment, which it was not trained on: {told['accuracy_critical']:.3f} of"
+                f" {told['accuracy_full']:.3f}; {told['method']}"
             ),
         )
 
@@ -283,13 +286,13 @@ class DataValues:
                 value_retained=0.0, accuracy_full=0.0, accuracy_optimized=0.0,
             )  # fmt: skip
         records = await self._gatherer.records(tenant_id, selection, segments)
-        scored = await self._scorer.score(tenant_id, records.segments, model_key=model_key, now=now)
+        known = await self._scorer.score(tenant_id, records.segments, model_key=model_key)
         told = await self._run(
             "choose_training_set",
             {
                 "target_record_count": target_record_count,
                 "target": target_column,
-                "scores": [each.score for each in scored],
+                "scores": [each.score for each in known],
                 "seed": seed,
             },
             records,
@@ -332,7 +335,7 @@ class DataValues:
             present = await rows.read_weights(connection, tenant_id, measured.model_key, lock=True)
             for data_type, importance in sorted(measured.importance_by_type.items()):
                 known = present.get(data_type)
-                before = dict(known.weights) if known is not None else self._scorer.default_weights()
+                before = dict(known.weights) if known is not None else dict(DEFAULT_WEIGHTS)
                 newer = known is None or measured.measure_time is None or known.measure_time < measure_time
                 after = adapted(before, importance=importance, accuracy=measured.accuracy) if newer else before
                 changes.append(WeightsChange(data_type=data_type, before=before, after=after))
@@ -353,9 +356,9 @@ class DataValues:
                         "weights": {each.data_type: dict(each.after) for each in changes},
                     },
                 )
-        return changes, await self._changed(tenant_id, changes, now)
+        return changes, await self._changed(tenant_id, changes)
 
-    async def _changed(self, tenant_id: TenantId, changes: Sequence[WeightsChange], now: datetime) -> int:
+    async def _changed(self, tenant_id: TenantId, changes: Sequence[WeightsChange]) -> int:
         """Count segments whose importance is another one under the new weights."""
         moved = [each for each in changes if each.before != each.after]
         if not moved:
@@ -363,13 +366,14 @@ class DataValues:
         selection = DataSelection(data_types=tuple(each.data_type for each in moved))
         async with self._database.tenant_snapshot(tenant_id) as connection:
             segments = await read_segments(connection, tenant_id, selection, limit=SEGMENTS_COMPARED_MAX)
-        before = await self._scorer.importances(
-            tenant_id, segments, weights={each.data_type: each.before for each in moved}, now=now
-        )
-        after = await self._scorer.importances(
-            tenant_id, segments, weights={each.data_type: each.after for each in moved}, now=now
-        )
-        return sum(before[segment.segment_id] != after[segment.segment_id] for segment in segments)
+        before, after = [
+            await self._scorer.score(tenant_id, segments, model_key="", weights=weights)
+            for weights in (
+                {each.data_type: each.before for each in moved},
+                {each.data_type: each.after for each in moved},
+            )
+        ]
+        return sum(old.importance != new.importance for old, new in zip(before, after, strict=True))
 
     async def _run(self, job: str, parameters: Mapping[str, Any], records: Records) -> dict[str, Any]:
         try:
@@ -404,6 +408,6 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
 def _span_text(span: Mapping[str, Any]) -> str:
     every = "every record" if span["stride"] == 1 else f"every {span['stride']}th record"
     return (
-        f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f}; the more of"
-        " both, the more is taken"
+        f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f};"
+        " the more of both, the more is taken"
     )

@@ -9,6 +9,7 @@ from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import JobKind, JobState
 from tallygate_server.transport import convert, paging
+from tallygate_server.transport.lifecycle_rpcs import storage_convert
 from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
 from tallygate_server.transport.lifecycle_rpcs.job_convert import job_to_api
 
@@ -60,3 +61,18 @@ class JobRpcs(LifecycleRpcs):
         async with aclosing(states):
             async for job in states:
                 yield wire.WatchLifecycleJobResponse(job=job_to_api(job))
+
+    async def GetStorageMetrics(
+        self, request: wire.GetStorageMetricsRequest, _context: Context
+    ) -> wire.GetStorageMetricsResponse:
+        """Get how much is stored, and what follows from it."""
+        now = self._now()
+        size = paging.page_size_of(request.page_size)
+        wanted = storage_convert.wanted_of(request, position=paging.page_position(request, now=now), limit=size + 1)
+        storage = self._lifecycle.storage
+        found = await storage.get(TenantId(request.tenant_id), wanted)
+        page, more = found.groups[:size], len(found.groups) > size
+        token = ""
+        if more:
+            token = paging.page_token(request, storage_convert.position_text(page[-1], wanted), now=now)
+        return storage_convert.metrics_to_api(found, page, storage.tiers, next_page_token=token)

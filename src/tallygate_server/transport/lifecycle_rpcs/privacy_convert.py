@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.json_format import ParseDict
 
@@ -13,6 +13,9 @@ from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import StorageTier
 from tallygate_server.privacy.receipts import ErasedItem, ErasureMethod, ErasureReceipt, KeptItem
 from tallygate_server.transport import convert
+
+_TIERS: Final = {int(tier): tier for tier in StorageTier}
+_METHODS: Final = {int(method): method for method in ErasureMethod}
 
 
 def to_api_receipt(document: Mapping[str, Any]) -> wire.ErasureReceipt:
@@ -41,14 +44,13 @@ def from_api_receipt(receipt: wire.ErasureReceipt) -> tuple[ErasureReceipt, bool
 
 
 def _erased(item: wire.ErasedItem) -> ErasedItem:
-    known = item.method in set(ErasureMethod)
     return ErasedItem(
         kind=item.kind,
-        tier=StorageTier(item.tier) if item.tier in set(StorageTier) else None,
+        tier=_TIERS.get(item.tier),
         record_count=item.record_count,
         segment_count=item.segment_count,
         bytes=item.bytes,
-        method=ErasureMethod(item.method) if known else ErasureMethod.DELETED,
+        method=_METHODS.get(item.method, ErasureMethod.DELETED),
     )
 
 

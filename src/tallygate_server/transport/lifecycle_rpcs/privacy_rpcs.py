@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.privacy.erasure import WantedErasure
+from tallygate_server.privacy.export import WantedExport
 from tallygate_server.transport import convert
 from tallygate_server.transport.lifecycle_rpcs import privacy_convert
 from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
@@ -14,6 +18,37 @@ from tallygate_server.transport.lifecycle_rpcs.selection_convert import from_api
 
 class PrivacyRpcs(LifecycleRpcs):
     """Exports, erases, and keeps keys."""
+
+    async def ExportAccountData(
+        self, request: wire.ExportAccountDataRequest, _context: Context
+    ) -> wire.ExportAccountDataResponse:
+        """Export everything that is held on an account."""
+        wanted = WantedExport(
+            tenant_id=TenantId(request.tenant_id),
+            account_id=AccountId(request.account_id),
+            exclude_records=request.exclude_records,
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+        )
+        wait = from_api_duration(request.wait) if request.HasField("wait") else None
+        job = await self._lifecycle.privacy.exports.submit(wanted, wait=wait)
+        return wire.ExportAccountDataResponse(job=job_to_api(job))
+
+    async def DownloadExport(
+        self, request: wire.DownloadExportRequest, _context: Context
+    ) -> AsyncIterator[wire.DownloadExportResponse]:
+        """Send the archive of an export, from any byte on."""
+        parts = self._lifecycle.privacy.exports.download(
+            TenantId(request.tenant_id),
+            request.job_id,
+            offset_bytes=request.offset_bytes,
+            actor=convert.ACTOR_DEFAULT,
+        )
+        async with aclosing(parts):
+            async for part in parts:
+                yield wire.DownloadExportResponse(
+                    offset_bytes=part.offset_bytes, content=part.content, total_bytes=part.total_bytes
+                )
 
     async def EraseAccountData(
         self, request: wire.EraseAccountDataRequest, _context: Context

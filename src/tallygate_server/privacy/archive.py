@@ -1,0 +1,255 @@
+"""The archive of an export: a ZIP that is sealed piece by piece as it grows, and never lies readable on a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import IO, Any, Final, Protocol, Self
+
+from tallygate_server.events.contents import safe_json
+
+PIECE_BYTES: Final = 4 * 1_048_576
+"""Bytes of the archive that are sealed as one object, but for the last."""
+_SPOOL_BYTES: Final = 4 * 1_048_576
+"""A file's second form waits in memory up to here, then in a file without a name."""
+_COPY_BYTES: Final = 1_048_576
+
+
+class PieceStore(Protocol):
+    """Takes the pieces of an archive, in order."""
+
+    async def put(self, number: int, content: bytes) -> None:
+        """Seal and store a piece."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchivedFile:
+    """A file in the archive, as the manifest tells of it."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int
+    columns: Sequence[Mapping[str, str]] = field(default_factory=list)
+
+
+class _Sink(io.RawIOBase):
+    """What the ZIP is written into: cuts it into pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = bytearray()
+        self.position = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        piece = bytes(content)
+        self.buffer += piece
+        self.position += len(piece)
+        self.digest.update(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self.position
+
+
+class Archive:
+    """Writes files into the ZIP, one after another."""
+
+    def __init__(self, pieces: PieceStore) -> None:
+        """Write into these pieces."""
+        self._pieces = pieces
+        self._sink = _Sink()
+        self._zip = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_DEFLATED)
+        self.piece_count = 0
+        self.files: list[ArchivedFile] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._sink.position
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the whole archive, once it is closed."""
+        return self._sink.digest.hexdigest()
+
+    def table(self, name: str, columns: Sequence[Mapping[str, str]]) -> TableWriter:
+        """Begin a table, which becomes `name.jsonl` and `name.csv`."""
+        return TableWriter(self, name, columns)
+
+    async def add(self, name: str, content: bytes, *, rows: int = 0) -> None:
+        """Add a small file."""
+        async with self._file(name) as file:
+            await file.write(content, rows=rows)
+
+    async def close(self) -> None:
+        """Write the end."""
+        await asyncio.to_thread(self._zip.close)
+        await self._ship(last=True)
+
+    async def _ship(self, *, last: bool = False) -> None:
+        """Store the pieces that are full, and at the end what is left."""
+        buffer = self._sink.buffer
+        while len(buffer) >= PIECE_BYTES or (last and buffer):
+            piece = bytes(buffer[:PIECE_BYTES])
+            await self._pieces.put(self.piece_count, piece)
+            del buffer[:PIECE_BYTES]
+            self.piece_count += 1
+
+    def _file(self, name: str, columns: Sequence[Mapping[str, str]] = ()) -> _File:
+        return _File(self, self._zip, name, columns)
+
+
+class _File:
+    """One file of the ZIP while it is written."""
+
+    def __init__(
+        self, archive: Archive, zipped: zipfile.ZipFile, name: str, columns: Sequence[Mapping[str, str]]
+    ) -> None:
+        self._archive = archive
+        self._zip = zipped
+        self._name = name
+        self._columns = columns
+        self._digest = hashlib.sha256()
+        self._bytes = self._rows = 0
+        self._handle: IO[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._handle = self._zip.open(self._name, "w", force_zip64=True)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        assert self._handle is not None
+        self._handle.close()
+        if kind is None:
+            self._archive.files.append(
+                ArchivedFile(
+                    name=self._name,
+                    bytes=self._bytes,
+                    sha256=self._digest.hexdigest(),
+                    rows=self._rows,
+                    columns=list(self._columns),
+                )
+            )
+            await self._archive._ship()  # noqa: SLF001 - of one module
+
+    async def write(self, content: bytes, *, rows: int = 0) -> None:
+        """Write on; compressing is left to a thread."""
+        assert self._handle is not None
+        await asyncio.to_thread(self._handle.write, content)
+        self._digest.update(content)
+        self._bytes += len(content)
+        self._rows += rows
+        await self._archive._ship()  # noqa: SLF001 - of one module
+
+
+class TableWriter:
+    """Writes rows twice: as JSON Lines at once, and as CSV when all are there, for a ZIP takes one file at a time."""
+
+    def __init__(self, archive: Archive, name: str, columns: Sequence[Mapping[str, str]]) -> None:
+        self._archive = archive
+        self._name = name
+        self._columns = columns
+        self._names = [column["name"] for column in columns]
+        self._stack = AsyncExitStack()
+        self.row_count = 0
+
+    async def __aenter__(self) -> Self:
+        self._lines = await self._stack.enter_async_context(
+            self._archive._file(f"{self._name}.jsonl", self._columns)  # noqa: SLF001 - of one module
+        )
+        # Deleted before anything is in it: nothing of it is left when the process dies.
+        self._spool = self._stack.enter_context(
+            tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - the stack closes it
+        )
+        self._spool.write(_csv([self._names]))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            await self._stack.__aexit__(kind, *error)
+            return
+        await self._lines.__aexit__(None)
+        self._spool.seek(0)
+        async with self._archive._file(f"{self._name}.csv", self._columns) as file:  # noqa: SLF001 - of one module
+            rows = self.row_count
+            while content := await asyncio.to_thread(self._spool.read, _COPY_BYTES):
+                await file.write(content, rows=rows)
+                rows = 0
+        self._spool.close()
+
+    async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows; encoding them is left to a thread."""
+        lines, table = await asyncio.to_thread(self._encode, rows)
+        await self._lines.write(lines, rows=len(rows))
+        await asyncio.to_thread(self._spool.write, table)
+        self.row_count += len(rows)
+
+    def _encode(self, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, bytes]:
+        plain = [[exact(row.get(name)) for name in self._names] for row in rows]
+        lines = "".join(
+            json.dumps(dict(zip(self._names, values, strict=True)), ensure_ascii=False) + "\n" for values in plain
+        )
+        return lines.encode(), _csv([[_cell(value) for value in values] for values in plain])
+
+
+def exact(value: Any) -> Any:
+    """Return a value as JSON can say it without loss: what its readers would round or refuse becomes text."""
+    match value:
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case Decimal():
+            return str(value)
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        case date():
+            return value.isoformat()
+        case bytes() | memoryview():
+            content = bytes(value)
+            try:
+                return content.decode()
+            except UnicodeDecodeError:
+                return "base64:" + base64.b64encode(content).decode()
+        case dict():
+            return {str(name): exact(each) for name, each in value.items()}
+        case list() | tuple():
+            return [exact(each) for each in value]
+        case _:
+            return safe_json(value)
+
+
+def manifest_of(files: Iterable[ArchivedFile], **facts: Any) -> bytes:
+    """Return the manifest, which tells of every other file."""
+    return json.dumps({**facts, "files": [asdict(each) for each in files]}, indent=2, ensure_ascii=False).encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    return value
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

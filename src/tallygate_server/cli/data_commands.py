@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tallygate_server.cli import (
+    compression_commands,
     job_commands,
     policy_commands,
     record_commands,
@@ -21,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     record_commands.add_to(data)
     policy_commands.add_to(data)
     tier_commands.add_to(data)
+    compression_commands.add_to(data)
     value_commands.add_to(data)
     storage_commands.add_to(data)
     job_commands.add_to(data)

@@ -22,7 +22,6 @@ from tallygate_server.lifecycle.compression import (
     CompressionHandler,
     CompressionImpacts,
     Compressions,
-    UsualWorths,
 )
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
@@ -35,6 +34,7 @@ from tallygate_server.lifecycle.sealing import KEY_BYTES
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.storage_metrics import StorageMeasuring, StorageSums
 from tallygate_server.lifecycle.tiers import ArchiveHandler, IntegrityHandler, Mover, RestoreHandler, Tiers
+from tallygate_server.lifecycle.value import DataValues, Gatherer, ModelWeights, Scorer, StoragePlans
 from tallygate_server.privacy.assembly import Privacy
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.privacy.export import EXPORT_RETENTION
@@ -88,6 +88,8 @@ class Lifecycle:
     record_lists: RecordListing
     privacy: Privacy
     own_data: OwnDataUpkeep
+    values: DataValues
+    plans: StoragePlans
 
     @property
     def consents(self) -> Consents:
@@ -107,11 +109,13 @@ async def open_lifecycle(
         keys = DataKeys(database, KeyStore(ObjectStore.open(options.key_store_url), options.master_keys), clock)
         segments = SegmentStore(database, objects, keys, clock)
         policies = Policies(database, service.tenants, clock)
-        classifier = Classifier(segments, policies, service.tenants, clock)
+        weights = ModelWeights(database)
+        classifier = Classifier(segments, policies, service.tenants, clock, weights=weights.of)
         remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
         models = ModelProcesses()
-        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, UsualWorths(), clock))
+        scorer = Scorer(segments, policies, service.tenants, clock, weights)
+        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         privacy = Privacy.over(
@@ -127,6 +131,16 @@ async def open_lifecycle(
         privacy.register(jobs)
         jobs.register(JobKind.INTEGRITY, IntegrityHandler(segments, decode_lossy=_decode_lossy))
         jobs.register(JobKind.CLEANUP, CleanupHandler(segments, policies, classifier, remover, clock))
+        values = DataValues(
+            segments,
+            Gatherer(segments, policies, service.consents),
+            scorer,
+            models,
+            tenants=service.tenants,
+            clock=clock,
+        )
+        plans = StoragePlans(segments, scorer, policies, remover, jobs=jobs, tenants=service.tenants, clock=clock)
+        jobs.register(JobKind.OPTIMIZATION, plans)
         async with hearing_of_destroyed_keys(database_url, keys.forget):
             yield Lifecycle(
                 service=service,
@@ -169,6 +183,8 @@ async def open_lifecycle(
                 record_lists=RecordListing(database, tenants=service.tenants),
                 privacy=privacy,
                 own_data=OwnDataUpkeep(segments, clock, options.own_data),
+                values=values,
+                plans=plans,
             )
     finally:
         await jobs.close()

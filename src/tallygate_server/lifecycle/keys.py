@@ -10,14 +10,14 @@ import json
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.errors import StoreUnavailable
-from tallygate_server.lifecycle.objects import ObjectMissing, ObjectStore, ObjectStoreUnavailable
+from tallygate_server.lifecycle.objects import ObjectMissing, ObjectStore, ObjectStoreUnavailable, StoredObject
 from tallygate_server.lifecycle.sealing import KEY_BYTES, SealBroken, seal, unseal
 from tallygate_server.storage.data_keys import (
     KeyRow,
@@ -107,6 +107,11 @@ class KeyStore:
             return False
         except ObjectStoreUnavailable as error:
             raise StoreUnavailable("the key store cannot be reached just now") from error
+
+    async def list(self, tenant_id: TenantId) -> AsyncIterator[StoredObject]:
+        """List what is stored of the tenant. Raises ObjectStoreUnavailable."""
+        async for found in self._objects.list(f"{tenant_id}/"):
+            yield found
 
     async def _document(self, tenant_id: TenantId, key_id: str) -> dict[str, str]:
         try:

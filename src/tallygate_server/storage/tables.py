@@ -1447,7 +1447,7 @@ data_plans = Table(
     Column("actor", Text, nullable=False),
     _time("create_time"),
     _time("expire_time"),
-    _time("done_time", nullable=True),
+    Column("done_time", DateTime(timezone=True), comment="when it was carried out"),
     PrimaryKeyConstraint("tenant_id", "plan_id"),
     Index("ix_data_plans_expire_time", "tenant_id", "expire_time"),
 )
@@ -1459,16 +1459,22 @@ data_plan_steps = Table(
     Column("plan_id", Text, nullable=False),
     Column("position", Integer, nullable=False),
     Column("segment_id", Text, nullable=False),
-    Column("checksum", LargeBinary, nullable=False),
+    Column(
+        "checksum",
+        LargeBinary,
+        nullable=False,
+        comment="of the segment when the plan was made; another one: it has changed",
+    ),
     Column("stored_bytes", BigInteger, nullable=False),
     Column("action", SmallInteger, nullable=False),
     Column("saved_bytes", BigInteger, nullable=False),
     Column("value_lost", Double, nullable=False),
     Column("worth_lost", Double, nullable=False),
     Column("explanation", Text, nullable=False),
-    Column("done_bytes", BigInteger),
-    Column("done_value_lost", Double),
+    Column("done_bytes", BigInteger, comment="saved, written in the transaction that carried it out; none before"),
+    Column("done_value_lost", Double, comment="share of the segment's worth that was lost, as measured"),
     PrimaryKeyConstraint("tenant_id", "plan_id", "position"),
+    ForeignKeyConstraint(["tenant_id", "plan_id"], ["data_plans.tenant_id", "data_plans.plan_id"], ondelete="CASCADE"),
 )
 
 consents = Table(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import StorageOptimization
 from tallygate_server.storage.connection import Connection
-from tallygate_server.storage.tables import data_plan_steps, data_plans, data_segment_reads, value_weights
+from tallygate_server.storage.tables import data_plan_steps, data_plans, value_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,23 +90,6 @@ async def write_weights(
     )
 
 
-async def read_counts(
-    connection: Connection, tenant_id: TenantId, segment_ids: Sequence[str], *, since: date
-) -> dict[str, int]:
-    """Return how often segments were read since a day, those that were."""
-    columns = data_segment_reads.c
-    rows = await connection.execute(
-        select(columns.segment_id, func.sum(columns.read_count))
-        .where(
-            columns.tenant_id == tenant_id,
-            columns.segment_id.in_(sorted(set(segment_ids))),
-            columns.day >= since,
-        )
-        .group_by(columns.segment_id)
-    )
-    return {segment_id: int(count) for segment_id, count in rows}
-
-
 async def add_plan(connection: Connection, tenant_id: TenantId, plan: Plan) -> None:
     """Write a plan; those that have expired go."""
     await _forget_plans(connection, tenant_id, before=plan.create_time)
@@ -163,8 +146,8 @@ async def read_plan(connection: Connection, tenant_id: TenantId, plan_id: str, *
     )
 
 
-async def begin_plan(connection: Connection, tenant_id: TenantId, plan_id: str, *, now: datetime) -> None:
-    """Note that somebody carries a plan out."""
+async def end_plan(connection: Connection, tenant_id: TenantId, plan_id: str, *, now: datetime) -> None:
+    """Note that a plan was carried out."""
     plans = data_plans.c
     await connection.execute(
         update(data_plans).where(plans.tenant_id == tenant_id, plans.plan_id == plan_id).values(done_time=now)
@@ -184,11 +167,8 @@ async def write_step_done(
 
 
 async def _forget_plans(connection: Connection, tenant_id: TenantId, *, before: datetime) -> None:
-    plans, steps = data_plans.c, data_plan_steps.c
-    expired = select(plans.plan_id).where(plans.tenant_id == tenant_id, plans.expire_time <= before)
-    await connection.execute(
-        delete(data_plan_steps).where(steps.tenant_id == tenant_id, steps.plan_id.in_(expired.scalar_subquery()))
-    )
+    # Their steps go with them.
+    plans = data_plans.c
     await connection.execute(delete(data_plans).where(plans.tenant_id == tenant_id, plans.expire_time <= before))
 
 

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from tallygate_server.lifecycle.classification.classifier import ClassificationPage, Classifier
+from tallygate_server.lifecycle.classification.classifier import (
+    SEGMENTS_PER_PAGE_MAX,
+    ClassificationPage,
+    Classifier,
+    Comparison,
+)
 from tallygate_server.lifecycle.classification.cleanup import CleanupHandler, cleanup_request
 from tallygate_server.lifecycle.classification.retaining import Retainer
 
-__all__ = ["ClassificationPage", "Classifier", "CleanupHandler", "Retainer", "cleanup_request"]
+__all__ = [
+    "SEGMENTS_PER_PAGE_MAX",
+    "ClassificationPage",
+    "Classifier",
+    "CleanupHandler",
+    "Comparison",
+    "Retainer",
+    "cleanup_request",
+]

@@ -17,6 +17,9 @@ JobFunction = Callable[[Mapping[str, Any], Sequence[pa.Table]], dict[str, Any]]
 JOBS: Final[Mapping[str, str]] = {
     "echo": "tallygate_server.lifecycle.model_process.jobs:echo",
     "evaluate_impact": "tallygate_server.lifecycle.lossy.impact:run_job",
+    "identify_critical": "tallygate_server.lifecycle.value.models:identify_critical",
+    "select_samples": "tallygate_server.lifecycle.value.models:select_samples",
+    "choose_training_set": "tallygate_server.lifecycle.value.models:choose_training_set",
 }
 
 

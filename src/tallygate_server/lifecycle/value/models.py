@@ -2,8 +2,8 @@
 
 These functions run in a model process: they import scikit-learn where they need it, and the server never calls them.
 All take one table with a row for each record that was read, by dataset and time. Columns: `time` (microseconds since
-1970), `dataset` and `segment` (places in lists that the caller keeps), `weight` (records that the row stands for), and the
-records' own columns as `n:name` (numbers and truth values) and `t:name` (texts).
+1970), `dataset` and `segment` (places in lists that the caller keeps), `weight` (records that the row stands for), and
+the records' own columns as `n:name` (numbers and truth values) and `t:name` (texts).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -85,7 +86,7 @@ def select_samples(parameters: Mapping[str, Any], tables: Sequence[pa.Table]) ->
     features = _features(rows, parameters["seed"])
     strata, names = strata_of(rows.times, [SeasonKind(kind) for kind in parameters["seasons"]])
     sizes = np.bincount(strata, minlength=len(names))
-    shares = np.bincount(strata, weights=rows.weights, minlength=len(names))
+    shares: Floats = np.bincount(strata, weights=rows.weights, minlength=len(names)).astype(np.float64)
     counts = allocate(shares, parameters["sample_count"], sizes)
     samples = spread(features, rows.weights, strata, counts, numbers)
     samples = samples[np.argsort(rows.times[samples], kind="stable")]
@@ -107,10 +108,10 @@ def select_samples(parameters: Mapping[str, Any], tables: Sequence[pa.Table]) ->
 
 
 def identify_critical(parameters: Mapping[str, Any], tables: Sequence[pa.Table]) -> dict[str, Any]:
-    """Find the fewest segments that keep a model's accuracy: `target`, `min_accuracy_ratio`, `worths` by segment, `seed`.
+    """Find the fewest segments that keep a model's accuracy: `target`, `min_accuracy_ratio`, `worths`, `seed`.
 
-    Returns `segments` (places, most critical first), `accuracy_full`, `accuracy_critical`, `metric`, `model`, `method`; no
-    segments and `learned` false where no model beats the mean.
+    Worths are by segment. Returns `segments` (places, most critical first), `accuracy_full`, `accuracy_critical`,
+    `metric`, `model`, `method`; no segments and `learned` false where no model beats the mean.
     """
     rows = _Rows.of(tables[0])
     task = _Task.of(rows, parameters["target"], parameters["seed"])
@@ -358,8 +359,6 @@ class _Task:
 
 def _smallest(task: _Task, segments: Sequence[int], wanted: float) -> list[int]:
     """Return the smallest set that is good enough, and of those the best."""
-    from itertools import combinations  # noqa: PLC0415
-
     for size in range(1, len(segments) + 1):
         tried = [(task.accuracy(each), each) for each in combinations(segments, size)]
         accuracy, best = max(tried, key=lambda pair: pair[0])
@@ -434,9 +433,8 @@ def _blocks(rows: _Rows, scores: Floats, novelty: Floats, target: int) -> list[_
     numbers = np.floor((ordinals - rows.weights) / size)
     borders = [0]
     for place in range(1, len(rows.times)):
-        if rows.datasets[place] != rows.datasets[place - 1]:
-            borders.append(place)
-        elif numbers[place] != numbers[borders[-1]] and rows.times[place] != rows.times[place - 1]:
+        full = numbers[place] != numbers[borders[-1]] and rows.times[place] != rows.times[place - 1]
+        if full or rows.datasets[place] != rows.datasets[place - 1]:
             borders.append(place)
     borders.append(len(rows.times))
     return [
@@ -447,7 +445,7 @@ def _blocks(rows: _Rows, scores: Floats, novelty: Floats, target: int) -> list[_
             float(np.average(scores[first:last], weights=rows.weights[first:last])),
             float(np.average(novelty[first:last], weights=rows.weights[first:last])),
         )
-        for first, last in zip(borders[:-1], borders[1:], strict=True)
+        for first, last in pairwise(borders)
     ]
 
 
@@ -497,5 +495,5 @@ def _border(rows: _Rows, block: _Block, stride: int, room: int) -> tuple[int, in
 
 
 def _gain(block: _Block, stride: int) -> float:
-    """Return what another record of the block gives: its worth, and what the wider stride has missed of the uncommon."""
+    """Return what another record of the block gives: its worth, and what the stride has missed of the uncommon."""
     return block.score + block.novelty * (1.0 - 1.0 / stride)

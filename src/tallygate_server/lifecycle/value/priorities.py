@@ -1,9 +1,10 @@
 """How the weights of the value terms follow a model's performance.
 
-A sort of data that the model found important counts more by what is rare and what is used in it; one that it did without
-counts less by these, and so more by being recent and whole. While the model does badly, rare data gains most: it needs
-what it has not seen; a model that is right already gains by what it uses. A measurement moves a weight by a quarter at
-most before they are made to sum to 1 again, and none leaves its bounds: no single report can turn the order over.
+A sort of data that the model found important counts more by what is rare and what is used in it; one that it did
+without counts less by these, and so more by being recent and whole. While the model does badly, rare data gains most:
+it needs what it has not seen; a model that is right already gains by what it uses. A measurement moves a weight by a
+quarter at most before they are made to sum to 1 again, and none leaves its bounds: no single report can turn the order
+over.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ SEASONS_DEFAULT: Final = (SeasonKind.DAY_OF_WEEK, SeasonKind.HOUR_OF_DAY)
 def strata_of(times: Integers, seasons: Sequence[SeasonKind]) -> tuple[Integers, list[str]]:
     """Return the stratum of each record, as a place in the list of the strata's names, and that list.
 
-    Times are microseconds since 1970 in UTC. Names go from the longest season to the shortest: `january/monday/08`. Only
-    strata that have a record are there, in the order of the calendar.
+    Times are microseconds since 1970 in UTC. Names go from the longest season to the shortest: `january/monday/08`.
+    Only strata that have a record are there, in the order of the calendar.
     """
     days = np.floor_divide(times, _DAY_MICROS)
     codes = np.zeros(len(times), dtype=np.int64)
@@ -55,8 +55,8 @@ def strata_of(times: Integers, seasons: Sequence[SeasonKind]) -> tuple[Integers,
 def allocate(weights: Floats, sample_count: int, sizes: Integers) -> Integers:
     """Divide samples among strata in proportion to their weights, by the largest remainder.
 
-    Every stratum with a record gets one where there are enough, and none gets more than its `sizes`: what these bounds take
-    or leave is divided in proportion again. The sum is the smaller of the wanted count and all sizes together.
+    Every stratum with a record gets one where there are enough, and none gets more than its `sizes`: what these bounds
+    take or leave is divided in proportion again. The sum is the smaller of the wanted count and all sizes together.
     """
     room = np.asarray(sizes, dtype=np.float64)
     count = min(sample_count, int(room.sum()))

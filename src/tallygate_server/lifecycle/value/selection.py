@@ -48,9 +48,9 @@ def spread(
 ) -> Integers:
     """Choose `counts` records of each stratum that together cover as much weight of all as possible.
 
-    Each choice is the best that is left and that its stratum has room for (greedy: at least half of what the best such set
-    covers). Where nothing is left to cover, a stratum gets what lies farthest from what it has. Of records that are as good
-    as each other the generator decides. Returns places, ascending.
+    Each choice is the best that is left and that its stratum has room for (greedy: at least half of what the best such
+    set covers). Where nothing is left to cover, a stratum gets what lies farthest from what it has. Of records that are
+    as good as each other the generator decides. Returns places, ascending.
     """
     chosen = _covering(points, weights, strata, counts, numbers)
     taken = np.bincount(strata[chosen], minlength=len(counts)) if chosen else np.zeros(len(counts), dtype=np.int64)
@@ -100,7 +100,7 @@ def _centers(strata: Integers, counts: Integers, numbers: np.random.Generator) -
     open_ = np.flatnonzero(counts[strata] > 0)
     if len(open_) <= CENTERS_MAX:
         return numbers.permutation(open_)
-    each_max = max(1, CENTERS_MAX // max(1, np.count_nonzero(counts)))
+    each_max = max(1, CENTERS_MAX // max(1, int(np.count_nonzero(counts))))
     found: list[Integers] = []
     for stratum in np.flatnonzero(counts):
         members = open_[strata[open_] == stratum]
@@ -111,7 +111,8 @@ def _centers(strata: Integers, counts: Integers, numbers: np.random.Generator) -
 def _farthest(points: Floats, taken: npt.NDArray[np.bool_], count: int, numbers: np.random.Generator) -> Integers:
     """Return points, one after the other, each the farthest from all before it and from those that are taken."""
     if count + np.count_nonzero(taken) >= len(points):
-        return np.flatnonzero(~taken)
+        left: Integers = np.flatnonzero(~taken)
+        return left
     pool = np.flatnonzero(~taken)
     pool = pool[_even(len(pool), max(CANDIDATES_MAX, count), numbers)]
     candidates = points[pool]
@@ -122,7 +123,8 @@ def _farthest(points: Floats, taken: npt.NDArray[np.bool_], count: int, numbers:
         picked.append(place)
         far = np.minimum(far, distances(candidates[place : place + 1], candidates)[0])
         far[picked] = -1.0
-    return pool[picked]
+    found: Integers = pool[picked]
+    return found
 
 
 def _even(count: int, count_max: int, numbers: np.random.Generator) -> Integers:
@@ -131,4 +133,5 @@ def _even(count: int, count_max: int, numbers: np.random.Generator) -> Integers:
         return np.arange(count, dtype=np.int64)
     start = numbers.random() * count / count_max
     found = np.floor(start + np.arange(count_max) * (count / count_max)).astype(np.int64)
-    return np.minimum(found, count - 1)
+    within: Integers = np.minimum(found, count - 1)
+    return within

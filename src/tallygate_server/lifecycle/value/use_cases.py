@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
+from tallygate_server.domain.classification import DEFAULT_WEIGHTS
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Segment
 from tallygate_server.errors import InvalidRequest
 from tallygate_server.lifecycle.model_process import ModelJobRefused
 from tallygate_server.lifecycle.segments import SegmentStore
-from tallygate_server.lifecycle.value.gathering import Gatherer, Records, instant_of
+from tallygate_server.lifecycle.value.gathering import Gatherer, Records, instant_of, records_in
 from tallygate_server.lifecycle.value.priorities import adapted
 from tallygate_server.lifecycle.value.scoring import Scored, Scorer
 from tallygate_server.lifecycle.value.seasons import SEASONS_DEFAULT, SeasonKind
@@ -92,14 +93,14 @@ class Span:
 class TrainingSet:
     """The training set of a given size that is worth most."""
 
-    spans: tuple[Span, ...]
-    record_count: int
+    spans: tuple[Span, ...] = ()
+    record_count: int = 0
     excluded_record_count: int
     unconsented_record_count: int
-    coverage: float
-    value_retained: float
-    accuracy_full: float
-    accuracy_optimized: float
+    coverage: float = 0.0
+    value_retained: float = 0.0
+    accuracy_full: float = 0.0
+    accuracy_optimized: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,7 @@ class DataValues:
         gatherer: Gatherer,
         scorer: Scorer,
         models: ModelUse,
+        *,
         tenants: TenantUse,
         clock: Clock,
     ) -> None:
@@ -167,7 +169,7 @@ class DataValues:
             if len(found) < limit:
                 break
             after = (found[-1].start_time, found[-1].segment_id)
-        return await self._scorer.score(tenant_id, page[:limit], model_key=model_key, now=now)
+        return await self._scorer.score(tenant_id, page[:limit], model_key=model_key)
 
     async def identify_critical(
         self,
@@ -187,12 +189,14 @@ class DataValues:
         now = self._clock.now()
         ratio = min_accuracy_ratio or ACCURACY_RATIO_DEFAULT
         chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments = await self._gatherer.segments(tenant_id, chosen)
-        scored = await self._scorer.score(tenant_id, segments, model_key=model_key, now=now)
-        if not target_column or not segments:
-            return _critical_by_worth(scored, ratio)
+        segments, _ = await self._gatherer.segments(tenant_id, chosen)
+        known = await self._scorer.score(tenant_id, segments, model_key=model_key)
+        if not target_column:
+            return _critical_by_worth(known, ratio)
         records = await self._gatherer.records(tenant_id, selection, segments)
-        worths = {each.segment.segment_id: each.worth for each in scored}
+        if records is None:
+            return _critical_by_worth(known, ratio)
+        worths = {each.segment.segment_id: each.worth for each in known}
         told = await self._run(
             "identify_critical",
             {
@@ -204,14 +208,14 @@ class DataValues:
             records,
         )
         if not told["learned"]:
-            by_worth = _critical_by_worth(scored, ratio)
+            by_worth = _critical_by_worth(known, ratio)
             return CriticalData(
                 segments=by_worth.segments,
                 segment_count=by_worth.segment_count,
                 record_count=by_worth.record_count,
                 explanation=f"no small model learns {target_column} from this data; {by_worth.explanation}",
             )
-        by_id = {each.segment.segment_id: each for each in scored}
+        by_id = {each.segment.segment_id: each for each in known}
         critical = [by_id[records.segments[place].segment_id] for place in told["segments"]]
         metric = "R squared" if told["metric"] == "r2" else "share of right answers"
         return CriticalData(
@@ -221,9 +225,10 @@ class DataValues:
             accuracy_full=told["accuracy_full"],
             accuracy_critical=told["accuracy_critical"],
             explanation=(
-                f"{len(critical)} of {len(records.segments)} segments keep at least {ratio:.0%} of the {metric} with which a"
-                f" {told['model'].replace('_', ' ')} model predicts {target_column} on the last 30 % of every segment, which it"
-                f" was not trained on: {told['accuracy_critical']:.3f} of {told['accuracy_full']:.3f}; {told['method']}"
+                f"{len(critical)} of {len(records.segments)} segments keep at least {ratio:.0%} of the {metric} with"
+                f" which a {told['model'].replace('_', ' ')} model predicts {target_column} on the last 30 % of every"
+                f" segment, which it was not trained on: {told['accuracy_critical']:.3f} of"
+                f" {told['accuracy_full']:.3f}; {told['method']}"
             ),
         )
 
@@ -239,10 +244,10 @@ class DataValues:
         """Select records that represent all, stratified by season. Raises as `identify_critical`."""
         await self._tenants.get(tenant_id)
         chosen = await self._gatherer.choose(tenant_id, selection, self._clock.now())
-        segments = await self._gatherer.segments(tenant_id, chosen)
-        if not segments:
-            return Samples(samples=(), coverage=0.0, counts={})
+        segments, _ = await self._gatherer.segments(tenant_id, chosen)
         records = await self._gatherer.records(tenant_id, selection, segments)
+        if records is None:
+            return Samples(samples=(), coverage=0.0, counts={})
         told = await self._run(
             "select_samples",
             {"sample_count": sample_count, "seasons": [int(kind) for kind in seasons or SEASONS_DEFAULT], "seed": seed},
@@ -275,21 +280,23 @@ class DataValues:
         await self._tenants.get(tenant_id)
         now = self._clock.now()
         chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments = await self._gatherer.segments(tenant_id, chosen)
-        consented = chosen.record_count - chosen.unconsented_record_count
-        if not segments:
-            return TrainingSet(
-                spans=(), record_count=0, excluded_record_count=0, unconsented_record_count=0, coverage=0.0,
-                value_retained=0.0, accuracy_full=0.0, accuracy_optimized=0.0,
-            )  # fmt: skip
+        segments, unconsented = await self._gatherer.segments(tenant_id, chosen)
+        unconsented_count = sum(records_in(segment, selection) for segment in unconsented)
         records = await self._gatherer.records(tenant_id, selection, segments)
-        scored = await self._scorer.score(tenant_id, records.segments, model_key=model_key, now=now)
+        if records is None:
+            return TrainingSet(
+                excluded_record_count=sum(records_in(segment, selection) for segment in segments),
+                unconsented_record_count=unconsented_count,
+            )
+        read = {segment.segment_id for segment in records.segments}
+        unread = sum(records_in(segment, selection) for segment in segments if segment.segment_id not in read)
+        known = await self._scorer.score(tenant_id, records.segments, model_key=model_key)
         told = await self._run(
             "choose_training_set",
             {
                 "target_record_count": target_record_count,
                 "target": target_column,
-                "scores": [each.score for each in scored],
+                "scores": [each.score for each in known],
                 "seed": seed,
             },
             records,
@@ -307,8 +314,8 @@ class DataValues:
                 for span in told["spans"]
             ),
             record_count=told["record_count"],
-            excluded_record_count=max(0, consented - told["record_count"]),
-            unconsented_record_count=chosen.unconsented_record_count,
+            excluded_record_count=records.record_count + unread - told["record_count"],
+            unconsented_record_count=unconsented_count,
             coverage=told["coverage"],
             value_retained=told["value_retained"],
             accuracy_full=told["accuracy_full"],
@@ -332,7 +339,7 @@ class DataValues:
             present = await rows.read_weights(connection, tenant_id, measured.model_key, lock=True)
             for data_type, importance in sorted(measured.importance_by_type.items()):
                 known = present.get(data_type)
-                before = dict(known.weights) if known is not None else self._scorer.default_weights()
+                before = dict(known.weights) if known is not None else dict(DEFAULT_WEIGHTS)
                 newer = known is None or measured.measure_time is None or known.measure_time < measure_time
                 after = adapted(before, importance=importance, accuracy=measured.accuracy) if newer else before
                 changes.append(WeightsChange(data_type=data_type, before=before, after=after))
@@ -353,9 +360,9 @@ class DataValues:
                         "weights": {each.data_type: dict(each.after) for each in changes},
                     },
                 )
-        return changes, await self._changed(tenant_id, changes, now)
+        return changes, await self._changed(tenant_id, changes)
 
-    async def _changed(self, tenant_id: TenantId, changes: Sequence[WeightsChange], now: datetime) -> int:
+    async def _changed(self, tenant_id: TenantId, changes: Sequence[WeightsChange]) -> int:
         """Count segments whose importance is another one under the new weights."""
         moved = [each for each in changes if each.before != each.after]
         if not moved:
@@ -363,13 +370,14 @@ class DataValues:
         selection = DataSelection(data_types=tuple(each.data_type for each in moved))
         async with self._database.tenant_snapshot(tenant_id) as connection:
             segments = await read_segments(connection, tenant_id, selection, limit=SEGMENTS_COMPARED_MAX)
-        before = await self._scorer.importances(
-            tenant_id, segments, weights={each.data_type: each.before for each in moved}, now=now
-        )
-        after = await self._scorer.importances(
-            tenant_id, segments, weights={each.data_type: each.after for each in moved}, now=now
-        )
-        return sum(before[segment.segment_id] != after[segment.segment_id] for segment in segments)
+        before, after = [
+            await self._scorer.score(tenant_id, segments, model_key="", weights=weights)
+            for weights in (
+                {each.data_type: each.before for each in moved},
+                {each.data_type: each.after for each in moved},
+            )
+        ]
+        return sum(old.importance != new.importance for old, new in zip(before, after, strict=True))
 
     async def _run(self, job: str, parameters: Mapping[str, Any], records: Records) -> dict[str, Any]:
         try:
@@ -396,7 +404,7 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
         record_count=sum(each.segment.record_count for each in kept),
         explanation=(
             f"{len(kept)} of {len(ordered)} segments have {share:.1%} of the worth (score times records); no fewer have"
-            f" {ratio:.0%}. No accuracy was measured: no target column was given"
+            f" {ratio:.0%}; no accuracy was measured"
         ),
     )
 
@@ -404,6 +412,6 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
 def _span_text(span: Mapping[str, Any]) -> str:
     every = "every record" if span["stride"] == 1 else f"every {span['stride']}th record"
     return (
-        f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f}; the more of"
-        " both, the more is taken"
+        f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f};"
+        " the more of both, the more is taken"
     )

@@ -22,7 +22,7 @@ CREATE TABLE data_plans (
     CONSTRAINT pk_data_plans PRIMARY KEY (tenant_id, plan_id)
 );
 CREATE INDEX ix_data_plans_expire_time ON data_plans (tenant_id, expire_time);
-COMMENT ON COLUMN data_plans.done_time IS 'when somebody began to carry it out';
+COMMENT ON COLUMN data_plans.done_time IS 'when it was carried out';
 
 CREATE TABLE data_plan_steps (
     tenant_id TEXT NOT NULL,
@@ -38,7 +38,9 @@ CREATE TABLE data_plan_steps (
     explanation TEXT NOT NULL,
     done_bytes BIGINT,
     done_value_lost DOUBLE PRECISION,
-    CONSTRAINT pk_data_plan_steps PRIMARY KEY (tenant_id, plan_id, position)
+    CONSTRAINT pk_data_plan_steps PRIMARY KEY (tenant_id, plan_id, position),
+    CONSTRAINT fk_data_plan_steps_tenant_id_data_plans FOREIGN KEY (tenant_id, plan_id)
+        REFERENCES data_plans (tenant_id, plan_id) ON DELETE CASCADE
 );
 COMMENT ON COLUMN data_plan_steps.checksum IS 'of the segment when the plan was made; another one: it has changed';
 COMMENT ON COLUMN data_plan_steps.done_bytes IS 'saved, written in the transaction that carried it out; none before';

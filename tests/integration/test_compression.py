@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from tallygate_server.domain.lifecycle import (
     CompressionForm,
     CompressionSettings,
     DataColumn,
+    DataImportance,
     DataSelection,
     Dataset,
     JobState,
@@ -28,7 +29,7 @@ from tallygate_server.domain.lifecycle import (
     StorageTier,
 )
 from tallygate_server.domain.lifecycle_job import LifecycleJob
-from tallygate_server.domain.retention import RetentionException, RetentionPolicy
+from tallygate_server.domain.retention import ImportanceRule, RetentionException, RetentionPolicy
 from tallygate_server.errors import FormNotRestorable, InvalidRequest, RequestIdReused
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.compression import (
@@ -40,7 +41,7 @@ from tallygate_server.lifecycle.compression import (
     compression_request,
 )
 from tallygate_server.lifecycle.compression.handler import CompressionHandler
-from tallygate_server.lifecycle.compression.protection import UsualWorths
+from tallygate_server.lifecycle.compression.protection import Worth
 from tallygate_server.lifecycle.jobs import JobControl
 from tallygate_server.lifecycle.policies import NewLegalHold
 from tallygate_server.storage.connection import Connection
@@ -96,6 +97,14 @@ def a_ride(begin: int = 0, count: int = COUNT) -> pa.Table:
             "what": ["climb" if place // 300 % 2 else "roll" for place in places],
         }
     )
+
+
+class UsualWorths:
+    """Takes every segment for one of usual worth."""
+
+    async def worths(self, segments: Sequence[Segment]) -> Mapping[str, Worth]:
+        """Return the usual worth."""
+        return {segment.segment_id: Worth() for segment in segments}
 
 
 class Noted(JobControl):
@@ -266,23 +275,32 @@ async def test_holds_exceptions_and_policies_leave_data_alone(lifecycle: Lifecyc
     young = await a_dataset(lifecycle, data_type="young", columns=COLUMNS)
     never = await a_dataset(lifecycle, data_type="never", columns=COLUMNS)
     free = await a_dataset(lifecycle, data_type="free", columns=COLUMNS)
-    segments = {each.data_type: await put(lifecycle, each, a_ride()) for each in (held, excepted, young, never, free)}
+    others = [await a_dataset(lifecycle, data_type=name, columns=COLUMNS) for name in ("critical", "worthy")]
+    datasets = (held, excepted, young, never, free, *others)
+    segments = {each.data_type: await put(lifecycle, each, a_ride()) for each in datasets}
     hold, _ = await lifecycle.holds.create(
         ACME, NewLegalHold(selection=DataSelection(data_types=("held",)), reason_text="case 7"), actor="test"
     )
     exception = RetentionException(retention_days=-1, reason_text="a promise")
+    critical = ImportanceRule(name="all", importance=DataImportance.CRITICAL)
     for policy in (
+        RetentionPolicy(
+            tenant_id=ACME, data_type="critical", compression_threshold_days=0, importance_rules=(critical,)
+        ),
+        RetentionPolicy(tenant_id=ACME, data_type="worthy", compression_threshold_days=0, ai_value_threshold=0.0),
         RetentionPolicy(tenant_id=ACME, data_type="excepted", compression_threshold_days=0, exceptions=(exception,)),
-        RetentionPolicy(tenant_id=ACME, data_type="young", compression_threshold_days=30),
-        RetentionPolicy(tenant_id=ACME, data_type="never"),
-        RetentionPolicy(tenant_id=ACME, data_type="free", compression_threshold_days=0),
+        RetentionPolicy(tenant_id=ACME, data_type="young", compression_threshold_days=30, ai_value_threshold=1.0),
+        RetentionPolicy(tenant_id=ACME, data_type="never", ai_value_threshold=1.0),
+        RetentionPolicy(tenant_id=ACME, data_type="free", compression_threshold_days=0, ai_value_threshold=1.0),
     ):
         await lifecycle.policies.set(policy, actor="test")
 
     report = await compress(lifecycle, SUMMARY)
 
     skipped = {each["segment_id"]: each for each in report["skipped"]}
-    assert {name: skipped[segments[name].segment_id]["kind"] for name in ("held", "excepted", "young", "never")} == {
+    assert {name: skipped[segments[name].segment_id]["kind"] for name in segments if name != "free"} == {
+        "critical": "critical",
+        "worthy": "policy",
         "held": "legal_hold",
         "excepted": "exception",
         "young": "policy",

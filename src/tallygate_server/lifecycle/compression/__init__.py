@@ -12,7 +12,7 @@ from tallygate_server.lifecycle.compression.analysis import (
 )
 from tallygate_server.lifecycle.compression.handler import CompressionHandler, compression_request
 from tallygate_server.lifecycle.compression.impact import CompressionImpacts, WantedImpact
-from tallygate_server.lifecycle.compression.protection import UsualWorths, Worth, Worths
+from tallygate_server.lifecycle.compression.protection import Worth, Worths
 from tallygate_server.lifecycle.compression.use_cases import Compressions
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "CompressionHandler",
     "CompressionImpacts",
     "Compressions",
-    "UsualWorths",
     "WantedAnalysis",
     "WantedImpact",
     "Worth",

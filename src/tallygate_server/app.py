@@ -70,6 +70,7 @@ DUE_SUBSCRIPTIONS_INTERVAL_SECONDS: Final = 1.0
 SUBSCRIPTION_NOTICES_INTERVAL_SECONDS: Final = 15.0
 GRANT_NOTICES_INTERVAL_SECONDS: Final = 15.0
 OWN_DATA_INTERVAL_SECONDS: Final = 6 * 3600.0
+CLEANING_INTERVAL_SECONDS: Final = 24 * 3600.0
 _HEALTH_INTERVAL_SECONDS: Final = 0.25
 
 
@@ -182,7 +183,11 @@ def lifecycle_options(settings: Settings) -> LifecycleOptions:
             else own_master_keys(directory / "master.key")
         ),
         retrieval_timeout_ms=settings.retrieval_timeout_ms,
-        own_data=OwnDataOptions(webhook_retention_days=settings.webhook_retention_days),
+        own_data=OwnDataOptions(
+            webhook_retention_days=settings.webhook_retention_days,
+            soft_delete_retention_days=settings.soft_delete_retention_days,
+            history_retention_days=settings.history_retention_days,
+        ),
         tier_facts=tier_facts(settings),
         export_retention=timedelta(days=settings.export_retention_days),
     )
@@ -369,6 +374,16 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
             name="export_usage",
             interval_seconds=OWN_DATA_INTERVAL_SECONDS,
             run=lifecycle.own_data.job("export_usage"),
+        ),
+        Job(
+            name="sweep_orphans",
+            interval_seconds=CLEANING_INTERVAL_SECONDS,
+            run=lifecycle.own_data.job("sweep_orphans"),
+        ),
+        Job(
+            name="purge_leftovers",
+            interval_seconds=CLEANING_INTERVAL_SECONDS,
+            run=lifecycle.own_data.job("purge_leftovers"),
         ),
     ]
 

@@ -327,6 +327,14 @@ class Settings(BaseSettings):
         description="How long webhooks that are done with stay in Postgres; afterwards they are archived as records of"
         " their account.",
     )
+    soft_delete_retention_days: Days = Field(
+        default=90,
+        description="How long what was deleted, revoked, released or came to its end is kept before it is purged.",
+    )
+    history_retention_days: Days = Field(
+        default=730,
+        description="How far back it is told what an account was entitled to; older revisions are purged.",
+    )
 
     lifecycle_jobs_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
         default=2,

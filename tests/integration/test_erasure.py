@@ -202,6 +202,8 @@ async def live(stand: Stand) -> None:
             tables.data_plans: {"tenant_id": METERED, "plan": {"steps": [{"account_id": ZEBRA}]}},
             tables.data_requests: mine,
             tables.exported_usage_sums: mine,
+            tables.usage_exports: mine,
+            tables.data_plan_steps: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},
             tables.exported_credit_sums: mine,
             tables.data_segment_reads: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},
             tables.data_record_ids: {"tenant_id": METERED, "dataset_id": dataset.dataset_id},

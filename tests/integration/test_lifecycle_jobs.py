@@ -82,6 +82,12 @@ async def test_a_job_is_run_and_its_caller_waits_for_the_end(stand: Stand) -> No
     assert stand.handler.attempts[0].request == {"wanted": "all"}
 
 
+async def test_who_waits_too_long_gets_the_job_as_it_is_then(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "WAIT_MAX", timedelta(milliseconds=20))
+
+    assert (await stand.submit(wait=PATIENCE)).state is JobState.PENDING
+
+
 async def test_a_request_id_asks_for_one_job(stand: Stand) -> None:
     first, second = await asyncio.gather(stand.submit(a_job(request_id="r1")), stand.submit(a_job(request_id="r1")))
     other_kind = await stand.submit(a_job(JobKind.RESTORE, request_id="r1"))
@@ -130,6 +136,7 @@ async def test_tenants_take_turns(stand: Stand, database_without_tenants: str) -
     await apply_catalog(database_without_tenants, GLOBEX)
     for _ in range(3):
         await stand.submit()
+    stand.clock.advance(ONE_SECOND)
     await stand.submit(NewJob(**{name: getattr(a_job(), name) for name in NewJob.__slots__} | {"tenant_id": GLOBEX}))
 
     await LifecycleJobRunner(stand.lifecycle.jobs, at_once=1).run_due()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pyarrow as pa
 import pytest
 from sqlalchemy import select
 
 from tallygate_server.domain.identifier import AccountId
 from tallygate_server.domain.lifecycle import (
+    OWN_DATA_TYPES,
     ColumnType,
     CompressionForm,
     DataColumn,
@@ -21,9 +23,11 @@ from tallygate_server.domain.lifecycle import (
     Segment,
     StorageTier,
 )
+from tallygate_server.errors import InvalidRequest
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.own_data import webhook_events as archived
 from tallygate_server.lifecycle.own_data.webhook_events import NAMES_KEPT, event_document
+from tallygate_server.lifecycle.records import NewRecords, PlainRecords, RecordQuery
 from tallygate_server.storage import webhook_archive
 from tallygate_server.storage.data_segments import read_segments
 from tallygate_server.storage.engine import Database, DatabaseRole
@@ -33,9 +37,11 @@ from tallygate_server.webhooks.events import WebhookSource
 from tests.support.acme import ACME, ANN, BOB, apply_catalog, services
 from tests.support.clock import FrozenClock
 from tests.support.lifecycle import a_dataset, lifecycles
+from tests.support.tallygate_process import tallygate
 
 NINETY_DAYS = timedelta(days=90)
 NOBODY = AccountId("")
+NOTHING = PlainRecords(times_us=(), values=(), record_ids=())
 COLUMNS = """source, event_id, event_type, tenant_id, account_id, state, delivery_count, payload, event_time,
     receive_time, process_time"""
 
@@ -135,6 +141,40 @@ async def test_what_is_older_than_the_retention_becomes_records_equal_to_the_row
         )
         assert sorted(detail["written_records"] for detail in details.scalars()) == [1, 1, 2]
     assert await lifecycle.own_data.run("archive_webhooks") == {}
+
+
+async def test_archived_events_are_queried_as_records_and_nobody_else_puts_any(
+    lifecycle: Lifecycle, fresh_database: str, clock: FrozenClock
+) -> None:
+    await put(fresh_database, "old", clock.now() - NINETY_DAYS * 2)
+    await lifecycle.own_data.run("archive_webhooks")
+
+    found = lifecycle.record_queries.query(RecordQuery(tenant_id=ACME, account_id=ANN, data_type="webhook_event"))
+    tables = [part async for part in found if isinstance(part, pa.Table)]
+
+    assert [json.loads(text)["event_id"] for text in tables[0].column("document").to_pylist()] == ["old"]
+    for data_type in OWN_DATA_TYPES:
+        records = NewRecords(tenant_id=ACME, account_id=ANN, data_type=data_type, batch=NOTHING)
+        with pytest.raises(InvalidRequest, match="we archive ourselves"):
+            await lifecycle.records.put(records)
+
+
+async def test_a_dry_run_from_the_command_line_tells_and_does_nothing(
+    lifecycle: Lifecycle, fresh_database: str, fresh_redis: str, tmp_path: Path
+) -> None:
+    await put(fresh_database, "old", datetime.now(UTC) - NINETY_DAYS * 2)
+    settings = {
+        "TALLYGATE_DATABASE_URL": fresh_database,
+        "TALLYGATE_REDIS_URL": fresh_redis,
+        "TALLYGATE_DATA_DIR": str(tmp_path / "data"),
+    }
+
+    planned = await tallygate("data", "upkeep", "--dry-run", "--json", settings=settings)
+    assert json.loads(planned.output)["steps"] == {
+        **{step: {} for step in lifecycle.own_data.steps},
+        "archive_webhooks": {"archived": 1, "segments": 1},
+    }
+    assert await rows_left(fresh_database) == ["old"]
 
 
 async def test_an_event_that_comes_again_after_it_was_archived_is_a_duplicate(

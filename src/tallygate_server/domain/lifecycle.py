@@ -12,6 +12,8 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 
 SEGMENT_ROWS_MAX: Final = 131_072
 """Records in one segment: what is encoded, sealed, verified and read as one."""
+OWN_DATA_TYPES: Final = frozenset({"webhook_event", "usage_entry", "usage_event", "usage_denial"})
+"""Data types of records that we archive ourselves; nobody else puts records under these names."""
 ONE_MICROSECOND: Final = timedelta(microseconds=1)
 
 

@@ -102,7 +102,7 @@ class SegmentStore:
         `form` overrides what is usual in the tier: hot data may be by column too.
         `facts` are kept sealed beside the statistics of the columns (`statistics`).
         """
-        key = key or await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
+        key = key or await self._key_to_seal(dataset)
         now = self._clock.now()
 
         def work() -> PreparedSegment:
@@ -148,7 +148,7 @@ class SegmentStore:
         tier: StorageTier,
     ) -> PreparedSegment:
         """Seal a lossy form of the records of live segments, which it will stand for."""
-        key = await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
+        key = await self._key_to_seal(dataset)
         weight = sum(segment.record_count for segment in replaced)
         digest = hashlib.sha256(b"".join(sorted(segment.values_digest for segment in replaced))).digest()
         return await asyncio.to_thread(
@@ -183,7 +183,7 @@ class SegmentStore:
         """
         payload = await self.read_payload(segment)
         facts = await self.read_facts(segment) if facts is None else facts
-        key = key or await self.keys.to_seal(segment.tenant_id, segment.account_id)
+        key = key or await self._key_to_seal(segment)
         verify = (
             _same_records(segment.form, segment.values_digest, segment.record_count)
             if segment.form.exact
@@ -445,6 +445,13 @@ class SegmentStore:
             return unseal(secret, sealed, place=_place(segment))
         except SealBroken as error:
             raise self._damaged(segment, str(error)) from error
+
+    async def _key_to_seal(self, dataset: Dataset | Segment) -> DataKey:
+        try:
+            return await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
+        except KeyDestroyed:
+            # The account is being erased just now, and all this with it.
+            raise SegmentsChanged(dataset.dataset_id) from None
 
     async def _secret(self, segment: Segment) -> bytes:
         try:

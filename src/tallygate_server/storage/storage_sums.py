@@ -475,7 +475,7 @@ def _group(row: Row[Any], group_by: Sequence[str]) -> StoredGroup:
     )
 
 
-def _due(row: Row[Any]) -> DueSums:
+def _due(row: Any) -> DueSums:
     sums: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - public in spite of its name
     for name, value in sums.items():
         if name.endswith("_bytes"):

@@ -482,7 +482,7 @@ def _comparable(sources: AccountSources, now: Any) -> AccountSources:
         subscriptions=tuple(sorted(sources.subscriptions, key=lambda each: each.subscription.subscription_id)),
         grants=tuple(
             sorted(
-                (grant for grant in sources.grants if grant.expire_time is None or grant.expire_time > now),
+                (grant for grant in sources.grants if grant.end_time is None or grant.end_time > now),
                 key=lambda grant: grant.grant_id,
             )
         ),

@@ -19,6 +19,7 @@ from tallygate_server.domain.lifecycle import DataImportance, DataSelection, Job
 from tallygate_server.domain.retention_rules import RETENTION_FEATURE, Protections
 from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, Overloaded
 from tallygate_server.lifecycle.classification.classifier import Classifier, Comparison
+from tallygate_server.lifecycle.compression import compression_request
 from tallygate_server.lifecycle.jobs import LifecycleJobs, NewJob
 from tallygate_server.lifecycle.policies.policies import Policies, compressible
 from tallygate_server.lifecycle.policies.removal import SEGMENTS_PER_STEP_MAX, Candidate, Removed, Remover
@@ -139,15 +140,13 @@ class Retainer:
 
     async def _queue_compression(self, tenant_id: TenantId, data_type: str) -> int:
         """Ask once a day for a sort of data to be compressed as its policy says; return whether that is new."""
-        if JobKind.COMPRESSION not in self._jobs.handlers:
-            return 0
         now = self._clock.now()
         wanted = NewJob(
             kind=JobKind.COMPRESSION,
             tenant_id=tenant_id,
             account_id=None,
             # The handler looks at ages and worth itself, segment by segment.
-            request={"selection": DataSelection(data_types=(data_type,)).to_document(), "settings": None},
+            request=compression_request(DataSelection(data_types=(data_type,)), None),
             validate_only=False,
             actor=ACTOR,
             request_id=f"retain-{data_type}-{now.date().isoformat()}",

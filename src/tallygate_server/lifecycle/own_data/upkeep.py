@@ -8,12 +8,16 @@ from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
 from tallygate_server.lifecycle.own_data.archive import RecordArchive
+from tallygate_server.lifecycle.own_data.leftovers import LeftoverPurge
+from tallygate_server.lifecycle.own_data.orphans import OrphanSweep
 from tallygate_server.lifecycle.own_data.usage import UsageExport
 from tallygate_server.lifecycle.own_data.webhook_events import WebhookArchive
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.telemetry import metrics
 
 WEBHOOK_RETENTION_DAYS: Final = 90
+SOFT_DELETE_RETENTION_DAYS: Final = 90
+HISTORY_RETENTION_DAYS: Final = 730
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,13 +25,15 @@ class OwnDataOptions:
     """How long our own data is kept where it was written; the settings of the same names explain them."""
 
     webhook_retention_days: int = WEBHOOK_RETENTION_DAYS
+    soft_delete_retention_days: int = SOFT_DELETE_RETENTION_DAYS
+    history_retention_days: int = HISTORY_RETENTION_DAYS
 
 
 class UpkeepStep(Protocol):
     """Something that is done again and again, in bounded batches."""
 
     async def run(self, *, validate_only: bool = False) -> Any:
-        """Do all that is due, or with `validate_only` only tell what that is; return a dataclass of numbers."""
+        """Do all that is due, or with `validate_only` only tell what that is; return numbers by what they count."""
 
 
 class OwnDataUpkeep:
@@ -41,12 +47,20 @@ class OwnDataUpkeep:
         self.steps: Mapping[str, UpkeepStep] = {
             "archive_webhooks": self.webhooks,
             "export_usage": self.usage,
+            "sweep_orphans": OrphanSweep(segments, clock),
+            "purge_leftovers": LeftoverPurge(
+                segments.database,
+                clock,
+                deleted_days=options.soft_delete_retention_days,
+                history_days=options.history_retention_days,
+            ),
         }
 
     async def run(self, name: str, *, validate_only: bool = False) -> dict[str, int]:
         """Run a step; return what it did, without what it did none of. Raises StoreUnavailable."""
         result = await self.steps[name].run(validate_only=validate_only)
-        counts = {what: int(count) for what, count in asdict(result).items() if count}
+        counted: Mapping[str, int] = result if isinstance(result, Mapping) else asdict(result)
+        counts = {what: int(count) for what, count in counted.items() if count}
         if not validate_only:
             metrics.own_data(name, counts)
         return counts

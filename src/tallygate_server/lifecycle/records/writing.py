@@ -22,10 +22,11 @@ from tallygate_server.clock import Clock
 from tallygate_server.domain.call import Check, CheckAnswer
 from tallygate_server.domain.entitlement import AccountState
 from tallygate_server.domain.identifier import AccountId, FeatureKey, TenantId
-from tallygate_server.domain.lifecycle import Dataset, DatasetShape, StorageTier
+from tallygate_server.domain.lifecycle import OWN_DATA_TYPES, Dataset, DatasetShape, StorageTier
 from tallygate_server.errors import (
     AccountDeleted,
     AccountNotFound,
+    InvalidRequest,
     RequestIdReused,
     StorageLimitExceeded,
     Unavailable,
@@ -153,6 +154,8 @@ class RecordWriting:
         Raises TenantNotFound, AccountNotFound, AccountDeleted, InvalidRequest, SchemaDrift, StorageLimitExceeded,
         RequestIdReused, Unavailable.
         """
+        if wanted.data_type in OWN_DATA_TYPES:
+            raise InvalidRequest.of("data_type", f"{wanted.data_type!r} is what we archive ourselves; choose another")
         limit_bytes = await self._limit_bytes(wanted)
         for _ in range(ATTEMPTS_MAX):
             try:

@@ -17,6 +17,7 @@ from tallygate_server.domain.lifecycle import CompressionForm, Segment, SegmentS
 from tallygate_server.errors import (
     AccountNotFound,
     ArchiveCorruption,
+    IntegrityViolation,
     InvalidRequest,
     RequestIdReused,
     RetrievalTimeout,
@@ -25,8 +26,9 @@ from tallygate_server.errors import (
     Unavailable,
 )
 from tallygate_server.lifecycle import lossy
-from tallygate_server.lifecycle.assembly import Lifecycle
+from tallygate_server.lifecycle.assembly import Lifecycle, open_lifecycle
 from tallygate_server.lifecycle.compression.report import compression_facts
+from tallygate_server.lifecycle.keys import MasterKeys
 from tallygate_server.lifecycle.records import NewRecords, PlainRecords, RecordQuery
 from tallygate_server.lifecycle.records.reading import RecordReading
 from tallygate_server.storage.data_keys import KeyState, set_key_state
@@ -34,7 +36,7 @@ from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.engine import DatabaseRole, connect
 from tests.support.acme import ACME, ANN, services
 from tests.support.clock import FrozenClock
-from tests.support.lifecycle import NOON, a_table, lifecycles
+from tests.support.lifecycle import NOON, a_table, lifecycles, options_in
 from tests.support.records import manifest, move, put_records, put_table, query
 
 CATALOG = """
@@ -299,6 +301,20 @@ async def test_damage_ends_the_answer_once_and_is_named_from_then_on(lifecycle: 
     assert [each.segment_id for each in await manifest(lifecycle, state=SegmentState.QUARANTINED)] == [cold.segment_id]
     assert answer.gaps == [("quarantined", NOON, cold.end_time)]
     assert answer.table.num_rows == 100
+
+
+async def test_a_server_without_the_master_key_puts_nothing_in_quarantine(
+    lifecycle: Lifecycle, tmp_path: Path, fresh_database: str
+) -> None:
+    await put_table(lifecycle, a_table())
+    options = options_in(tmp_path, master_keys=MasterKeys(keys={"other": bytes(32)}))
+
+    async with open_lifecycle(fresh_database, lifecycle.service, options, clock=lifecycle.clock) as other:
+        with pytest.raises(IntegrityViolation):
+            await query(other)
+
+    assert [segment.state for segment in await manifest(lifecycle)] == [SegmentState.LIVE]
+    assert (await query(lifecycle)).table.num_rows == 100
 
 
 async def test_a_part_whose_key_is_gone_is_named(lifecycle: Lifecycle) -> None:

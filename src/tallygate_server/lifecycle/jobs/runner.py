@@ -22,7 +22,7 @@ from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import JobState
 from tallygate_server.domain.lifecycle_job import JobError, LifecycleJob
 from tallygate_server.errors import InvalidRequest, StoreUnavailable, TallygateError, Unavailable
-from tallygate_server.lifecycle.jobs.control import JobCanceled, JobControl, JobLost
+from tallygate_server.lifecycle.jobs.control import LEASE, JobCanceled, JobControl, JobLost
 from tallygate_server.lifecycle.jobs.use_cases import LifecycleJobs
 from tallygate_server.storage import lifecycle_jobs as rows
 from tallygate_server.storage.lifecycle_jobs import JobKey
@@ -30,8 +30,6 @@ from tallygate_server.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-LEASE: Final = timedelta(seconds=30)
-"""Time after the last renewal at which another runner takes a job over."""
 HEARTBEAT_SECONDS: Final = 5.0
 """Pause between two renewals: several may fail before the lease is over."""
 POLL_SECONDS: Final = 1.0
@@ -175,7 +173,7 @@ class LifecycleJobRunner:
         self._turns[key[0]] = self._turn
         while len(self._turns) > TENANTS_REMEMBERED_MAX:
             del self._turns[next(iter(self._turns))]
-        control = JobControl(self._jobs.database, self._jobs.clock, job)
+        control = JobControl(self._jobs.database, self._jobs.clock, job, lease=self._lease)
         task = asyncio.create_task(self._attempt(job, control), name=f"lifecycle-job-{job.job_id}")
         run = self._running[key] = _Run(job, control, task)
         return run

@@ -201,6 +201,7 @@ async def live(stand: Stand) -> None:
             },
             tables.data_plans: {"tenant_id": METERED, "plan": {"steps": [{"account_id": ZEBRA}]}},
             tables.data_requests: mine,
+            tables.usage_exports: mine,
             tables.exported_usage_sums: mine,
             tables.exported_credit_sums: mine,
             tables.data_segment_reads: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},

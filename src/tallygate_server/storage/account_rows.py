@@ -461,7 +461,7 @@ TABLES_WITHOUT_ACCOUNTS: Final[Mapping[str, str]] = {
 }
 
 # Tables that come with other parts of the lifecycle, by name: how they are found is the same for all.
-_MORE_BY_ACCOUNT: Final = ("exported_usage_sums", "exported_credit_sums")
+_MORE_BY_ACCOUNT: Final = ("usage_exports", "exported_usage_sums", "exported_credit_sums")
 
 
 def account_tables() -> tuple[AccountTable, ...]:

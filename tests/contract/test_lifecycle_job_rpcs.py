@@ -122,6 +122,20 @@ async def test_a_failed_job_tells_why_and_an_unknown_one_is_not_found(served: Se
     assert refusal_of(caught.value).reason == "NOT_FOUND"
 
 
+async def test_a_report_that_is_none_spoils_its_own_job_only(served: ServedLifecycle) -> None:
+    async def work(_job: LifecycleJob, _control: JobControl) -> dict[str, Any]:
+        return {"segment_count": 3, "no_such_field": 1}
+
+    only(served.lifecycle, {JobKind.ARCHIVE: Scripted(work)})
+    async with running_jobs(served.lifecycle):
+        await served.lifecycle.jobs.submit(a_job(), timedelta(seconds=60))
+
+    listed = await served.stub.ListLifecycleJobs(calls.ListLifecycleJobsRequest(tenant_id=ACME))
+    [job] = listed.jobs
+    assert (job.state, job.WhichOneof("result")) == (data.LIFECYCLE_JOB_STATE_SUCCEEDED, None)
+    assert job.error.code == grpc.StatusCode.INTERNAL.value[0]
+
+
 async def test_a_watch_ends_when_the_server_drains(served: ServedLifecycle) -> None:
     job = await served.lifecycle.jobs.submit(a_job())
     watch = served.stub.WatchLifecycleJob(calls.WatchLifecycleJobRequest(tenant_id=ACME, job_id=job.job_id))

@@ -170,7 +170,7 @@ async def test_columns_of_every_type_come_back_in_every_format(world: World) -> 
     }
     first, second, _third = (dict(record.values) for record in records)
     assert first == {"power": 1.5, "steps": float(2**62), "gear": None, "moving": True, "lap": "1970-01-01T00:00:00Z"}
-    assert math.isnan(second["power"])
+    assert str(second["power"]) == "nan"
     assert second["moving"] is None
     stream = b"".join(part.arrow_stream for part in arrow)
     table = pa.ipc.open_stream(stream).read_all()

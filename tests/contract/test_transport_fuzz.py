@@ -6,6 +6,8 @@ import asyncio
 import random
 import string
 from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,17 +18,26 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from structlog.testing import capture_logs
 
+from tallygate.v1.data_lifecycle_pb2 import ColumnBatch, ColumnValues, DoubleValues, Int64Values
+from tallygate.v1.data_lifecycle_service_pb2 import PutRecordsRequest
+from tallygate.v1.data_lifecycle_service_pb2_grpc import DataLifecycleServiceStub
 from tallygate_server.app import servicers
 from tallygate_server.clock import SystemClock
 from tallygate_server.domain.identifier import TenantId
+from tallygate_server.lifecycle.jobs import LifecycleJobRunner
 from tallygate_server.service import open_service
 from tallygate_server.transport.server import build_server
 from tests.support.acme import PATIENT
+from tests.support.lifecycle import lifecycles
 from tests.support.use_cases import example
 
 SEED = 20_261_120
 CALLS_PER_RPC = 60
-FEWER_CALLS = {"SimulateLimits": 6, "WatchEvents": 12, "WatchEntitlements": 12}
+FEWER_CALLS = {
+    "SimulateLimits": 6, "WatchEvents": 12, "WatchEntitlements": 12, "WatchLifecycleJob": 12,
+    **dict.fromkeys(("IdentifyCriticalData", "OptimizeTrainingDataset", "EvaluateCompressionImpact"), 6),
+    "SelectRepresentativeSamples": 6,
+}
 """Of what starts a process each time, and of what never ends by itself."""
 WATCHED_SECONDS = 0.5
 DEPTH_MAX = 4
@@ -40,6 +51,12 @@ _LIKELY: dict[str, list[str]] = {
     "subscription_id": ["", "sub_1"],
     "request_id": ["", "r-1", "r-2"],
     "page_token": ["", "", "AAAA"],
+    "data_type": ["ride", "ride", "post", "*"],
+    "data_types": ["ride", "post"],
+    "purpose": ["ai_training", ""],
+    "model_key": ["general", "quill-small", ""],
+    "name": ["a", "b", "heart_rate"],
+    "target_column": ["", "a"],
     "provider": ["clerk", "email"],
     "external_id": ["u1", "a@b.example"],
     "currency_code": ["USD", "", "XXX"],
@@ -113,19 +130,27 @@ def _random_bytes(dice: random.Random, request: type[Message]) -> bytes:
 
 
 @pytest.mark.parametrize("seed", [SEED])
-async def test_no_message_makes_an_incident(seed: int, fresh_database: str, fresh_redis: str) -> None:
+async def test_no_message_makes_an_incident(seed: int, fresh_database: str, fresh_redis: str, tmp_path: Path) -> None:
     dice = random.Random(seed)
     codes: Counter[tuple[str, str]] = Counter()
     incidents: list[str] = []
-    async with open_service(
-        database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock(), limits=PATIENT
-    ) as service:
+    async with (
+        open_service(
+            database_url=fresh_database, redis_url=fresh_redis, clock=SystemClock(), limits=PATIENT
+        ) as service,
+        lifecycles(fresh_database, service, tmp_path) as lifecycle,
+        AsyncExitStack() as stack,
+    ):
+        runner = LifecycleJobRunner(lifecycle.jobs)
+        await runner.start()
+        stack.push_async_callback(runner.close)
         await service.catalogs.apply(example("lekhak"))
         await service.accounts.provision(TenantId("lekhak"), "a")  # type: ignore[arg-type]
-        served = servicers(service)
+        served = servicers(service, lifecycle)
         server = build_server("native", served, observe=lambda *_call: None)
         port = await server.start("127.0.0.1", 0)
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await _put_records(channel)
             with capture_logs() as logs:
                 for servicer in served:
                     for method in servicer.SERVICE.methods:
@@ -144,6 +169,20 @@ async def test_no_message_makes_an_incident(seed: int, fresh_database: str, fres
     # The messages are not all refused at the door.
     assert codes["Increment", "OK"] > 5
     assert codes["IdentifyAccount", "OK"] > 0
+    assert codes["ArchiveData", "OK"] > 0
+
+
+async def _put_records(channel: aio.Channel) -> None:
+    """Let there be something to look after."""
+    count = 500
+    columns = [
+        ColumnValues(name="a", int64_values=Int64Values(values=range(count))),
+        ColumnValues(name="heart_rate", double_values=DoubleValues(values=[60.5] * count)),
+    ]
+    batch = ColumnBatch(time_micros=range(0, count * 1_000_000, 1_000_000), columns=columns)
+    request = PutRecordsRequest(tenant_id="lekhak", account_id="a", data_type="ride", columns=batch)
+    stub: Any = DataLifecycleServiceStub(channel)
+    await stub.PutRecords(request)
 
 
 async def _code_of(channel: aio.Channel, path: str, payload: bytes, *, streaming: bool) -> str:

@@ -25,7 +25,8 @@ from tallygate_server.errors import (
 )
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.jobs import JobControl, JobLost, LifecycleJobRunner, use_cases
-from tallygate_server.lifecycle.jobs.runner import CRASHES_MAX, LEASE, RETRY_DELAY
+from tallygate_server.lifecycle.jobs.control import LEASE
+from tallygate_server.lifecycle.jobs.runner import CRASHES_MAX, RETRY_DELAY
 from tallygate_server.lifecycle.jobs.use_cases import JOB_AGE_MAX
 from tallygate_server.lifecycle.jobs.watches import JobWatches
 from tests.support.acme import ACME, GLOBEX, apply_catalog, services
@@ -82,6 +83,12 @@ async def test_a_job_is_run_and_its_caller_waits_for_the_end(stand: Stand) -> No
     assert stand.handler.attempts[0].request == {"wanted": "all"}
 
 
+async def test_who_waits_too_long_gets_the_job_as_it_is_then(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "WAIT_MAX", timedelta(milliseconds=20))
+
+    assert (await stand.submit(wait=PATIENCE)).state is JobState.PENDING
+
+
 async def test_a_request_id_asks_for_one_job(stand: Stand) -> None:
     first, second = await asyncio.gather(stand.submit(a_job(request_id="r1")), stand.submit(a_job(request_id="r1")))
     other_kind = await stand.submit(a_job(JobKind.RESTORE, request_id="r1"))
@@ -130,6 +137,7 @@ async def test_tenants_take_turns(stand: Stand, database_without_tenants: str) -
     await apply_catalog(database_without_tenants, GLOBEX)
     for _ in range(3):
         await stand.submit()
+    stand.clock.advance(ONE_SECOND)
     await stand.submit(NewJob(**{name: getattr(a_job(), name) for name in NewJob.__slots__} | {"tenant_id": GLOBEX}))
 
     await LifecycleJobRunner(stand.lifecycle.jobs, at_once=1).run_due()
@@ -334,7 +342,11 @@ async def test_a_checkpoint_stands_or_falls_with_its_step(stand: Stand) -> None:
             await control.note(connection, {"step": 1})
         with pytest.raises(ZeroDivisionError):
             await half_a_step(job, control)
-        seen.append((await stand.now(job)).checkpoint)
+        stand.clock.advance(ONE_SECOND)
+        await control.report(done=1, at_once=True)
+        now = await stand.now(job)
+        assert now.lease_time == stand.clock.now() + LEASE
+        seen.append(now.checkpoint)
         return dict(REPORT)
 
     async def half_a_step(job: LifecycleJob, control: JobControl) -> None:
@@ -344,10 +356,11 @@ async def test_a_checkpoint_stands_or_falls_with_its_step(stand: Stand) -> None:
 
     seen: list[object] = []
     stand.handler.work = work
-    await stand.submit()
+    job = await stand.submit()
     await stand.runner.run_due()
 
     assert seen == [{"step": 1}]
+    assert (await stand.now(job)).checkpoint == {"step": 1}
 
 
 async def test_a_waiting_job_is_cancelled_at_once_and_an_ended_one_not_at_all(stand: Stand) -> None:
@@ -436,6 +449,16 @@ async def test_watches_end_with_the_server_and_waits_with_the_job_as_it_is(stand
     with pytest.raises(StoreUnavailable):
         await anext(watch)
     assert (await waiting).state is JobState.PENDING
+
+
+async def test_a_silent_job_is_told_of_again_as_a_sign_of_life(stand: Stand) -> None:
+    watches = JobWatches(stand.lifecycle.database, heartbeat_seconds=0.001)
+    job = await stand.submit()
+    watch = watches.watch(job)
+
+    assert [await anext(watch), await anext(watch), await anext(watch)] == [job, job, job]
+    await watch.aclose()
+    await watches.close()
 
 
 async def test_watches_are_bounded(stand: Stand) -> None:

@@ -110,7 +110,7 @@ def protections(*policies: RetentionPolicy, holds: tuple[LegalHold, ...] = (), p
     ],
 )
 def test_who_says_how_long(
-    policy: dict[str, int] | None,
+    policy: dict[str, Any] | None,
     plan: int | None,
     importance: DataImportance,
     age_days: float,

@@ -19,7 +19,14 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.lifecycle.objects import ObjectMissing, ObjectStore, ObjectStoreUnavailable, StoredObject
 from tallygate_server.lifecycle.sealing import KEY_BYTES, SealBroken, seal, unseal
-from tallygate_server.storage.data_keys import KeyRow, KeyState, add_active_key, read_active_key, set_key_state
+from tallygate_server.storage.data_keys import (
+    KeyRow,
+    KeyState,
+    add_active_key,
+    is_being_erased,
+    read_active_key,
+    set_key_state,
+)
 from tallygate_server.storage.engine import Database
 
 CACHED_KEYS_MAX: Final = 10_000
@@ -132,7 +139,10 @@ class DataKeys:
         self._forgotten = 0
 
     async def to_seal(self, tenant_id: TenantId, account_id: AccountId) -> DataKey:
-        """Return the account's active key, a new one where it has none. Raises StoreUnavailable."""
+        """Return the account's active key, a new one where it has none.
+
+        Raises StoreUnavailable, and KeyDestroyed where the account is being erased.
+        """
         async with self._database.tenant_transaction(tenant_id) as connection:
             row = await read_active_key(connection, tenant_id, account_id)
         if row is None:
@@ -179,10 +189,14 @@ class DataKeys:
         # Stored before anybody can find it, so that no segment is ever sealed with a key that a crash took away.
         await self.store.write(tenant_id, key_id, secret)
         async with self._database.tenant_transaction(tenant_id) as connection:
-            added = await add_active_key(connection, row)
-            present = row if added else await read_active_key(connection, tenant_id, account_id)
+            # An account that is being erased gets no new key: nothing more can be put into it.
+            erased = await is_being_erased(connection, tenant_id, account_id)
+            added = not erased and await add_active_key(connection, row)
+            present = row if added or erased else await read_active_key(connection, tenant_id, account_id)
         if not added:
             await self.store.destroy(tenant_id, key_id)
+        if erased:
+            raise KeyDestroyed(key_id)
         if present is None:
             raise StoreUnavailable("the account's key is being replaced; try again")
         return present

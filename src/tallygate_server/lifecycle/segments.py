@@ -41,7 +41,6 @@ from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.engine import Database
-from tallygate_server.storage.storage_sums import add_removals
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +101,7 @@ class SegmentStore:
         `form` overrides what is usual in the tier: hot data may be by column too.
         `facts` are kept sealed beside the statistics of the columns (`statistics`).
         """
-        key = key or await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
+        key = key or await self._key_to_seal(dataset)
         now = self._clock.now()
 
         def work() -> PreparedSegment:
@@ -148,7 +147,7 @@ class SegmentStore:
         tier: StorageTier,
     ) -> PreparedSegment:
         """Seal a lossy form of the records of live segments, which it will stand for."""
-        key = await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
+        key = await self._key_to_seal(dataset)
         weight = sum(segment.record_count for segment in replaced)
         digest = hashlib.sha256(b"".join(sorted(segment.values_digest for segment in replaced))).digest()
         return await asyncio.to_thread(
@@ -183,7 +182,7 @@ class SegmentStore:
         """
         payload = await self.read_payload(segment)
         facts = await self.read_facts(segment) if facts is None else facts
-        key = key or await self.keys.to_seal(segment.tenant_id, segment.account_id)
+        key = key or await self._key_to_seal(segment)
         verify = (
             _same_records(segment.form, segment.values_digest, segment.record_count)
             if segment.form.exact
@@ -254,8 +253,6 @@ class SegmentStore:
             if settled != len(cold):
                 raise SegmentsChanged(dataset_id)
             await rows.delete_segments(connection, list(old), now=self._clock.now())
-            if not new:
-                await add_removals(connection, old, day=self._clock.now().date())
             await add_audit_entry(
                 connection,
                 tenant_id,
@@ -270,8 +267,8 @@ class SegmentStore:
     async def read(self, segment: Segment, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the records of an exact segment, all columns or some (and always `time`).
 
-        Raises IntegrityViolation (in Postgres) or ArchiveCorruption (an object) where it is damaged, SegmentGone where it
-        was replaced or removed since it was found, and StoreUnavailable.
+        Raises IntegrityViolation (in Postgres) or ArchiveCorruption (an object) where it is damaged, SegmentGone where
+        it was replaced or removed since it was found, and StoreUnavailable.
         """
         async with self._unless_gone(segment):
             sealed = await self._sealed_bytes(segment)
@@ -445,6 +442,13 @@ class SegmentStore:
             return unseal(secret, sealed, place=_place(segment))
         except SealBroken as error:
             raise self._damaged(segment, str(error)) from error
+
+    async def _key_to_seal(self, dataset: Dataset | Segment) -> DataKey:
+        try:
+            return await self.keys.to_seal(dataset.tenant_id, dataset.account_id)
+        except KeyDestroyed:
+            # The account is being erased just now, and all this with it.
+            raise SegmentsChanged(dataset.dataset_id) from None
 
     async def _secret(self, segment: Segment) -> bytes:
         try:

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import TracebackType
 from typing import IO, Any, Final, Protocol, Self
 
 from tallygate_server.events.contents import safe_json
@@ -181,9 +182,11 @@ class TableWriter:
         self._spool.write(_csv([self._names]))
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if kind is not None:
-            await self._stack.__aexit__(kind, *error)
+            await self._stack.__aexit__(kind, error, traceback)
             return
         await self._lines.__aexit__(None)
         self._spool.seek(0)

@@ -13,6 +13,7 @@ from tallygate_server.lifecycle.objects import ObjectStore
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.privacy.erasure import Erasures
 from tallygate_server.privacy.export import Exports
+from tallygate_server.privacy.key_rotation import KeyRotations
 from tallygate_server.privacy.receipts import Receipts
 from tallygate_server.privacy.verification import Verifications
 from tallygate_server.service import Service
@@ -25,6 +26,7 @@ class Privacy:
 
     exports: Exports
     erasures: Erasures
+    key_rotations: KeyRotations
     receipts: Receipts
     verifications: Verifications
 
@@ -54,6 +56,7 @@ class Privacy:
                 clock=clock,
             ),
             erasures=Erasures(database, service, jobs=jobs, objects=objects, keys=keys, receipts=receipts, clock=clock),
+            key_rotations=KeyRotations(database, service, jobs=jobs, segments=segments, keys=keys, clock=clock),
             receipts=receipts,
             verifications=Verifications(database, service, keys=keys.store, receipts=receipts),
         )
@@ -62,3 +65,4 @@ class Privacy:
         """Let jobs of these kinds be done."""
         jobs.register(JobKind.EXPORT, self.exports)
         jobs.register(JobKind.ERASURE, self.erasures)
+        jobs.register(JobKind.KEY_ROTATION, self.key_rotations)

@@ -21,7 +21,7 @@ import structlog
 from tallygate_server.clock import Clock
 from tallygate_server.counters.connection import RedisCommandError, RedisUnavailable
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.lifecycle import DataSelection, JobKind, StorageTier
+from tallygate_server.domain.lifecycle import DataSelection, JobKind, Segment, StorageTier
 from tallygate_server.domain.lifecycle_job import LifecycleJob, NewJob
 from tallygate_server.domain.subscription import LIVE_STATES
 from tallygate_server.errors import (
@@ -45,11 +45,11 @@ from tallygate_server.privacy.receipts import (
     digest_of,
     new_salt,
 )
+from tallygate_server.privacy.scrubbing import Scrubbing
 from tallygate_server.service import Service
 from tallygate_server.storage import account_erasure as erasing
 from tallygate_server.storage.account_rows import (
     LAST_TABLES,
-    ROWS_PER_BATCH,
     AccountTable,
     Fate,
     Subject,
@@ -75,12 +75,15 @@ PASSES_MAX: Final = 10
 """Times that all tables are gone through; each but the first finds only what came in meanwhile."""
 HOLDS_WAIT_SECONDS: Final = 15.0
 """Longest wait for calls under way to end; what they hold in Redis names the account."""
+JOBS_PER_BATCH: Final = 20
 _POLL_SECONDS: Final = 0.2
 RECEIPT_PREFIX: Final = "rec"
 
 BEGUN, GONE, DONE = "begun", "gone", "done"
 """Phases of a checkpoint: rows are being erased; the account is gone; the receipt is written."""
 
+_OWN_STEPS: Final = frozenset({"accounts", "data_keys", "data_payloads", "data_segment_reads", "stored_objects"})
+"""Tables that are erased with others: objects and payloads with the segments that they belong to."""
 BACKUPS_REASON: Final = (
     "rows that were deleted stay in unused space of the database's files and in its write-ahead log until these are"
     " overwritten, and in backups until they expire; records of datasets are sealed there, and their keys are gone"
@@ -353,11 +356,14 @@ class Erasures:
                 {"state": "deleted", "delete_time": now, "update_time": now},
             )
         await work.tell("the account may do nothing more", at_once=True)
+        # Nor can what is being put just now be sealed any more; a new key is not given to it.
+        await self._keys.retire(subject.tenant_id, subject.account_id)
         # The sums over all accounts shall have what this one used.
         await self._service.roll_up.run()
 
     async def _erase_rows(self, work: _Work) -> None:
         """Go through all tables until nothing is left."""
+        await self._scrub_jobs(work)
         for _ in range(PASSES_MAX):
             before = work.done
             for entry in account_tables():
@@ -365,24 +371,52 @@ class Erasures:
             if work.done == before:
                 return
 
+    async def _scrub_jobs(self, work: _Work) -> None:
+        """Take the account's data out of what jobs about many accounts have reported; before its ids are gone."""
+        subject = work.subject
+        async with self._database.tenant_transaction(subject.tenant_id) as connection:
+            scrubbing = Scrubbing(
+                names={*subject.all_names, *await erasing.names_of_data(connection, subject)} - subject.held_segments,
+                living_segments=await erasing.living_segments(connection, subject.tenant_id, but=subject.account_id),
+            )
+        after = ""
+        while True:
+            async with self._database.tenant_transaction(subject.tenant_id) as connection:
+                jobs = await erasing.jobs_about_many(connection, subject, after=after, limit=JOBS_PER_BATCH)
+                for job in jobs:
+                    before = {
+                        name: getattr(job, name)
+                        for name in ("request", "checkpoint", "result", "error")
+                        if getattr(job, name) is not None
+                    }
+                    changed = {
+                        name: scrubbed
+                        for name, document in before.items()
+                        if (scrubbed := scrubbing.of(document)) != document
+                    }
+                    if changed:
+                        await erasing.write_job_documents(connection, subject.tenant_id, job.job_id, changed)
+            if len(jobs) < JOBS_PER_BATCH:
+                return
+            after = jobs[-1].job_id
+
     async def _erase_table(self, work: _Work, entry: AccountTable) -> None:
         name, subject = entry.table.name, work.subject
-        if name in LAST_TABLES or name in {"accounts", "data_keys"}:
-            return
-        if name == "stored_objects":
-            await self._remove_objects(work)
+        if name in LAST_TABLES or name in _OWN_STEPS:
             return
         if name == "usage_rollup_values":
             async with self._database.tenant_transaction(subject.tenant_id) as connection:
                 await erasing.anonymize_shared_series(connection, subject)
         while True:
+            # Those of a batch that a crash left.
+            await self._remove_objects(work)
             async with self._database.tenant_transaction(subject.tenant_id) as connection:
                 await erasing.change_silently(connection)
                 count = await self._erase_batch(connection, work, entry)
                 if count:
                     await work.write(connection, name, count)
             await work.tell("deleting")
-            if count < ROWS_PER_BATCH:
+            if not count:
                 return
 
     async def _erase_batch(self, connection: Connection, work: _Work, entry: AccountTable) -> int:
@@ -396,10 +430,13 @@ class Erasures:
             case "usage_counters":
                 return await erasing.erase_counters(connection, subject)
             case "data_segments":
-                segments = await erasing.erase_segments(connection, subject)
-                for data_type, tier, records, size in segments:
-                    work.add_segment(data_type, tier, records, size)
+                segments = await erasing.erase_segments(connection, subject, now=self._clock.now())
+                work.add_segments(segments)
                 return len(segments)
+            case "account_exports":
+                count, paths = await erasing.erase_exports(connection, subject, now=self._clock.now())
+                work.add_objects(paths)
+                return count
             case "payments" | "invoices":
                 # The books refer to an account: one that is nobody.
                 await erasing.add_anonymous_account(
@@ -411,22 +448,20 @@ class Erasures:
                 return await erasing.erase_batch(connection, entry, subject, work.anonymous_id)
 
     async def _remove_objects(self, work: _Work) -> None:
-        """Delete objects, then their rows: what a crash leaves is found again."""
-        subject = work.subject
-        while True:
-            async with self._database.tenant_transaction(subject.tenant_id) as connection:
-                paths = await erasing.take_objects(connection, subject, now=self._clock.now(), limit=ROWS_PER_BATCH)
-            if not paths:
-                return
-            try:
-                for path in paths:
-                    await self._objects.delete(path)
-                    await work.tell("deleting objects")
-            except ObjectStoreUnavailable as error:
-                raise StoreUnavailable("the object store cannot be reached just now") from error
-            async with self._database.tenant_transaction(subject.tenant_id) as connection:
-                await forget_objects(connection, subject.tenant_id, paths)
-                await work.write(connection, "stored_objects", len(paths))
+        """Delete the objects whose rows of the manifest are gone."""
+        paths = work.objects
+        if not paths:
+            return
+        try:
+            for path in paths:
+                await self._objects.delete(path)
+                await work.tell("deleting objects")
+        except ObjectStoreUnavailable as error:
+            raise StoreUnavailable("the object store cannot be reached just now") from error
+        async with self._database.tenant_transaction(work.subject.tenant_id) as connection:
+            await forget_objects(connection, work.subject.tenant_id, paths)
+            work.note("objects", [])
+            await work.write(connection, "stored_objects", len(paths))
 
     async def _destroy_keys(self, work: _Work) -> None:
         """Destroy every key that nothing under hold needs, here and on all servers."""
@@ -456,12 +491,10 @@ class Erasures:
             await erasing.change_silently(connection)
             await read_account(connection, subject.tenant_id, subject.account_id, lock=True)
             for entry in account_tables():
-                if entry.table.name in {"accounts", "data_keys", "stored_objects"}:
+                if entry.table.name in _OWN_STEPS:
                     continue
                 while count := await self._erase_batch(connection, work, entry):
                     work.add(entry.table.name, count)
-                    if count < ROWS_PER_BATCH:
-                        break
             if is_held:
                 await erasing.strip_account(connection, subject, now=self._clock.now())
             elif await erasing.delete_account(connection, subject):
@@ -469,6 +502,7 @@ class Erasures:
             await erasing.announce_removal(connection, subject)
             work.note("phase", GONE)
             await work.write(connection, "accounts", 0)
+        await self._remove_objects(work)
 
     async def _forget_in_memory(self, subject: Subject) -> None:
         """Let no cache name the account; servers were told, Redis is cleared here."""
@@ -566,10 +600,22 @@ class _Work:
         """Count rows with the next write."""
         self.removed[table] = self.removed.get(table, 0) + count
 
-    def add_segment(self, data_type: str, tier: int, records: int, size: int) -> None:
-        """Count a segment with the next write."""
-        sums = self.segments.setdefault(f"{data_type}/{tier}", [0, 0, 0])
-        sums[:] = [sums[0] + 1, sums[1] + records, sums[2] + size]
+    def add_segments(self, segments: Sequence[Segment]) -> None:
+        """Count segments, and remember their objects, with the next write."""
+        for segment in segments:
+            sums = self.segments.setdefault(f"{segment.data_type}/{int(segment.tier)}", [0, 0, 0])
+            sums[:] = [sums[0] + 1, sums[1] + segment.record_count, sums[2] + segment.stored_bytes]
+        self.add("data_payloads", sum(not segment.object_path for segment in segments))
+        self.add_objects([segment.object_path for segment in segments if segment.object_path])
+
+    def add_objects(self, paths: Sequence[str]) -> None:
+        """Remember objects that are to be deleted with the next write."""
+        self.checkpoint["objects"] = [*self.objects, *paths]
+
+    @property
+    def objects(self) -> list[str]:
+        """Objects that are to be deleted."""
+        return list(self.checkpoint.get("objects", ()))
 
     def add_key(self, key_id: str) -> None:
         """Remember a destroyed key with the next write."""

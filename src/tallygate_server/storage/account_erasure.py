@@ -6,14 +6,15 @@ import json
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import delete, false, func, literal, null, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.lifecycle import JobKind, JobState
+from tallygate_server.domain.lifecycle import JobKind, JobState, Segment
 from tallygate_server.storage import tables
+from tallygate_server.storage.account_exports import ExportRow, delete_export, let_pieces_leave
 from tallygate_server.storage.account_rows import (
     ROWS_PER_BATCH,
     AccountTable,
@@ -26,10 +27,10 @@ from tallygate_server.storage.account_rows import (
     policies_about,
 )
 from tallygate_server.storage.connection import Connection
-from tallygate_server.storage.data_segments import OBJECT_LEAVING
+from tallygate_server.storage.data_segments import delete_segments, segment_of
 
 _SEGMENTS = entry_of(tables.data_segments)
-_OBJECTS = entry_of(tables.stored_objects)
+SEGMENTS_PER_BATCH: Final = 100
 
 
 async def change_silently(connection: Connection) -> None:
@@ -99,7 +100,11 @@ async def erase_exceptions(connection: Connection, subject: Subject) -> int:
     )
     count = 0
     for row in rows:
-        kept = [each for each in row.policy.get("exceptions", []) if each.get("account_id") != subject.account_id]
+        exceptions = row.policy.get("exceptions", [])
+        kept = [each for each in exceptions if each.get("account_id") != subject.account_id]
+        if len(kept) == len(exceptions):
+            # The policy says the same word for another reason.
+            continue
         await connection.execute(
             update(policies)
             .where(
@@ -302,17 +307,33 @@ async def active_holds(connection: Connection, subject: Subject, *, now: datetim
 
 
 async def erase_segments(
-    connection: Connection, subject: Subject, *, limit: int = ROWS_PER_BATCH
-) -> list[tuple[str, int, int, int]]:
-    """Delete rows of the manifest; return the (data type, tier, records, bytes) of each."""
+    connection: Connection, subject: Subject, *, now: datetime, limit: int = SEGMENTS_PER_BATCH
+) -> list[Segment]:
+    """Delete rows of the manifest with their payloads; return them. Their objects are marked as leaving."""
     segments = tables.data_segments
-    batch = select(segments.c.segment_id).where(*chosen(_SEGMENTS, subject)).limit(limit)
     rows = await connection.execute(
-        delete(segments)
-        .where(segments.c.tenant_id == subject.tenant_id, segments.c.segment_id.in_(batch))
-        .returning(segments.c.data_type, segments.c.tier, segments.c.record_count, segments.c.stored_bytes)
+        select(segments)
+        .where(*chosen(_SEGMENTS, subject))
+        .order_by(segments.c.segment_id)
+        .limit(limit)
+        .with_for_update()
     )
-    return [(row.data_type, row.tier, row.record_count, row.stored_bytes) for row in rows]
+    found = [segment_of(row) for row in rows]
+    await delete_segments(connection, found, now=now)
+    return found
+
+
+async def erase_exports(connection: Connection, subject: Subject, *, now: datetime) -> tuple[int, list[str]]:
+    """Delete exports; return how many, and the paths of their pieces, which are marked as leaving."""
+    exports = tables.account_exports
+    rows = await connection.execute(
+        select(exports).where(exports.c.tenant_id == subject.tenant_id, exports.c.account_id == subject.account_id)
+    )
+    paths, found = [], [ExportRow(**row) for row in rows.mappings()]
+    for row in found:
+        paths += await let_pieces_leave(connection, row, now=now)
+        await delete_export(connection, row.tenant_id, row.job_id)
+    return len(found), paths
 
 
 async def sums_of_segments(connection: Connection, subject: Subject) -> list[tuple[str, int, int, int, int]]:
@@ -331,19 +352,6 @@ async def sums_of_segments(connection: Connection, subject: Subject) -> list[tup
         .order_by(segments.data_type, segments.tier)
     )
     return [(row[0], row[1], row[2], int(row[3]), int(row[4])) for row in rows]
-
-
-async def take_objects(connection: Connection, subject: Subject, *, now: datetime, limit: int) -> list[str]:
-    """Mark objects of the account as leaving; return their paths."""
-    objects = tables.stored_objects
-    batch = select(objects.c.object_path).where(*chosen(_OBJECTS, subject)).limit(limit)
-    rows = await connection.execute(
-        update(objects)
-        .where(objects.c.tenant_id == subject.tenant_id, objects.c.object_path.in_(batch))
-        .values(state=OBJECT_LEAVING, leave_time=func.coalesce(objects.c.leave_time, now))
-        .returning(objects.c.object_path)
-    )
-    return list(rows.scalars())
 
 
 async def delete_key(connection: Connection, tenant_id: TenantId, key_id: str) -> None:
@@ -441,3 +449,48 @@ _ANONYMIZE_VALUES = text("""
     WHERE s.tenant_id = :tenant_id AND s.account_id = ''
         AND v.tenant_id = s.tenant_id AND v.series_id = s.series_id AND v.value = alone.value
 """)
+
+
+async def living_segments(connection: Connection, tenant_id: TenantId, *, but: AccountId) -> set[str]:
+    """Return the ids of all other accounts' segments."""
+    segments = tables.data_segments.c
+    rows = await connection.execute(
+        select(segments.segment_id).where(segments.tenant_id == tenant_id, segments.account_id != but)
+    )
+    return set(rows.scalars())
+
+
+async def names_of_data(connection: Connection, subject: Subject) -> set[str]:
+    """Return the ids of the account's datasets and segments."""
+    found: set[str] = set()
+    for column in (tables.datasets.c.dataset_id, tables.data_segments.c.segment_id):
+        columns = column.table.c
+        rows = await connection.execute(
+            select(column).where(columns.tenant_id == subject.tenant_id, columns.account_id == subject.account_id)
+        )
+        found.update(rows.scalars())
+    return found
+
+
+async def jobs_about_many(connection: Connection, subject: Subject, *, after: str, limit: int) -> list[Any]:
+    """Return jobs of the tenant that are about no single account, by id, those after one, locked."""
+    jobs = tables.lifecycle_jobs.c
+    rows = await connection.execute(
+        select(jobs.job_id, jobs.request, jobs.checkpoint, jobs.result, jobs.error)
+        .where(jobs.tenant_id == subject.tenant_id, jobs.account_id == "", jobs.job_id > after)
+        .where(jobs.job_id != subject.job_id, jobs.kind != int(JobKind.ERASURE))
+        .order_by(jobs.job_id)
+        .limit(limit)
+        .with_for_update()
+    )
+    return list(rows)
+
+
+async def write_job_documents(
+    connection: Connection, tenant_id: TenantId, job_id: str, documents: dict[str, Any]
+) -> None:
+    """Write documents of a job that was locked."""
+    jobs = tables.lifecycle_jobs
+    await connection.execute(
+        update(jobs).where(jobs.c.tenant_id == tenant_id, jobs.c.job_id == job_id).values(**documents)
+    )

@@ -240,21 +240,6 @@ def _jobs(subject: Subject) -> ColumnElement[bool]:
     return and_(columns.account_id == subject.account_id, columns.job_id != subject.job_id)
 
 
-def _mentioning_jobs(subject: Subject) -> ColumnElement[bool]:
-    columns = tables.lifecycle_jobs.c
-    names = subject.all_names
-    return and_(
-        columns.account_id == "",
-        columns.job_id != subject.job_id,
-        or_(says(columns.request, names), says(columns.result, names), says(columns.error, names)),
-    )
-
-
-def _holds(subject: Subject) -> ColumnElement[bool]:
-    columns = tables.legal_holds.c
-    return columns.account_id == subject.account_id
-
-
 def policies_about(subject: Subject) -> ColumnElement[bool]:
     """Tell which policies have an exception for the account."""
     return says(tables.retention_policies.c.policy, [subject.account_id])
@@ -267,7 +252,7 @@ def _plans(subject: Subject) -> ColumnElement[bool]:
 # --- The register ---------------------------------------------------------------------------------------------------
 
 _COMMIT = frozenset({"commit_xid"})
-_FINGERPRINTS = frozenset({"fingerprint", "create_fingerprint"})
+_FINGERPRINT = frozenset({"fingerprint"})
 
 
 def _money(table: Table, **more: Any) -> AccountTable:
@@ -331,7 +316,7 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         table=tables.stored_objects,
         find=_objects,
         fate=Fate.OWN,
-        reason="objects are deleted, then their rows",
+        reason="objects are deleted with the segments and exports that they belong to",
         exported=False,
         why_not_exported="where data lies; the data itself is there",
     ),
@@ -355,21 +340,30 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         why_not_exported="which records are out of date; the export has only those that are not",
     ),
     AccountTable(
+        table=tables.data_plan_steps,
+        find=_of_segments(tables.data_plan_steps),
+        exported=False,
+        why_not_exported="plans of the tenant to save storage",
+    ),
+    AccountTable(
         table=tables.data_segments,
         find=_segments,
         hidden=frozenset({"checksum", "values_digest", "facts", "key_id", "object_path"}),
     ),
     AccountTable(table=tables.datasets, find=_datasets, hidden=frozenset({"next_sequence"})),
-    _all_of(tables.data_requests, hidden=_FINGERPRINTS),
+    _all_of(tables.data_requests, hidden=_FINGERPRINT),
     _all_of(
         tables.account_exports,
         hidden=frozenset({"key_id", "object_prefix"}),
     ),
-    _all_of(tables.consents, hidden=_FINGERPRINTS | {"sequence"}),
+    _all_of(tables.consents, hidden=_FINGERPRINT | {"sequence"}),
     AccountTable(table=tables.usage_event_keys, find=_event_keys, hidden=frozenset({"fingerprint"})),
     _all_of(tables.usage_events, hidden=_COMMIT),
     _all_of(tables.usage_denials),
     _all_of(tables.usage_entries, hidden=_COMMIT),
+    _all_of(tables.exported_usage_sums),
+    _all_of(tables.exported_credit_sums),
+    _all_of(tables.usage_exports),
     _all_of(tables.usage_requests, hidden=frozenset({"fingerprint"})),
     _all_of(tables.reservations),
     AccountTable(table=tables.usage_rollup_values, find=_of_series(tables.usage_rollup_values)),
@@ -385,9 +379,9 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         reason="sums by feature and period are kept together with those of other erased accounts",
     ),
     _all_of(tables.grant_balances),
-    _all_of(tables.grant_requests, hidden=_FINGERPRINTS),
+    _all_of(tables.grant_requests, hidden=_FINGERPRINT),
     _all_of(tables.account_revisions),
-    _all_of(tables.billing_operations, hidden=_FINGERPRINTS | {"attempt", "key_number", "key_time", "attempt_time"}),
+    _all_of(tables.billing_operations, hidden=_FINGERPRINT | {"attempt", "key_number", "key_time", "attempt_time"}),
     _money(
         tables.payments,
         change=lambda _, anonymous: {
@@ -404,14 +398,14 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
     AccountTable(
         table=tables.lifecycle_jobs,
         find=_jobs,
-        hidden=_FINGERPRINTS | {"runner_id", "lease_time", "checkpoint"},
+        hidden=_FINGERPRINT | {"runner_id", "lease_time", "checkpoint"},
     ),
     # The account itself, and by what else it is known.
-    _all_of(tables.checkout_sessions, hidden=_FINGERPRINTS),
+    _all_of(tables.checkout_sessions, hidden=_FINGERPRINT),
     _all_of(tables.subscription_history),
     _all_of(tables.scheduled_changes),
     _all_of(tables.grants),
-    _all_of(tables.subscriptions, hidden=_FINGERPRINTS),
+    _all_of(tables.subscriptions, hidden=frozenset({"create_fingerprint"})),
     _all_of(tables.customers),
     _all_of(tables.account_identities),
     AccountTable(
@@ -455,19 +449,14 @@ TABLES_WITHOUT_ACCOUNTS: Final[Mapping[str, str]] = {
     "storage_days": "sums over all accounts",
     "storage_removals": "sums over all accounts",
     "value_weights": "weights for all accounts",
-    "data_plan_steps": "ids of segments, and numbers; they go with their plans",
     "erasure_receipts": "proofs that name nobody: a salted digest stands for the account",
     "erased_usage_totals": "sums over all erased accounts",
 }
 
-# Tables that come with other parts of the lifecycle, by name: how they are found is the same for all.
-_MORE_BY_ACCOUNT: Final = ("usage_exports", "exported_usage_sums", "exported_credit_sums")
-
 
 def account_tables() -> tuple[AccountTable, ...]:
     """Return the register, in the order of erasing."""
-    more = tuple(_all_of(tables.metadata.tables[name]) for name in _MORE_BY_ACCOUNT if name in tables.metadata.tables)
-    return (*ACCOUNT_TABLES[:-1], *more, ACCOUNT_TABLES[-1])
+    return ACCOUNT_TABLES
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------

@@ -113,9 +113,18 @@ async def count_open_jobs(connection: Connection, tenant_id: TenantId) -> int:
 
 
 async def due_jobs(
-    connection: Connection, kinds: Collection[JobKind], *, now: datetime, but: Collection[JobKey], limit: int
-) -> list[JobKey]:
-    """Return jobs of all tenants that nobody runs and that are due, each tenant's turn by turn."""
+    connection: Connection,
+    kinds: Collection[JobKind],
+    *,
+    now: datetime,
+    but: Collection[JobKey],
+    per_tenant: int,
+    limit: int,
+) -> list[tuple[int, JobKey]]:
+    """Return jobs of all tenants that nobody runs and that are due, each with its place among its tenant's.
+
+    Those that are first of their tenants' come first, those that were asked for earlier before others.
+    """
     turn = func.row_number().over(
         partition_by=_c.tenant_id, order_by=[func.coalesce(_c.schedule_time, _c.create_time), _c.job_id]
     )
@@ -129,8 +138,8 @@ async def due_jobs(
         )
         .subquery()
     )
-    statement = select(found.c.tenant_id, found.c.job_id).order_by(found.c.turn, found.c.job_id).limit(limit)
-    return [(TenantId(row.tenant_id), row.job_id) for row in await connection.execute(statement)]
+    statement = select(found).where(found.c.turn <= per_tenant).order_by(found.c.turn, found.c.job_id).limit(limit)
+    return [(row.turn, (TenantId(row.tenant_id), row.job_id)) for row in await connection.execute(statement)]
 
 
 async def claim_job(

@@ -146,8 +146,8 @@ async def read_plan(connection: Connection, tenant_id: TenantId, plan_id: str, *
     )
 
 
-async def begin_plan(connection: Connection, tenant_id: TenantId, plan_id: str, *, now: datetime) -> None:
-    """Note that somebody carries a plan out."""
+async def end_plan(connection: Connection, tenant_id: TenantId, plan_id: str, *, now: datetime) -> None:
+    """Note that a plan was carried out."""
     plans = data_plans.c
     await connection.execute(
         update(data_plans).where(plans.tenant_id == tenant_id, plans.plan_id == plan_id).values(done_time=now)

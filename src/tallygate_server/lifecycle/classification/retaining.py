@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
 import structlog
@@ -19,6 +19,7 @@ from tallygate_server.domain.lifecycle import DataImportance, DataSelection, Job
 from tallygate_server.domain.retention_rules import RETENTION_FEATURE, Protections
 from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, Overloaded
 from tallygate_server.lifecycle.classification.classifier import Classifier, Comparison
+from tallygate_server.lifecycle.compression import compression_request
 from tallygate_server.lifecycle.jobs import LifecycleJobs, NewJob
 from tallygate_server.lifecycle.policies.policies import Policies, compressible
 from tallygate_server.lifecycle.policies.removal import SEGMENTS_PER_STEP_MAX, Candidate, Removed, Remover
@@ -59,6 +60,8 @@ class Retainer:
         self._clock = clock
         self._positions: dict[TenantId, str] = {}
         """Where the last run stopped before the end."""
+        self._asked: tuple[date, set[tuple[TenantId, str]]] = (date.min, set())
+        """What was asked to be compressed today."""
 
     async def run(self) -> dict[str, int]:
         """Apply retention to all tenants; return what was done. Raises StoreUnavailable."""
@@ -139,15 +142,17 @@ class Retainer:
 
     async def _queue_compression(self, tenant_id: TenantId, data_type: str) -> int:
         """Ask once a day for a sort of data to be compressed as its policy says; return whether that is new."""
-        if JobKind.COMPRESSION not in self._jobs.handlers:
-            return 0
         now = self._clock.now()
+        if self._asked[0] != now.date():
+            self._asked = (now.date(), set())
+        if (tenant_id, data_type) in self._asked[1]:
+            return 0
         wanted = NewJob(
             kind=JobKind.COMPRESSION,
             tenant_id=tenant_id,
             account_id=None,
             # The handler looks at ages and worth itself, segment by segment.
-            request={"selection": DataSelection(data_types=(data_type,)).to_document(), "settings": None},
+            request=compression_request(DataSelection(data_types=(data_type,)), None),
             validate_only=False,
             actor=ACTOR,
             request_id=f"retain-{data_type}-{now.date().isoformat()}",
@@ -157,6 +162,8 @@ class Retainer:
         except Overloaded as error:
             log.info("compression_not_queued", tenant_id=tenant_id, data_type=data_type, error=str(error))
             return 0
+        self._asked[1].add((tenant_id, data_type))
+        # Another server may have asked before.
         return int(job.create_time == now)
 
 

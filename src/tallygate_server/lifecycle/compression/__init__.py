@@ -10,9 +10,10 @@ from tallygate_server.lifecycle.compression.analysis import (
     AnalysisPart,
     WantedAnalysis,
 )
+from tallygate_server.lifecycle.compression.fetching import Fetching
 from tallygate_server.lifecycle.compression.handler import CompressionHandler, compression_request
 from tallygate_server.lifecycle.compression.impact import CompressionImpacts, WantedImpact
-from tallygate_server.lifecycle.compression.protection import UsualWorths, Worth, Worths
+from tallygate_server.lifecycle.compression.protection import Worth, Worths
 from tallygate_server.lifecycle.compression.use_cases import Compressions
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     "CompressionHandler",
     "CompressionImpacts",
     "Compressions",
-    "UsualWorths",
+    "Fetching",
     "WantedAnalysis",
     "WantedImpact",
     "Worth",

@@ -57,14 +57,6 @@ class Worths(Protocol):
         """Return the worth of segments of one tenant, by id."""
 
 
-class UsualWorths:
-    """Takes every segment for one of usual worth."""
-
-    async def worths(self, segments: Sequence[Segment]) -> Mapping[str, Worth]:
-        """Return the usual worth."""
-        return {segment.segment_id: Worth() for segment in segments}
-
-
 USUAL: Final = Worth()
 
 
@@ -73,12 +65,16 @@ def why_not(
 ) -> Skip | None:
     """Tell why a segment must not be compressed with loss; None where it may be.
 
-    Holds, exceptions and importance come first. Then the policy, where somebody has set one: its age threshold (-1:
-    never), and the training value from which data is kept whole.
+    Holds, exceptions and critical data come first. Then, where somebody has set a policy: high importance, the age
+    threshold (-1: never), and the training value from which on data is kept whole.
     """
     if segment.state is SegmentState.QUARANTINED:
         return Skip(kind=SkipKind.QUARANTINE, explanation=f"it is damaged: {segment.quarantine_reason}")
-    kept = protections.why_lossless(segment, worth.importance, now)
+    importance = worth.importance
+    if policy.version == 0:
+        # Nobody has said from which worth on data is kept whole: who compresses by hand has decided.
+        importance = min(importance, DataImportance.MEDIUM) if importance is not DataImportance.CRITICAL else importance
+    kept = protections.why_lossless(segment, importance, now)
     if kept is not None:
         return Skip(kind=SkipKind(kept.kind.value), explanation=kept.explanation, possible_time=kept.possible_time)
     if policy.version == 0:

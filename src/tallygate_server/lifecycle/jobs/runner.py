@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -22,7 +22,7 @@ from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import JobState
 from tallygate_server.domain.lifecycle_job import JobError, LifecycleJob
 from tallygate_server.errors import InvalidRequest, StoreUnavailable, TallygateError, Unavailable
-from tallygate_server.lifecycle.jobs.control import JobCanceled, JobControl, JobLost
+from tallygate_server.lifecycle.jobs.control import LEASE, JobCanceled, JobControl, JobLost
 from tallygate_server.lifecycle.jobs.use_cases import LifecycleJobs
 from tallygate_server.storage import lifecycle_jobs as rows
 from tallygate_server.storage.lifecycle_jobs import JobKey
@@ -30,8 +30,6 @@ from tallygate_server.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-LEASE: Final = timedelta(seconds=30)
-"""Time after the last renewal at which another runner takes a job over."""
 HEARTBEAT_SECONDS: Final = 5.0
 """Pause between two renewals: several may fail before the lease is over."""
 POLL_SECONDS: Final = 1.0
@@ -41,6 +39,9 @@ CRASHES_MAX: Final = 5
 RETRY_DELAY: Final = timedelta(seconds=5)
 """Pause before the next attempt where a store could not be reached, times the number of such attempts."""
 JOBS_AT_ONCE_DEFAULT: Final = 2
+DUE_JOBS_MAX: Final = 1_000
+"""Jobs that are looked at to choose the next ones."""
+TENANTS_REMEMBERED_MAX: Final = 10_000
 CLOSE_SECONDS: Final = 2.0
 """Longest wait at the end for a look that is under way: what it claims is given back, not left to its lease."""
 
@@ -76,6 +77,9 @@ class LifecycleJobRunner:
         self._heartbeat_seconds = heartbeat_seconds
         self._poll_seconds = poll_seconds
         self._running: dict[JobKey, _Run] = {}
+        self._turn = 0
+        self._turns: dict[TenantId, int] = {}
+        """Number of the last job that each tenant got, the longest ago first."""
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._untell: Callable[[], None] = lambda: None
@@ -142,13 +146,21 @@ class LifecycleJobRunner:
                 async with asyncio.timeout(self._poll_seconds):
                     await self._woken.wait()
 
-    async def _due(self, limit: int) -> Collection[JobKey]:
+    async def _due(self, limit: int) -> Sequence[JobKey]:
         if limit <= 0 or not self._jobs.handlers:
             return ()
         async with self._jobs.database.tenant_snapshot(TenantId("*")) as connection:
-            return await rows.due_jobs(
-                connection, self._jobs.handlers.keys(), now=self._jobs.clock.now(), but=self._running, limit=limit
+            found = await rows.due_jobs(
+                connection,
+                self._jobs.handlers.keys(),
+                now=self._jobs.clock.now(),
+                but=self._running,
+                per_tenant=limit,
+                limit=DUE_JOBS_MAX,
             )
+        # Whose turn was longest ago comes first, so that nobody waits for a thousand jobs of somebody else.
+        found.sort(key=lambda each: (each[0], self._turns.get(each[1][0], 0)))
+        return [key for _, key in found[:limit]]
 
     async def _claim(self, key: JobKey) -> _Run | None:
         now = self._jobs.clock.now()
@@ -156,7 +168,12 @@ class LifecycleJobRunner:
             job = await rows.claim_job(connection, key, runner_id=self.runner_id, now=now, lease_time=now + self._lease)
         if job is None:
             return None
-        control = JobControl(self._jobs.database, self._jobs.clock, job)
+        self._turn += 1
+        self._turns.pop(key[0], None)
+        self._turns[key[0]] = self._turn
+        while len(self._turns) > TENANTS_REMEMBERED_MAX:
+            del self._turns[next(iter(self._turns))]
+        control = JobControl(self._jobs.database, self._jobs.clock, job, lease=self._lease)
         task = asyncio.create_task(self._attempt(job, control), name=f"lifecycle-job-{job.job_id}")
         run = self._running[key] = _Run(job, control, task)
         return run

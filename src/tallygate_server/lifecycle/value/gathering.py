@@ -20,11 +20,12 @@ from tallygate_server.domain.retention import RetentionPolicy
 from tallygate_server.errors import ConsentRequired, InvalidRequest
 from tallygate_server.lifecycle.lossy.documents import as_columns
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.lifecycle.value.seasons import Integers
 from tallygate_server.storage.data_segments import count_by_account_and_type, read_segments
 from tallygate_server.storage.datasets import read_datasets
 
-SEGMENTS_MAX: Final = 20_000
+SEGMENTS_MAX: Final = 50_000
 """Segments that one call looks at; a selection of more is refused."""
 SEGMENTS_READ_MAX: Final = 1_024
 """Segments whose records one call reads; of more, an even choice in the order of time."""
@@ -59,8 +60,6 @@ class Chosen:
     selection: DataSelection
     allowed: Collection[tuple[AccountId, str]]
     """Accounts and sorts of data with consent, or without need of it."""
-    record_count: int
-    unconsented_record_count: int
 
     def allows(self, segment: Segment) -> bool:
         """Tell whether a segment may be looked at."""
@@ -78,6 +77,8 @@ class Records:
     dataset_ids: Sequence[str]
     """In the order of the table's `dataset`."""
     pieces: Sequence[pa.Table] = field(repr=False)
+    documents: Sequence[bool]
+    """Of each piece whether it holds documents."""
     origins: Integers
     """Of each row its piece, and its row there."""
     record_count: int
@@ -92,7 +93,7 @@ class Records:
         for piece, wanted in by_piece.items():
             taken = self.pieces[piece].take(pa.array([int(self.origins[place, 1]) for place in wanted]))
             for place, row in zip(wanted, taken.to_pylist(), strict=True):
-                found[place] = _record(row)
+                found[place] = _record(row, documents=self.documents[piece])
         return [found[place] for place in places]
 
 
@@ -133,32 +134,33 @@ class Gatherer:
         return Chosen(
             selection=selection,
             allowed=groups.keys() - refused.keys(),
-            record_count=sum(records for _, records in groups.values()),
-            unconsented_record_count=sum(groups[each][1] for each in refused),
         )
 
-    async def segments(self, tenant_id: TenantId, chosen: Chosen) -> list[Segment]:
-        """Return the segments that may be looked at, in the order of time."""
+    async def segments(self, tenant_id: TenantId, chosen: Chosen) -> tuple[list[Segment], list[Segment]]:
+        """Return the segments that may be looked at, in the order of time, and those that may not."""
         async with self._store.database.tenant_snapshot(tenant_id) as connection:
             found = await read_segments(connection, tenant_id, chosen.selection, limit=SEGMENTS_MAX)
-        return [segment for segment in found if chosen.allows(segment)]
+        allowed = [segment for segment in found if chosen.allows(segment)]
+        return allowed, [segment for segment in found if not chosen.allows(segment)]
 
-    async def records(self, tenant_id: TenantId, selection: DataSelection, segments: Sequence[Segment]) -> Records:
-        """Return records of segments in a selection's range, all or evenly chosen; lossy forms have none to give.
+    async def records(
+        self, tenant_id: TenantId, selection: DataSelection, segments: Sequence[Segment]
+    ) -> Records | None:
+        """Return records of segments in a selection's range, all or evenly chosen; None where there is none.
 
-        Raises what reading raises, and InvalidRequest where there is none.
+        Lossy forms have none to give. Raises what reading raises.
         """
         exact = [segment for segment in segments if segment.form.exact]
         if len(exact) > SEGMENTS_READ_MAX:
             exact = [exact[len(exact) * place // SEGMENTS_READ_MAX] for place in range(SEGMENTS_READ_MAX)]
         async with self._store.database.tenant_snapshot(tenant_id) as connection:
             datasets = await read_datasets(connection, tenant_id, [segment.dataset_id for segment in exact])
-        expected = sum(_records_in(segment, selection) for segment in exact)
+        expected = sum(records_in(segment, selection) for segment in exact)
         stride = max(1, math.ceil(expected / RECORDS_MEASURED_MAX))
         dataset_ids = sorted({segment.dataset_id for segment in exact})
         parts: list[_Part] = []
         for place, segment in enumerate(exact):
-            table = await self._store.read(segment)
+            table, _ = await read_merged(self._store, [segment])
             documents = datasets[segment.dataset_id].shape is DatasetShape.DOCUMENTS
             part = await asyncio.to_thread(
                 _thinned,
@@ -172,7 +174,7 @@ class Gatherer:
             if part is not None:
                 parts.append(part)
         if not parts:
-            raise InvalidRequest.of("selection", "there are no records that a model could learn from")
+            return None
         return await asyncio.to_thread(_joined, parts, exact, dataset_ids)
 
 
@@ -181,9 +183,10 @@ class _Part:
     original: pa.Table
     features: pa.Table
     record_count: int
+    documents: bool
 
 
-def _records_in(segment: Segment, selection: DataSelection) -> int:
+def records_in(segment: Segment, selection: DataSelection) -> int:
     """Return about how many records of a segment lie in the range."""
     start = max(selection.start_time or segment.start_time, segment.start_time)
     end = min(selection.end_time or segment.end_time, segment.end_time)
@@ -222,7 +225,7 @@ def _thinned(
             told[f"n:{name}"] = column.cast(pa.float64(), safe=False)
         elif pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
             told[f"t:{name}"] = column.cast(pa.string())
-    return _Part(taken, pa.table(told), count)
+    return _Part(taken, pa.table(told), count, documents)
 
 
 def _joined(parts: Sequence[_Part], segments: Sequence[Segment], dataset_ids: Sequence[str]) -> Records:
@@ -239,15 +242,16 @@ def _joined(parts: Sequence[_Part], segments: Sequence[Segment], dataset_ids: Se
         segments=segments,
         dataset_ids=dataset_ids,
         pieces=[part.original for part in parts],
+        documents=[part.documents for part in parts],
         origins=origins[order].astype(np.int64),
         record_count=sum(part.record_count for part in parts),
     )
 
 
-def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+def _record(row: Mapping[str, Any], *, documents: bool) -> dict[str, Any]:
     values = {name: value for name, value in row.items() if name not in (_TIME, _ID, _SEQUENCE)}
-    if set(values) == {"document"}:
-        values = json.loads(values["document"])
+    if documents:
+        values = json.loads(row["document"])
     return {
         "time": row[_TIME],
         "values": {name: _scalar(value) for name, value in values.items()},

@@ -22,6 +22,8 @@ from tallygate_server.lifecycle.value.scoring import Scored
 
 SEALED_BYTES_MIN: Final = 256
 """What the smallest segment takes."""
+ESTIMATE_MARGIN: Final = 0.05
+"""By how much segments may take more than the one that was measured: a plan should not promise what it misses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def options_of(
 
 
 def _bytes(segment: Segment, ratio: float) -> int:
-    return max(SEALED_BYTES_MIN, math.ceil(segment.original_bytes * ratio))
+    return max(SEALED_BYTES_MIN, math.ceil(segment.original_bytes * ratio * (1.0 + ESTIMATE_MARGIN)))
 
 
 def explanation_of(scored: Scored, step: Step, measured: Measured | None) -> str:

@@ -14,22 +14,25 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
+
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import (
+    CompressionSettings,
     DataSelection,
     JobKind,
     Segment,
+    SegmentState,
 )
 from tallygate_server.domain.retention_rules import Protections
-from tallygate_server.errors import InvalidRequest, NotFound, PlanOutdated
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, InvalidRequest, NotFound, PlanOutdated
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJob, LifecycleJobs, NewJob
-from tallygate_server.lifecycle.lossy import LossySettingsInvalid
-from tallygate_server.lifecycle.lossy import encode as encode_lossy
-from tallygate_server.lifecycle.lossy.settings import lossy_settings
+from tallygate_server.lifecycle.lossy import LossySettingsInvalid, encode, lossy_settings
 from tallygate_server.lifecycle.policies import Policies, Remover
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.lifecycle.value.gathering import SEGMENTS_MAX
 from tallygate_server.lifecycle.value.plan_rules import (
     Measured,
@@ -41,7 +44,7 @@ from tallygate_server.lifecycle.value.plan_rules import (
     wholly_within,
 )
 from tallygate_server.lifecycle.value.plan_steps import PlanSteps
-from tallygate_server.lifecycle.value.planning import Candidate, Step, plan_steps
+from tallygate_server.lifecycle.value.planning import WORTHLESS, Candidate, Step, plan_steps
 from tallygate_server.lifecycle.value.scoring import Scored, Scorer
 from tallygate_server.storage import value_rows as rows
 from tallygate_server.storage.data_segments import read_segment, read_segments
@@ -51,6 +54,8 @@ PLAN_LIFETIME: Final = timedelta(hours=24)
 STEPS_MAX: Final = 10_000
 """Of one plan; what more would be needed is for the next one."""
 STEPS_LISTED_MAX: Final = 1_000
+TRIALS_MAX: Final = 3
+"""Segments of a sort of data that are tried to be read, to measure one."""
 DRIFT_MAX: Final = 0.1
 """Share of a plan's bytes whose segments may have changed or gone: with more the plan is outdated."""
 
@@ -205,10 +210,12 @@ class StoragePlans:
     ) -> PlanView:
         now = self._clock.now()
         async with self._database.tenant_snapshot(tenant_id) as connection:
-            segments = await read_segments(connection, tenant_id, selection, limit=SEGMENTS_MAX + 1)
-        if len(segments) > SEGMENTS_MAX:
+            # Damaged segments take their bytes as well, but nothing may become of them.
+            every = await read_segments(connection, tenant_id, selection, state=None, limit=SEGMENTS_MAX + 1)
+        if len(every) > SEGMENTS_MAX:
             raise InvalidRequest.of("selection", f"covers more than {SEGMENTS_MAX} segments; choose less at a time")
-        present = sum(segment.stored_bytes for segment in segments)
+        present = sum(segment.stored_bytes for segment in every)
+        segments = [segment for segment in every if segment.state is SegmentState.LIVE]
         limit = limit_bytes if limit_bytes is not None else int(present * (1.0 - (reduction_ratio or 0.0)))
         scored = await self._scorer.score(tenant_id, segments, model_key=model_key)
         total = sum(each.worth for each in scored)
@@ -261,8 +268,10 @@ class StoragePlans:
                 each.segment for each in open_ if each.segment.data_type == data_type and each.segment.form.exact
             ]
             if of_type:
-                measured[data_type] = await self._measure(protections, of_type)
-        found = [
+                found = await self._measure(protections, of_type)
+                if found is not None:
+                    measured[data_type] = found
+        candidates = [
             Candidate(
                 segment_id=each.segment.segment_id,
                 stored_bytes=each.segment.stored_bytes,
@@ -273,29 +282,20 @@ class StoragePlans:
             )
             for each in open_
         ]
-        return [each for each in found if each.options], measured
+        return [each for each in candidates if each.options], measured
 
-    async def _measure(self, protections: Protections, segments: Sequence[Segment]) -> Measured:
-        """Encode the middle one of the segments in both ways, to see what comes of it."""
-        middle = sorted(segments, key=lambda each: (each.record_count, each.segment_id))[len(segments) // 2]
-        table = await self._store.read(middle)
-        settings = lossy_settings_for(protections, middle.data_type)
-
-        def work() -> Measured:
-            original = max(middle.original_bytes, 1)
-            lossless = len(columnar.encode(table).payload) / original
+    async def _measure(self, protections: Protections, segments: Sequence[Segment]) -> Measured | None:
+        """Encode the middle one of the segments in both ways, to see what comes of it; None where none can be read."""
+        by_size = sorted(segments, key=lambda each: (each.record_count, each.segment_id))
+        middle = len(by_size) // 2
+        for segment in by_size[middle : middle + TRIALS_MAX] or by_size:
             try:
-                lossy = encode_lossy(table, lossy_settings(settings))
-            except LossySettingsInvalid:
-                return Measured(lossless_ratio=lossless, lossy_ratio=None, lossy_kept=0.0, lossy_form="")
-            return Measured(
-                lossless_ratio=lossless,
-                lossy_ratio=len(lossy.payload) / original,
-                lossy_kept=max(0.0, min(1.0, lossy.value_retained)),
-                lossy_form=settings.form.name.lower(),
-            )
-
-        return await asyncio.to_thread(work)
+                table, _ = await read_merged(self._store, [segment])
+            except (IntegrityViolation, ArchiveCorruption):
+                continue
+            if table.num_rows:
+                return await asyncio.to_thread(_tried, table, lossy_settings_for(protections, segment.data_type))
+        return None
 
     # --- Carrying it out --------------------------------------------------------------------------------------------
 
@@ -306,9 +306,6 @@ class StoragePlans:
             self._demand_fresh(plan)
             await self._demand_fitting(tenant_id, plan)
             await control.report(done=0, total=len(plan.steps), phase="checked", checkpoint={"checked": True})
-        if not job.validate_only and plan.done_time is None:
-            async with self._database.tenant_transaction(tenant_id) as connection:
-                await rows.begin_plan(connection, tenant_id, plan.plan_id, now=self._clock.now())
         worth = float(plan.document["worth"])
         losable = worth * (1.0 - wanted.min_value_retained)
         told: list[tuple[PlanStep, str, bool]] = []
@@ -317,7 +314,7 @@ class StoragePlans:
             await control.report(done=place, total=len(plan.steps), phase=step.action.name.lower(), written_bytes=saved)
             if step.done_bytes is not None:
                 done = step
-            elif lost + step.worth_lost > losable:
+            elif lost + step.worth_lost > losable * (1.0 + WORTHLESS):
                 told.append(
                     (step, f"not done: less than {wanted.min_value_retained:.0%} of the worth would be left", False)
                 )
@@ -332,6 +329,11 @@ class StoragePlans:
             lost += _lost_of(done)
             actual = replace(done, saved_bytes=done.done_bytes or 0, value_lost=done.done_value_lost or 0.0)
             told.append((actual, step.explanation, not job.validate_only))
+        if not job.validate_only:
+            async with self._database.tenant_transaction(tenant_id) as connection:
+                await rows.end_plan(connection, tenant_id, plan.plan_id, now=self._clock.now())
+                # Who goes on after a crash in this very moment only reports.
+                await control.note(connection, {"checked": True})
         present = int(plan.document["present_bytes"])
         return _report(
             plan.plan_id,
@@ -359,6 +361,8 @@ class StoragePlans:
         """Raise PlanOutdated where too much of what the plan is about has changed or gone."""
         changed = 0
         for step in plan.steps:
+            if step.done_bytes is not None:
+                continue
             async with self._database.tenant_transaction(tenant_id) as connection:
                 segment = await read_segment(connection, tenant_id, step.segment_id)
             if segment is None or segment.checksum != step.checksum:
@@ -382,6 +386,21 @@ def _plan_step(scored: Scored, step: Step, measured: Mapping[str, Measured]) -> 
         value_lost=step.value_lost,
         worth_lost=step.worth_lost,
         explanation=explanation_of(scored, step, measured.get(segment.data_type)),
+    )
+
+
+def _tried(table: pa.Table, settings: CompressionSettings) -> Measured:
+    original = max(columnar.plain_bytes(table), 1)
+    lossless = len(columnar.encode(table).payload) / original
+    try:
+        lossy = encode(table, lossy_settings(settings))
+    except LossySettingsInvalid:
+        return Measured(lossless_ratio=lossless, lossy_ratio=None, lossy_kept=0.0, lossy_form="")
+    return Measured(
+        lossless_ratio=lossless,
+        lossy_ratio=len(lossy.payload) / original,
+        lossy_kept=max(0.0, min(1.0, lossy.value_retained)),
+        lossy_form=settings.form.name.lower(),
     )
 
 

@@ -14,7 +14,7 @@ from tallygate_server.domain.lifecycle import DataSelection, Segment
 from tallygate_server.errors import InvalidRequest
 from tallygate_server.lifecycle.model_process import ModelJobRefused
 from tallygate_server.lifecycle.segments import SegmentStore
-from tallygate_server.lifecycle.value.gathering import Gatherer, Records, instant_of
+from tallygate_server.lifecycle.value.gathering import Gatherer, Records, instant_of, records_in
 from tallygate_server.lifecycle.value.priorities import adapted
 from tallygate_server.lifecycle.value.scoring import Scored, Scorer
 from tallygate_server.lifecycle.value.seasons import SEASONS_DEFAULT, SeasonKind
@@ -93,14 +93,14 @@ class Span:
 class TrainingSet:
     """The training set of a given size that is worth most."""
 
-    spans: tuple[Span, ...]
-    record_count: int
+    spans: tuple[Span, ...] = ()
+    record_count: int = 0
     excluded_record_count: int
     unconsented_record_count: int
-    coverage: float
-    value_retained: float
-    accuracy_full: float
-    accuracy_optimized: float
+    coverage: float = 0.0
+    value_retained: float = 0.0
+    accuracy_full: float = 0.0
+    accuracy_optimized: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +189,13 @@ class DataValues:
         now = self._clock.now()
         ratio = min_accuracy_ratio or ACCURACY_RATIO_DEFAULT
         chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments = await self._gatherer.segments(tenant_id, chosen)
+        segments, _ = await self._gatherer.segments(tenant_id, chosen)
         known = await self._scorer.score(tenant_id, segments, model_key=model_key)
-        if not target_column or not segments:
+        if not target_column:
             return _critical_by_worth(known, ratio)
         records = await self._gatherer.records(tenant_id, selection, segments)
+        if records is None:
+            return _critical_by_worth(known, ratio)
         worths = {each.segment.segment_id: each.worth for each in known}
         told = await self._run(
             "identify_critical",
@@ -242,10 +244,10 @@ class DataValues:
         """Select records that represent all, stratified by season. Raises as `identify_critical`."""
         await self._tenants.get(tenant_id)
         chosen = await self._gatherer.choose(tenant_id, selection, self._clock.now())
-        segments = await self._gatherer.segments(tenant_id, chosen)
-        if not segments:
-            return Samples(samples=(), coverage=0.0, counts={})
+        segments, _ = await self._gatherer.segments(tenant_id, chosen)
         records = await self._gatherer.records(tenant_id, selection, segments)
+        if records is None:
+            return Samples(samples=(), coverage=0.0, counts={})
         told = await self._run(
             "select_samples",
             {"sample_count": sample_count, "seasons": [int(kind) for kind in seasons or SEASONS_DEFAULT], "seed": seed},
@@ -278,14 +280,16 @@ class DataValues:
         await self._tenants.get(tenant_id)
         now = self._clock.now()
         chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments = await self._gatherer.segments(tenant_id, chosen)
-        consented = chosen.record_count - chosen.unconsented_record_count
-        if not segments:
-            return TrainingSet(
-                spans=(), record_count=0, excluded_record_count=0, unconsented_record_count=0, coverage=0.0,
-                value_retained=0.0, accuracy_full=0.0, accuracy_optimized=0.0,
-            )  # fmt: skip
+        segments, unconsented = await self._gatherer.segments(tenant_id, chosen)
+        unconsented_count = sum(records_in(segment, selection) for segment in unconsented)
         records = await self._gatherer.records(tenant_id, selection, segments)
+        if records is None:
+            return TrainingSet(
+                excluded_record_count=sum(records_in(segment, selection) for segment in segments),
+                unconsented_record_count=unconsented_count,
+            )
+        read = {segment.segment_id for segment in records.segments}
+        unread = sum(records_in(segment, selection) for segment in segments if segment.segment_id not in read)
         known = await self._scorer.score(tenant_id, records.segments, model_key=model_key)
         told = await self._run(
             "choose_training_set",
@@ -310,8 +314,8 @@ class DataValues:
                 for span in told["spans"]
             ),
             record_count=told["record_count"],
-            excluded_record_count=max(0, consented - told["record_count"]),
-            unconsented_record_count=chosen.unconsented_record_count,
+            excluded_record_count=records.record_count + unread - told["record_count"],
+            unconsented_record_count=unconsented_count,
             coverage=told["coverage"],
             value_retained=told["value_retained"],
             accuracy_full=told["accuracy_full"],
@@ -400,7 +404,7 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
         record_count=sum(each.segment.record_count for each in kept),
         explanation=(
             f"{len(kept)} of {len(ordered)} segments have {share:.1%} of the worth (score times records); no fewer have"
-            f" {ratio:.0%}. No accuracy was measured: no target column was given"
+            f" {ratio:.0%}; no accuracy was measured"
         ),
     )
 

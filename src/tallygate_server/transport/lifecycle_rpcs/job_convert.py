@@ -12,7 +12,7 @@ from tallygate.v1 import data_lifecycle_pb2 as wire
 from tallygate_server.domain.lifecycle import JobKind, JobState
 from tallygate_server.domain.lifecycle_job import JobProgress, LifecycleJob
 from tallygate_server.transport import convert
-from tallygate_server.transport.status import status_of_facts
+from tallygate_server.transport.status import status_message_of, status_of_facts
 
 JOB_KIND: Final = convert.api_enum(JobKind, wire.LifecycleJobKind, "LIFECYCLE_JOB_KIND")
 JOB_STATE: Final = convert.api_enum(JobState, wire.LifecycleJobState, "LIFECYCLE_JOB_STATE")
@@ -56,7 +56,12 @@ def job_to_api(job: LifecycleJob) -> wire.LifecycleJob:
         field = RESULT_FIELD[job.kind]
         # There, though it may say nothing.
         cast("Message", getattr(api, field)).SetInParent()
-        document_to_api(job.result, getattr(api, field))
+        try:
+            document_to_api(job.result, getattr(api, field))
+        except json_format.ParseError as error:
+            # A defect of its handler: other jobs of the list are none the worse for it.
+            api.ClearField("result")
+            api.error.CopyFrom(status_message_of(error, method=f"LifecycleJob/{job.kind.name.lower()}"))
     return api
 
 

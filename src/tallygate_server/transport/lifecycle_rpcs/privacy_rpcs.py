@@ -9,6 +9,7 @@ from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.privacy.erasure import WantedErasure
 from tallygate_server.privacy.export import WantedExport
+from tallygate_server.privacy.key_rotation import WantedRotation
 from tallygate_server.transport import convert
 from tallygate_server.transport.lifecycle_rpcs import privacy_convert
 from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
@@ -88,3 +89,18 @@ class PrivacyRpcs(LifecycleRpcs):
             still_erased=found.still_erased,
             explanation=found.explanation,
         )
+
+    async def RotateDataKeys(
+        self, request: wire.RotateDataKeysRequest, _context: Context
+    ) -> wire.RotateDataKeysResponse:
+        """Wrap data keys anew, and seal segments anew when asked."""
+        wanted = WantedRotation(
+            tenant_id=TenantId(request.tenant_id),
+            account_id=AccountId(request.account_id) if request.account_id else None,
+            reencrypt=request.reencrypt,
+            validate_only=request.validate_only,
+            request_id=request.request_id,
+            actor=convert.actor_of(request),
+        )
+        job = await self._lifecycle.privacy.key_rotations.submit(wanted)
+        return wire.RotateDataKeysResponse(job=job_to_api(job))

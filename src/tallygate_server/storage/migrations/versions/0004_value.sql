@@ -22,7 +22,7 @@ CREATE TABLE data_plans (
     CONSTRAINT pk_data_plans PRIMARY KEY (tenant_id, plan_id)
 );
 CREATE INDEX ix_data_plans_expire_time ON data_plans (tenant_id, expire_time);
-COMMENT ON COLUMN data_plans.done_time IS 'when somebody began to carry it out';
+COMMENT ON COLUMN data_plans.done_time IS 'when it was carried out';
 
 CREATE TABLE data_plan_steps (
     tenant_id TEXT NOT NULL,

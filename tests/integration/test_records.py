@@ -18,6 +18,7 @@ from tallygate_server.errors import (
     AccountNotFound,
     ArchiveCorruption,
     InvalidRequest,
+    RequestIdReused,
     RetrievalTimeout,
     SchemaDrift,
     StorageLimitExceeded,
@@ -213,6 +214,8 @@ async def test_ids_are_known_again_after_the_key_has_changed(lifecycle: Lifecycl
     clock.advance(timedelta(seconds=1))
 
     second = await put_records(lifecycle, [(NOON, "a", {"n": 2.0})])
+    with pytest.raises(RequestIdReused):
+        await put_records(lifecycle, [(NOON, "a", {"n": 1.0})], request_id="r", content=b"2")
     again = await put_records(lifecycle, [(NOON, "a", {"n": 1.0})], request_id="r", content=b"1")
 
     assert second.replaced_count == 1

@@ -33,7 +33,9 @@ from tallygate_server.lifecycle.storage_metrics.opportunities import (
     LOSSY_RATIO_ASSUMED,
     VALUE_RETAINED_ASSUMED,
 )
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import add_reads, delete_segments, note_object
+from tallygate_server.storage.removals import add_removal
 from tallygate_server.storage.storage_sums import READ_DAYS, StoredGroup, read_days
 from tallygate_server.telemetry import metrics
 from tests.support.acme import ACME, BOB, GLOBEX, apply_catalog, services
@@ -183,7 +185,12 @@ async def test_removed_segments_are_counted_as_saved(stand: Stand) -> None:
     [segment] = await lifecycle.segments.replace([prepared.segment], [warm], actor="test", action="data.moved")
     assert (await stand.get()).deletion_savings_bytes == 0
 
-    await lifecycle.segments.replace([segment], [], actor="test", action="data.removed")
+    async def count(connection: Connection) -> None:
+        await add_removal(
+            connection, ACME, "ride", day=NOON.date(), record_count=100, removed_bytes=segment.stored_bytes
+        )
+
+    await lifecycle.segments.replace([segment], [], actor="test", action="data.removed", in_transaction=count)
 
     assert (await stand.get()).deletion_savings_bytes == segment.stored_bytes
     assert (await stand.get(data_type="ride")).deletion_savings_bytes == segment.stored_bytes

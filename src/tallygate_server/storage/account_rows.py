@@ -449,7 +449,6 @@ TABLES_WITHOUT_ACCOUNTS: Final[Mapping[str, str]] = {
     "storage_days": "sums over all accounts",
     "storage_removals": "sums over all accounts",
     "value_weights": "weights for all accounts",
-    "data_plan_steps": "ids of segments, and numbers; they go with their plans",
     "erasure_receipts": "proofs that name nobody: a salted digest stands for the account",
     "erased_usage_totals": "sums over all erased accounts",
 }

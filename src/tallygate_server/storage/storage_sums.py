@@ -389,28 +389,6 @@ async def sum_removals(connection: Connection, tenant_id: TenantId, *, data_type
     return int((await connection.execute(statement)).scalar_one())
 
 
-async def add_removals(connection: Connection, segments: Sequence[Segment], *, day: date) -> None:
-    """Count segments that are removed without a successor."""
-    sums: dict[tuple[TenantId, str], tuple[int, int]] = {}
-    for segment in segments:
-        key = (segment.tenant_id, segment.data_type)
-        records, stored = sums.get(key, (0, 0))
-        sums[key] = (records + segment.record_count, stored + segment.stored_bytes)
-    removals = storage_removals.c
-    for (tenant_id, data_type), (records, stored) in sorted(sums.items()):
-        await connection.execute(
-            insert(storage_removals)
-            .values(tenant_id=tenant_id, day=day, data_type=data_type, record_count=records, removed_bytes=stored)
-            .on_conflict_do_update(
-                index_elements=[removals.tenant_id, removals.day, removals.data_type],
-                set_={
-                    "record_count": removals.record_count + records,
-                    "removed_bytes": removals.removed_bytes + stored,
-                },
-            )
-        )
-
-
 async def tenants_to_measure(connection: Connection, *, since: date) -> list[TenantId]:
     """Return tenants that have data, or had some since a day."""
     days = storage_days.c

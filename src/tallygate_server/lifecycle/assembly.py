@@ -117,7 +117,10 @@ async def open_lifecycle(
         models = ModelProcesses()
         fetching = Fetching(segments, retrieval_timeout_ms=options.retrieval_timeout_ms)
         scorer = Scorer(segments, policies, service.tenants, clock, weights)
-        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
+        jobs.register(
+            JobKind.COMPRESSION,
+            CompressionHandler(segments, policies, scorer, clock, retrieval=options.tier_facts.retrieval),
+        )
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         privacy = Privacy.over(

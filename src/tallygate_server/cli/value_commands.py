@@ -362,7 +362,7 @@ def optimize(
         typer.echo(f"Carry it out with: tallygate data optimize {tenant} --plan {job.optimization.plan_id}")
 
 
-_UNITS: Final = {"": 1, "B": 1} | {
+_UNITS: Final = {"": 1, "B": 1, "kB": 1_000} | {
     f"{prefix}{ending}": base**power
     for power, prefix in enumerate("KMGT", start=1)
     for ending, base in (("B", 1000), ("iB", 1024))
@@ -371,7 +371,7 @@ _UNITS: Final = {"": 1, "B": 1} | {
 
 def bytes_of(text: str) -> int:
     """Read a size: digits, and a unit of thousands (MB) or of 1,024 (MiB). Raises CommandError."""
-    digits = text.rstrip("BKMGTi ")
+    digits = text.rstrip("BkKMGTi ")
     unit = text[len(digits) :].strip()
     try:
         size = float(digits) * _UNITS[unit]

@@ -410,7 +410,7 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
 
 
 def _span_text(span: Mapping[str, Any]) -> str:
-    every = "every record" if span["stride"] == 1 else f"every {span['stride']}th record"
+    every = "every record" if span["stride"] == 1 else f"one record in {span['stride']}"
     return (
         f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f};"
         " the more of both, the more is taken"

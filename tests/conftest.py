@@ -47,6 +47,9 @@ OTHERS_SETTINGS = {
 for _name in [name for name in os.environ if name.startswith("TALLYGATE_") or name.lower() in OTHERS_SETTINGS]:
     del os.environ[_name]
 
+# Models are fitted by one thread, as in a model process: threads that wait for a processor that is busy cost seconds.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 # The same examples on every machine, however long one takes; new ones at every run in the long form.
 settings.register_profile(
     "tallygate",

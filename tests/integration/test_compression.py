@@ -619,7 +619,7 @@ async def test_data_that_moves_while_it_is_read_is_not_called_damaged(lifecycle:
 
 
 def test_reports_stay_small_enough_for_a_message() -> None:
-    metrics = {f"column{place}": {"mean": 1.5} for place in range(200)}
+    sealed = {"key_id": "key", "sealed": "x" * 5_000}
     segment = Segment(
         tenant_id=ACME,
         segment_id="seg_1",
@@ -648,7 +648,7 @@ def test_reports_stay_small_enough_for_a_message() -> None:
         compressed_bytes=10,
         value_retained=0.5,
         columns=(),
-        summary_metrics=metrics,
+        sealed_metrics=sealed,
         exact=False,
         available_analyses=("windows",),
         limitation="",
@@ -663,8 +663,34 @@ def test_reports_stay_small_enough_for_a_message() -> None:
     assert document["record_count"] == 10 * (RESULTS_TOLD_MAX + 1)
     assert document["value_retained"] == pytest.approx(0.5)
     assert len(document["results"]) == RESULTS_TOLD_MAX
-    detailed = [result for result in document["results"] if "summary_metrics" in result]
-    each = len(json.dumps({"columns": [], "summary_metrics": metrics}))
+    detailed = [result for result in document["results"] if "sealed_metrics" in result]
+    each = len(json.dumps({"columns": [], "sealed_metrics": sealed}))
     assert len(detailed) == DETAILS_BYTES_MAX // each
     assert len(json.dumps(document)) < 2_000_000
     assert Report(report.checkpoint()).to_document() == document
+
+
+async def test_reports_tell_statistics_and_nothing_readable_is_stored(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+    table = a_ride().drop_columns(["what"]).append_column("what", [["a very private remark"] * COUNT])
+    segment = await put(lifecycle, dataset, table)
+
+    job = await job_of(lifecycle, SUMMARY)
+    [listed] = await lifecycle.jobs.page(ACME, limit=10)
+    watched = [state async for state in lifecycle.jobs.watch(ACME, job.job_id)]
+    async with lifecycle.database.tenant_transaction(ACME) as connection:
+        stored = (await connection.exec_driver_sql("SELECT row_to_json(j)::text FROM lifecycle_jobs j")).scalar_one()
+        await set_key_state(connection, ACME, segment.key_id, KeyState.DESTROYED, now=lifecycle.clock.now())
+    await lifecycle.segments.keys.store.destroy(ACME, segment.key_id)
+    lifecycle.segments.keys.forget(ACME, segment.key_id)
+    erased = await lifecycle.jobs.get(ACME, job.job_id)
+
+    assert job.result is not None
+    assert listed.result is not None
+    assert erased.result is not None
+    assert job.result["results"][0]["summary_metrics"]["what"]["top"] == {"a very private remark": COUNT}
+    assert watched[-1].result == job.result
+    assert "summary_metrics" not in listed.result["results"][0]
+    assert "private" not in stored
+    assert "summary_metrics" not in erased.result["results"][0]
+    assert "sealed_metrics" not in erased.result["results"][0]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import CompressionForm, Segment, StorageTier
 from tallygate_server.lifecycle.compression.protection import Skip
+from tallygate_server.lifecycle.keys import DataKey
 from tallygate_server.lifecycle.lossy import ROWS, ColumnLoss, LossyForm, LossyResult, LossySettings
+from tallygate_server.lifecycle.sealing import seal, unseal
 from tallygate_server.lifecycle.tiers.documents import time_document
 
+SEALED_METRICS: Final = "sealed_metrics"
+"""Stands for `summary_metrics` while a report is stored."""
+BRIEF_RESULTS_MAX: Final = 10
+"""Results, and skipped segments, of one report in a list of jobs."""
 RESULTS_TOLD_MAX: Final = 1_000
 SKIPPED_TOLD_MAX: Final = 1_000
 DETAILS_BYTES_MAX: Final = 524_288
@@ -34,7 +42,9 @@ class Compressed:
     compressed_bytes: int
     value_retained: float
     columns: tuple[ColumnLoss, ...]
-    summary_metrics: Mapping[str, Any]
+    sealed_metrics: Mapping[str, str]
+    """Statistics of the records, which hold values of people: sealed with the account's key, as `seal_metrics` wrote
+    them."""
     exact: bool
     available_analyses: tuple[str, ...]
     limitation: str
@@ -53,7 +63,7 @@ class Compressed:
             "value_retained": self.value_retained,
             "record_count": self.record_count,
             "columns": [loss_document(loss) for loss in self.columns],
-            "summary_metrics": dict(self.summary_metrics),
+            SEALED_METRICS: dict(self.sealed_metrics),
             "retrieval": retrieval_document(
                 self.sources[0].tier,
                 self.retrieval_time,
@@ -62,6 +72,23 @@ class Compressed:
                 limitation=self.limitation,
             ),
         }
+
+
+def seal_metrics(key: DataKey, metrics: Mapping[str, Any], segment: Segment) -> dict[str, str]:
+    """Seal statistics for a report: jobs are kept readable, and what people have measured must not be."""
+    sealed = seal(key.secret, json.dumps(metrics).encode(), place=_place(segment.tenant_id, segment.segment_id))
+    return {"key_id": key.key_id, "sealed": base64.b64encode(sealed).decode()}
+
+
+def open_metrics(secret: bytes, sealed: Mapping[str, str], tenant_id: TenantId, segment_id: str) -> dict[str, Any]:
+    """Return what `seal_metrics` has sealed of a segment. Raises SealBroken."""
+    content = unseal(secret, base64.b64decode(sealed["sealed"]), place=_place(tenant_id, segment_id))
+    metrics: dict[str, Any] = json.loads(content)
+    return metrics
+
+
+def _place(tenant_id: TenantId, segment_id: str) -> str:
+    return f"{tenant_id}/compression/{segment_id}"
 
 
 def loss_document(loss: ColumnLoss) -> dict[str, Any]:
@@ -164,7 +191,7 @@ class Report:
         report._sums = {name: self._sums[name] + added[name] for name in _SUMS}
         if len(report._results) < RESULTS_TOLD_MAX:
             document = compressed.to_document()
-            details = {name: document.pop(name) for name in ("columns", "summary_metrics")}
+            details = {name: document.pop(name) for name in ("columns", SEALED_METRICS)}
             size = len(json.dumps(details))
             if self._details_bytes + size <= DETAILS_BYTES_MAX:
                 report._details_bytes += size

@@ -115,10 +115,12 @@ async def open_lifecycle(
         remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
         models = ModelProcesses()
-        scorer = Scorer(segments, policies, service.tenants, clock, weights)
         fetching = Fetching(segments, retrieval_timeout_ms=options.retrieval_timeout_ms)
-        retrieval = options.tier_facts.retrieval
-        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock, retrieval=retrieval))
+        scorer = Scorer(segments, policies, service.tenants, clock, weights)
+        jobs.register(
+            JobKind.COMPRESSION,
+            CompressionHandler(segments, policies, scorer, clock, retrieval=options.tier_facts.retrieval),
+        )
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         privacy = Privacy.over(
@@ -166,7 +168,7 @@ async def open_lifecycle(
                 measuring=StorageMeasuring(database, clock, options.tier_facts),
                 models=models,
                 compressions=Compressions(jobs),
-                analyses=Analyses(fetching, policies, service.tenants, clock, retrieval=retrieval),
+                analyses=Analyses(fetching, policies, service.tenants, clock, retrieval=options.tier_facts.retrieval),
                 impacts=CompressionImpacts(fetching, policies, service.consents, models, service.tenants),
                 records=RecordWriting(
                     segments,

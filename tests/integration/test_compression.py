@@ -31,6 +31,7 @@ from tallygate_server.domain.lifecycle import (
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.domain.retention import ImportanceRule, RetentionException, RetentionPolicy
 from tallygate_server.errors import (
+    ConsentRequired,
     FormNotRestorable,
     IntegrityViolation,
     InvalidRequest,
@@ -382,6 +383,8 @@ async def test_settings_that_do_not_suit_the_data_fail_and_change_nothing(lifecy
     assert await manifest(lifecycle) == before
     with pytest.raises(InvalidRequest):
         await job_of(lifecycle, CompressionSettings(form=CompressionForm.SUMMARY, zones={"rate": (2.0, 1.0)}))
+    with pytest.raises(InvalidRequest):
+        await job_of(lifecycle, CompressionSettings(form=CompressionForm.NONE))
 
 
 async def test_a_damaged_segment_is_put_in_quarantine_and_left_alone(lifecycle: Lifecycle) -> None:
@@ -562,6 +565,13 @@ async def test_the_impact_is_measured_without_changing_anything(lifecycle: Lifec
     with pytest.raises(InvalidRequest):
         await lifecycle.impacts.evaluate(
             WantedImpact(tenant_id=ACME, selection=selection, settings=STATISTICAL, target_column="no")
+        )
+    await lifecycle.policies.set(
+        RetentionPolicy(tenant_id=ACME, data_type="ride", training_purpose="ai_training"), actor="test"
+    )
+    with pytest.raises(ConsentRequired):
+        await lifecycle.impacts.evaluate(
+            WantedImpact(tenant_id=ACME, selection=selection, settings=STATISTICAL, target_column="rate")
         )
 
 

@@ -211,7 +211,8 @@ class CompressionHandler:
             dataset = await read_dataset_by_id(connection, work.job.tenant_id, dataset_id)
         if dataset is None:
             return
-        policy = await self._policies.policy_for(dataset.tenant_id, dataset.data_type)
+        protections = await self._policies.protections(dataset.tenant_id, [dataset.account_id])
+        policy = protections.policy_for(dataset.data_type)
         chosen = settings or policy.compression
         erased = await self._erased_keys(dataset)
         segments = [segment for segment in segments if segment.key_id not in erased]
@@ -225,7 +226,6 @@ class CompressionHandler:
                 else:
                     work.report.skip(segment, skip)
         else:
-            protections = await self._policies.protections(dataset.tenant_id, [dataset.account_id])
             worths |= await self._worths.worths(segments)
             for segment in segments:
                 worth = worths.get(segment.segment_id, USUAL)
@@ -346,7 +346,7 @@ class CompressionHandler:
     ) -> None:
         """Ask again in the transaction that takes something away: a hold that was answered before it holds."""
         protections = await self._policies.protections_in(connection, group[0].tenant_id)
-        policy = await self._policies.policy_for(group[0].tenant_id, group[0].data_type)
+        policy = protections.policy_for(group[0].data_type)
         for segment in group:
             worth = worths.get(segment.segment_id, USUAL)
             if (skip := why_not(segment, worth, policy, protections, self._clock.now())) is not None:

@@ -241,6 +241,13 @@ def test_actions_beyond_the_bound_are_counted_together() -> None:
     assert len(actions_of(257)) == 256
     assert actions_of(257)["*"] == 2
     assert actions_of(257)["a000"] == 2
+    names = [f"a{place:04}" for place in range(1_000)]
+    result = encode(
+        a_table([START + timedelta(seconds=place) for place in range(1_000)], what=names),
+        LossySettings(form=LossyForm.BEHAVIORAL),
+    )
+    assert decode(result.payload).profile()["merged"] == 1_000 - 255
+    assert result.value_retained <= 0.255
 
 
 def test_the_action_must_be_named_where_it_is_not_plain() -> None:

@@ -65,8 +65,10 @@ from tallygate_server.storage.data_segments import add_reads, read_segments
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.tenants import TenantDirectory
 
-SEGMENTS_MAX: Final = 2_000
+SEGMENTS_MAX: Final = 10_000
 """Of one analysis; a longer range is asked for in pieces."""
+SEGMENTS_TOLD_MAX: Final = 1_000
+"""In a header, those with loss first: how to get at the others is no secret."""
 ROWS_AT_ONCE: Final = 10_000
 SESSIONS_AT_ONCE: Final = 1_000
 """In one document; more follow in further ones."""
@@ -286,7 +288,7 @@ class Analyses:
             zones=policy.compression.zones,
         )
         header = AnalysisHeader(
-            segments=retrievals,
+            segments=dict(sorted(retrievals.items(), key=lambda each: each[1]["exact"])[:SEGMENTS_TOLD_MAX]),
             gaps=tuple(_coalesced(gaps)),
             columns=_columns(plan) if wanted.kind is AnalysisKind.ROWS else (),
             documents=wanted.kind is AnalysisKind.ROWS and dataset.shape is DatasetShape.DOCUMENTS,

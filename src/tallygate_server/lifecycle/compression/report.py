@@ -150,6 +150,10 @@ class Report:
         self._results: list[dict[str, Any]] = list(checkpoint.get("results", ()))
         self._skipped: list[dict[str, Any]] = list(checkpoint.get("skipped", ()))
         self._details_bytes: int = checkpoint.get("details_bytes", 0)
+        self._made = {result["segment_id"] for result in self._results}
+        self._left_alone = {each["segment_id"] for each in self._skipped}
+        self.skipped_count: int = checkpoint.get("skipped_count", 0)
+        """All that were left alone; the first of them are told."""
         begun = checkpoint.get("begun")
         self.begun: datetime | None = datetime.fromisoformat(begun) if begun else None
         """When the first attempt began."""
@@ -157,7 +161,7 @@ class Report:
     @property
     def done_count(self) -> int:
         """Segments that were looked at, as far as they are told."""
-        return int(self._sums["segment_count"]) + len(self._skipped)
+        return int(self._sums["segment_count"]) + self.skipped_count
 
     @property
     def read_bytes(self) -> int:
@@ -171,7 +175,7 @@ class Report:
 
     def has_made(self, segment: Segment) -> bool:
         """Tell whether this job has written a segment, in an attempt before or just now."""
-        if any(result["segment_id"] == segment.segment_id for result in self._results):
+        if segment.segment_id in self._made:
             return True
         full = len(self._results) == RESULTS_TOLD_MAX
         return full and self.begun is not None and segment.create_time >= self.begun
@@ -197,12 +201,16 @@ class Report:
                 report._details_bytes += size
                 document |= details
             report._results.append(document)
+            report._made.add(compressed.segment_id)
         return report
 
     def skip(self, segment: Segment, skip: Skip) -> None:
         """Note a segment that was left alone; once, however many attempts there are."""
-        known = {each["segment_id"] for each in self._skipped}
-        if segment.segment_id not in known and len(self._skipped) < SKIPPED_TOLD_MAX:
+        if segment.segment_id in self._left_alone:
+            return
+        self.skipped_count += 1
+        if len(self._skipped) < SKIPPED_TOLD_MAX:
+            self._left_alone.add(segment.segment_id)
             self._skipped.append(skip.to_document(segment))
 
     def checkpoint(self) -> dict[str, Any]:
@@ -213,6 +221,7 @@ class Report:
             "results": list(self._results),
             "skipped": list(self._skipped),
             "details_bytes": self._details_bytes,
+            "skipped_count": self.skipped_count,
         }
 
     def to_document(self) -> dict[str, Any]:

@@ -47,11 +47,18 @@ from tallygate_server.lifecycle.compression import (
     Fetching,
     WantedAnalysis,
     WantedImpact,
+    analysis,
     compression_request,
 )
 from tallygate_server.lifecycle.compression.handler import CompressionHandler
-from tallygate_server.lifecycle.compression.protection import Worth
-from tallygate_server.lifecycle.compression.report import DETAILS_BYTES_MAX, RESULTS_TOLD_MAX, Compressed, Report
+from tallygate_server.lifecycle.compression.protection import Skip, SkipKind, Worth
+from tallygate_server.lifecycle.compression.report import (
+    DETAILS_BYTES_MAX,
+    RESULTS_TOLD_MAX,
+    SKIPPED_TOLD_MAX,
+    Compressed,
+    Report,
+)
 from tallygate_server.lifecycle.jobs import JobControl
 from tallygate_server.lifecycle.policies import NewLegalHold
 from tallygate_server.storage.connection import Connection
@@ -244,10 +251,18 @@ async def test_only_what_was_chosen_is_compressed_and_what_lies_around_it_stays_
     assert "Single records are gone" in gap.explanation
 
 
-async def test_many_small_pieces_become_one(lifecycle: Lifecycle) -> None:
+async def test_many_small_pieces_become_one(lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = await a_dataset(lifecycle, columns=COLUMNS)
     for place in range(6):
         await put(lifecycle, dataset, a_ride(place * 300, 300), StorageTier.HOT)
+    monkeypatch.setattr(analysis, "SEGMENTS_MAX", 6)
+    monkeypatch.setattr(analysis, "SEGMENTS_TOLD_MAX", 5)
+    header, parts = await analysed(lifecycle, AnalysisKind.ROWS)
+    assert len(header.segments) == 5
+    assert pa.concat_tables(parts).equals(a_ride())
+    monkeypatch.setattr(analysis, "SEGMENTS_MAX", 5)
+    with pytest.raises(InvalidRequest):
+        await analysed(lifecycle, AnalysisKind.ROWS)
 
     report = await compress(lifecycle, SUMMARY)
 
@@ -667,8 +682,12 @@ def test_reports_stay_small_enough_for_a_message() -> None:
     report = Report({})
     for _ in range(RESULTS_TOLD_MAX + 1):
         report = report.with_result(compressed)
+    for place in range(SKIPPED_TOLD_MAX + 1):
+        for _ in range(2):
+            report.skip(replace(segment, segment_id=f"left_{place}"), Skip(kind=SkipKind.POLICY, explanation="young"))
     document = report.to_document()
 
+    assert len(document["skipped"]) == SKIPPED_TOLD_MAX
     assert document["segment_count"] == RESULTS_TOLD_MAX + 1
     assert document["record_count"] == 10 * (RESULTS_TOLD_MAX + 1)
     assert document["value_retained"] == pytest.approx(0.5)

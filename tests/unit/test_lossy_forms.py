@@ -24,6 +24,7 @@ from tallygate_server.lifecycle.lossy import (
     encode,
     lossy_settings,
     patterns_of,
+    summary,
 )
 
 START: Final = datetime(2026, 3, 2, 0, 0, tzinfo=UTC)
@@ -241,6 +242,13 @@ def test_actions_beyond_the_bound_are_counted_together() -> None:
     assert len(actions_of(257)) == 256
     assert actions_of(257)["*"] == 2
     assert actions_of(257)["a000"] == 2
+    names = [f"a{place:04}" for place in range(1_000)]
+    result = encode(
+        a_table([START + timedelta(seconds=place) for place in range(1_000)], what=names),
+        LossySettings(form=LossyForm.BEHAVIORAL),
+    )
+    assert decode(result.payload).profile()["merged"] == 1_000 - 255
+    assert result.value_retained <= 0.255
 
 
 def test_the_action_must_be_named_where_it_is_not_plain() -> None:
@@ -504,3 +512,28 @@ def test_the_contracts_settings_name_a_form() -> None:
     assert form_of(CompressionForm.STATISTICAL, seasonal=True) is LossyForm.SEASONAL
     with pytest.raises(LossySettingsInvalid, match="form"):
         form_of(CompressionForm.LOSSLESS)
+
+
+def test_documents_become_at_most_a_hundred_columns() -> None:
+    def columns_of(count: int) -> set[str]:
+        documents = [json.dumps({f"f{place:03}": 1 for place in range(count)}), json.dumps({"f000": 2})]
+        result = encode(a_table([START, START + HOUR], document=documents), LossySettings(form=LossyForm.SUMMARY))
+        return {loss.column for loss in result.columns}
+
+    assert len(columns_of(100)) == 100
+    assert len(columns_of(101)) == 100
+    assert "f100" not in columns_of(101)
+
+
+def test_a_reading_that_spans_too_many_windows_counts_where_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = a_table([START + timedelta(seconds=10 * place) for place in range(4)], v=[1.0, 5.0, 1.0, 5.0])
+    settings = LossySettings(form=LossyForm.SUMMARY, window=timedelta(seconds=1), zones={"v": (3.0,)})
+
+    def seconds() -> float:
+        rows = decode(encode(table, settings).payload).windows().table.to_pylist()
+        return math.fsum(row["v.zone0_seconds"] + row["v.zone1_seconds"] for row in rows)
+
+    monkeypatch.setattr(summary, "ZONE_PIECES_MAX", 30)
+    assert seconds() == 30
+    monkeypatch.setattr(summary, "ZONE_PIECES_MAX", 29)
+    assert seconds() == 3

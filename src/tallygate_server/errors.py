@@ -39,8 +39,13 @@ class InvalidRequest(TallygateError):
     reason = "VALIDATION_FAILED"
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        """Name every offending field."""
-        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        """Name every offending field; a rule about the request as a whole has none."""
+        super().__init__(
+            "; ".join(
+                f"{violation.field}: {violation.description}" if violation.field else violation.description
+                for violation in violations
+            )
+        )
         self.violations = tuple(violations)
 
     @classmethod

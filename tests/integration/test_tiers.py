@@ -29,6 +29,7 @@ class OnePolicy:
         self.policy = policy
 
     async def policy_for(self, _tenant_id: TenantId, _data_type: str) -> RetentionPolicy:
+        """Return it."""
         return self.policy
 
 

@@ -160,7 +160,7 @@ class Retainer:
         try:
             job = await self._jobs.submit(wanted)
         except Overloaded as error:
-            log.info("compression_not_queued", tenant_id=tenant_id, data_type=data_type, error=str(error))
+            log.info("compression_not_queued", tenant_id=tenant_id, error=str(error))
             return 0
         self._asked[1].add((tenant_id, data_type))
         # Another server may have asked before.

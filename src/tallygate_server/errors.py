@@ -667,7 +667,7 @@ class JobEnded(TallygateError):
 
     def __init__(self, job_id: str, state: str) -> None:
         """Name the job and how it ended."""
-        super().__init__(f"job_id: job {job_id!r} has {state}", job_id=job_id, state=state, field="job_id")
+        super().__init__(f"job_id: job {job_id!r} has ended: it is {state}", job_id=job_id, state=state, field="job_id")
 
 
 class PlanOutdated(TallygateError):

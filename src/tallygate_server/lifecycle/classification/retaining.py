@@ -17,13 +17,13 @@ from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataImportance, DataSelection, JobKind, Segment
 from tallygate_server.domain.retention_rules import RETENTION_FEATURE, Protections
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, Overloaded
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, Overloaded, SegmentsChanged
 from tallygate_server.lifecycle.classification.classifier import Classifier, Comparison
 from tallygate_server.lifecycle.compression import compression_request
 from tallygate_server.lifecycle.jobs import LifecycleJobs, NewJob
 from tallygate_server.lifecycle.policies.policies import Policies, compressible
 from tallygate_server.lifecycle.policies.removal import SEGMENTS_PER_STEP_MAX, Candidate, Removed, Remover
-from tallygate_server.lifecycle.segments import SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.removals import tenants_with_retention
 from tallygate_server.storage.segment_ages import bare_segments, segments_by_id
 

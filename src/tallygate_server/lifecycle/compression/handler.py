@@ -22,7 +22,7 @@ from tallygate_server.domain.lifecycle import (
     SegmentState,
     StorageTier,
 )
-from tallygate_server.errors import ArchiveCorruption, CompressionFailed, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, CompressionFailed, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.compression.bounds import parts
 from tallygate_server.lifecycle.compression.protection import (
@@ -57,7 +57,7 @@ from tallygate_server.lifecycle.lossy import (
 )
 from tallygate_server.lifecycle.lossy.measure import summarize
 from tallygate_server.lifecycle.policies import Policies
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of
 from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.storage.connection import Connection

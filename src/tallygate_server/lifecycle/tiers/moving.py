@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
 import structlog
 
 from tallygate_server.clock import Clock
@@ -146,14 +147,38 @@ class Mover:
         )
         return moved
 
+    async def measure_group(
+        self,
+        dataset: Dataset,
+        group: Sequence[Segment],
+        tier: StorageTier,
+        *,
+        part: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> Moved:
+        """Return the sums of `move_group` by doing everything but the writing; `part` picks what would be moved.
+
+        Raises IntegrityViolation, ArchiveCorruption and SegmentsChanged as reading does.
+        """
+        prepared, _dropped = await self._prepare(dataset, group, tier, part=part)
+        moved = _moved(group, [each.segment for each in prepared])
+        whole = sum(segment.record_count for segment in group)
+        share = 1.0 if part is None else moved.record_count / max(whole, 1)
+        return replace(moved, source_bytes=round(moved.source_bytes * share), segments=())
+
     async def _prepare(
-        self, dataset: Dataset, group: Sequence[Segment], tier: StorageTier
+        self,
+        dataset: Dataset,
+        group: Sequence[Segment],
+        tier: StorageTier,
+        *,
+        part: Callable[[pa.Table], pa.Table] | None = None,
     ) -> tuple[list[PreparedSegment], list[int]]:
         """Return what takes the place of a group, and the replaced records that are dropped on the way."""
         policy = await self._policies.policy_for(dataset.tenant_id, dataset.data_type)
         only = group[0]
         encoded = CompressionForm.NONE if tier is StorageTier.HOT else CompressionForm.LOSSLESS
-        if len(group) == 1 and (not only.form.exact or (only.form is encoded and not dataset.has_record_ids)):
+        copied = not only.form.exact or (only.form is encoded and not dataset.has_record_ids)
+        if part is None and len(group) == 1 and copied:
             return [await self.store.prepare_copy(only, tier=tier)], []
         # What is on hold is kept as it was: also what has been replaced since, though no query finds it.
         held = False
@@ -161,6 +186,8 @@ class Mover:
             async with self.store.database.tenant_transaction(dataset.tenant_id) as connection:
                 held = await self._on_hold(connection, group)
         table, dropped = await read_merged(self.store, group, with_replaced=held)
+        if part is not None:
+            table = await asyncio.to_thread(part, table)
         if table.num_rows == 0:
             return [], dropped
         weight = sum(segment.record_count for segment in group)

@@ -238,7 +238,7 @@ class RecordReading:
             dataset = await read_dataset(connection, tenant_id, wanted.account_id, wanted.data_type)
             if dataset is None:
                 raise NotFound("dataset", f"{wanted.account_id}/{wanted.data_type}", field="data_type")
-            usage = await rows.usage_of(connection, tenant_id, [dataset.dataset_id])
+            usage = await rows.usage_of(connection, tenant_id, [dataset])
             keys = await read_keys_of_account(connection, tenant_id, wanted.account_id)
             page = await self.page(connection, dataset, start_time, wanted.end_time, also=tuple(max_errors))
             inexact = await rows.inexact_segments(

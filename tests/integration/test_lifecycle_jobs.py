@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tallygate_server.domain.lifecycle import JobKind, JobState
 from tallygate_server.domain.lifecycle_job import LifecycleJob, NewJob
@@ -25,6 +26,7 @@ from tallygate_server.errors import (
 )
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.jobs import JobControl, JobLost, LifecycleJobRunner, use_cases
+from tallygate_server.lifecycle.jobs import runner as runner_module
 from tallygate_server.lifecycle.jobs.control import LEASE
 from tallygate_server.lifecycle.jobs.runner import CRASHES_MAX, RETRY_DELAY
 from tallygate_server.lifecycle.jobs.use_cases import JOB_AGE_MAX
@@ -186,7 +188,8 @@ async def test_a_failure_is_kept(stand: Stand, error: Exception, reason: str) ->
 
     stand.handler.work = work
     job = await stand.submit()
-    await stand.runner.run_due()
+    with capture_logs():
+        await stand.runner.run_due()
     job = await stand.now(job)
 
     assert (job.state, job.result) == (JobState.FAILED, None)
@@ -194,6 +197,42 @@ async def test_a_failure_is_kept(stand: Stand, error: Exception, reason: str) ->
     assert job.error.reason == reason
     assert "by zero" not in job.error.message
     assert ("incident_id" in job.error.facts) == (reason == "INTERNAL")
+
+
+@pytest.mark.parametrize("value", [float("nan"), object()])
+async def test_a_report_that_cannot_be_written_is_an_incident(stand: Stand, value: object) -> None:
+    async def work(_job: LifecycleJob, _control: JobControl) -> dict[str, Any]:
+        return {"value_retained": value}
+
+    stand.handler.work = work
+    job = await stand.submit()
+    # A stack through the database's client takes seconds to be shown in colours.
+    with capture_logs() as logs:
+        assert await stand.runner.run_due() == 1
+    job = await stand.now(job)
+
+    assert (job.state, job.result) == (JobState.FAILED, None)
+    assert job.error is not None
+    assert job.error.reason == "INTERNAL"
+    assert [entry["incident_id"] for entry in logs if "incident_id" in entry] == [job.error.facts["incident_id"]]
+
+
+async def test_the_end_is_written_when_the_database_is_back(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, tries = stand.runner, []
+    write = runner._write
+
+    async def away_at_first(*what: Any) -> None:
+        tries.append(what)
+        if len(tries) < 3:
+            raise StoreUnavailable("the database cannot be reached just now")
+        await write(*what)
+
+    monkeypatch.setattr(runner_module, "WRITE_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "_write", away_at_first)
+    job = await stand.submit()
+
+    assert await runner.run_due() == 1
+    assert ((await stand.now(job)).state, len(stand.handler.attempts)) == (JobState.SUCCEEDED, 1)
 
 
 async def test_a_job_goes_on_where_a_dead_runner_left_it_and_the_dead_one_changes_nothing(stand: Stand) -> None:

@@ -34,6 +34,7 @@ from sqlalchemy import (
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.storage import tables
 from tallygate_server.storage.connection import Connection
+from tallygate_server.storage.engine import Database
 
 ROWS_PER_BATCH: Final = 1_000
 """Rows that one transaction erases, or one read of an export holds."""
@@ -249,6 +250,12 @@ def _plans(subject: Subject) -> ColumnElement[bool]:
     return says(tables.data_plans.c.plan, subject.all_names)
 
 
+def _plan_steps(subject: Subject) -> ColumnElement[bool]:
+    plans = tables.data_plans.c
+    about = select(plans.plan_id).where(plans.tenant_id == subject.tenant_id, _plans(subject))
+    return or_(_of_segments(tables.data_plan_steps)(subject), tables.data_plan_steps.c.plan_id.in_(about))
+
+
 # --- The register ---------------------------------------------------------------------------------------------------
 
 _COMMIT = frozenset({"commit_xid"})
@@ -299,6 +306,12 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         why_not_exported="rules of the tenant; the exceptions for the account are named in its holds and audit entries",
     ),
     AccountTable(
+        table=tables.data_plan_steps,
+        find=_plan_steps,
+        exported=False,
+        why_not_exported="plans of the tenant to save storage",
+    ),
+    AccountTable(
         table=tables.data_plans,
         find=_plans,
         mentions=True,
@@ -338,12 +351,6 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         find=_of_datasets(tables.data_replaced_records),
         exported=False,
         why_not_exported="which records are out of date; the export has only those that are not",
-    ),
-    AccountTable(
-        table=tables.data_plan_steps,
-        find=_of_segments(tables.data_plan_steps),
-        exported=False,
-        why_not_exported="plans of the tenant to save storage",
     ),
     AccountTable(
         table=tables.data_segments,
@@ -486,6 +493,20 @@ async def count_rows(connection: Connection, entry: AccountTable, subject: Subje
     statement = select(func.count()).select_from(entry.table).where(*chosen(entry, subject))
     count: int = (await connection.execute(statement)).scalar_one()
     return count
+
+
+async def count_all(database: Database, subject: Subject) -> dict[str, int]:
+    """Return how many rows each table holds of the account, of those that hold any.
+
+    A transaction for each: whoever holds many tables at once gets in the way of those who change them.
+    """
+    counts = {}
+    for entry in account_tables():
+        async with database.tenant_transaction(subject.tenant_id) as connection:
+            count = await count_rows(connection, entry, subject)
+        if count:
+            counts[entry.table.name] = count
+    return counts
 
 
 async def read_page(

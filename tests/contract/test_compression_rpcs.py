@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
@@ -91,7 +92,7 @@ async def test_rows_come_back_within_the_bound_in_every_format(served: ServedLif
     assert 0 < result.compression_ratio < 0.2
     assert 0.9 < result.value_retained <= 1
     assert result.retrieval.available_analyses == ["rows", "windows", "patterns"]
-    assert result.summary_metrics["rate"]["count"] == COUNT
+    assert MessageToDict(result.summary_metrics)["rate"]["count"] == COUNT
     [rate, what] = result.columns
     assert 0 < rate.max_error < 0.5
     assert what.max_error == 0
@@ -116,10 +117,10 @@ async def test_windows_documents_and_what_is_gone(served: ServedLifecycle) -> No
         served, analysis=pb.ANALYSIS_KIND_ROWS, selection=messages.DataSelection(account_id="nobody")
     )
 
-    content = behaviour[1].document.content
+    content = MessageToDict(behaviour[1].document.content)
     assert content["profile"]["actions"] == {"climb": COUNT / 2, "roll": COUNT / 2}
     assert len(content["sessions"]) == 1
-    assert seasons[1].document.content["rate"]["cycle"] == "none"
+    assert MessageToDict(seasons[1].document.content)["rate"]["cycle"] == "none"
     assert "rate.p50" in {column.name for column in windows[0].header.columns}
     told = [record.values for part in windows[1:] for record in part.records.records]
     assert [values["rate.count"] for values in told] == [600, 600, 300]
@@ -129,7 +130,7 @@ async def test_windows_documents_and_what_is_gone(served: ServedLifecycle) -> No
     assert not nothing[0].header.segments
 
 
-async def test_plans_dry_runs_and_impact_change_nothing(served: ServedLifecycle) -> None:
+async def test_plans_dry_runs_impact_and_what_is_refused_change_nothing(served: ServedLifecycle) -> None:
     when = Timestamp(seconds=int((NOON + timedelta(days=10_000)).timestamp()))
     far = pb.ScheduleCompressionRequest(
         tenant_id=ACME, selection=CHOSEN, settings=SUMMARY, schedule_time=when, request_id="plan-7"
@@ -149,6 +150,12 @@ async def test_plans_dry_runs_and_impact_change_nothing(served: ServedLifecycle)
             )
         )
     )
+    zones = {"rate": messages.ZoneBounds(values=[2.0, 1.0])}
+    turned = await refused(
+        compressed(served, settings=messages.CompressionSettings(form=messages.COMPRESSION_FORM_SUMMARY, zones=zones))
+    )
+    nothing = messages.CompressionSettings(form=messages.COMPRESSION_FORM_BEHAVIORAL, action_column="gone")
+    failed = await compressed(served, settings=nothing)
     rows = await analysed(served, analysis=pb.ANALYSIS_KIND_ROWS)
 
     assert (planned.state, planned.schedule_time) == (messages.LIFECYCLE_JOB_STATE_PENDING, when)
@@ -162,16 +169,6 @@ async def test_plans_dry_runs_and_impact_change_nothing(served: ServedLifecycle)
     assert impact.compressed_bytes < impact.original_bytes
     assert (wrong.code.name, wrong.reason) == ("INVALID_ARGUMENT", "VALIDATION_FAILED")
     assert not rows[0].header.gaps
-
-
-async def test_settings_and_selections_that_make_no_sense_are_refused(served: ServedLifecycle) -> None:
-    zones = {"rate": messages.ZoneBounds(values=[2.0, 1.0])}
-    turned = await refused(
-        compressed(served, settings=messages.CompressionSettings(form=messages.COMPRESSION_FORM_SUMMARY, zones=zones))
-    )
-    nothing = messages.CompressionSettings(form=messages.COMPRESSION_FORM_BEHAVIORAL, action_column="gone")
-    failed = await compressed(served, settings=nothing)
-
     assert turned.code.name == "INVALID_ARGUMENT"
     assert failed.state == messages.LIFECYCLE_JOB_STATE_FAILED
     assert "action_column" in failed.error.message

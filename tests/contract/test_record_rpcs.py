@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,8 +21,10 @@ from tallygate.v1.data_lifecycle_service_pb2_grpc import DataLifecycleServiceStu
 from tallygate_server.app import servicers
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.transport.server import TransportKind, build_server
+from tests.conftest import copied_database
 from tests.support.acme import ACME, apply_catalog, services
 from tests.support.lifecycle import NOON, lifecycles
+from tests.support.records import forget_records
 from tests.support.transport_servers import Refusal, refusal_of
 
 KINDS: tuple[TransportKind, ...] = ("native", "grpcio")
@@ -51,23 +53,40 @@ class World:
         return [record for part in await self.queried(**wanted) for record in part.records.records]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What all tests of this module share: one lifecycle behind both transports."""
+
+    database_url: str
+    lifecycle: Lifecycle
+    stubs: dict[TransportKind, Any]
+
+
+@pytest.fixture(scope="module")
+async def served(
+    database_url: str, template_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    async with AsyncExitStack() as stack:
+        copied = await stack.enter_async_context(copied_database(database_url, template_database))
+        await apply_catalog(copied)
+        [service] = await stack.enter_async_context(services(copied, redis_url))
+        directory = tmp_path_factory.mktemp("records")
+        lifecycle = await stack.enter_async_context(lifecycles(copied, service, directory))
+        stubs: dict[TransportKind, Any] = {}
+        for kind in KINDS:
+            server = build_server(kind, servicers(service, lifecycle), observe=lambda *_call: None)
+            port = await server.start("127.0.0.1", 0)
+            stack.push_async_callback(server.drain, drain_delay_ms=0, grace_ms=1_000)
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = await stack.enter_async_context(aio.insecure_channel(f"127.0.0.1:{port}", options=options))
+            stubs[kind] = DataLifecycleServiceStub(channel)
+        yield Served(database_url=copied, lifecycle=lifecycle, stubs=stubs)
+
+
 @pytest.fixture
-async def world(
-    request: pytest.FixtureRequest, fresh_database: str, fresh_redis: str, tmp_path: Path
-) -> AsyncIterator[World]:
-    await apply_catalog(fresh_database)
-    async with (
-        services(fresh_database, fresh_redis) as [service],
-        lifecycles(fresh_database, service, tmp_path) as lifecycle,
-    ):
-        server = build_server(
-            getattr(request, "param", "native"), servicers(service, lifecycle), observe=lambda *_call: None
-        )
-        port = await server.start("127.0.0.1", 0)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-            yield World(lifecycle=lifecycle, data=DataLifecycleServiceStub(channel))
-        await server.drain(drain_delay_ms=0, grace_ms=1_000)
+async def world(request: pytest.FixtureRequest, served: Served) -> World:
+    await forget_records(served.database_url)
+    return World(lifecycle=served.lifecycle, data=served.stubs[getattr(request, "param", "native")])
 
 
 async def refused(call: Any) -> Refusal:

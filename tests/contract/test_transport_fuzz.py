@@ -34,7 +34,10 @@ from tests.support.use_cases import example
 SEED = 20_261_120
 CALLS_PER_RPC = 60
 FEWER_CALLS = {
-    "SimulateLimits": 6, "WatchEvents": 12, "WatchEntitlements": 12, "WatchLifecycleJob": 12,
+    "SimulateLimits": 6,
+    "WatchEvents": 12,
+    "WatchEntitlements": 12,
+    "WatchLifecycleJob": 12,
     **dict.fromkeys(("IdentifyCriticalData", "OptimizeTrainingDataset", "EvaluateCompressionImpact"), 6),
     "SelectRepresentativeSamples": 6,
 }

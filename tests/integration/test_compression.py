@@ -30,21 +30,31 @@ from tallygate_server.domain.lifecycle import (
 )
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.domain.retention import ImportanceRule, RetentionException, RetentionPolicy
-from tallygate_server.errors import FormNotRestorable, InvalidRequest, RequestIdReused
+from tallygate_server.errors import (
+    FormNotRestorable,
+    IntegrityViolation,
+    InvalidRequest,
+    RequestIdReused,
+    RetrievalTimeout,
+    Unavailable,
+)
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.compression import (
     AnalysisDocument,
     AnalysisHeader,
     AnalysisKind,
+    Fetching,
     WantedAnalysis,
     WantedImpact,
     compression_request,
 )
 from tallygate_server.lifecycle.compression.handler import CompressionHandler
 from tallygate_server.lifecycle.compression.protection import Worth
+from tallygate_server.lifecycle.compression.report import DETAILS_BYTES_MAX, RESULTS_TOLD_MAX, Compressed, Report
 from tallygate_server.lifecycle.jobs import JobControl
 from tallygate_server.lifecycle.policies import NewLegalHold
 from tallygate_server.storage.connection import Connection
+from tallygate_server.storage.data_keys import KeyState, set_key_state
 from tallygate_server.storage.data_segments import read_segments
 from tests.support.acme import ACME, ANN, apply_catalog, services
 from tests.support.clock import FrozenClock
@@ -62,6 +72,7 @@ BEHAVIORAL = CompressionSettings(form=CompressionForm.BEHAVIORAL)
 SEASONAL = CompressionSettings(form=CompressionForm.STATISTICAL, seasonal=True)
 ALL = DataSelection()
 COUNT = 1_800
+RETRIEVAL = dict.fromkeys(StorageTier, timedelta(milliseconds=20))
 
 
 @pytest.fixture
@@ -169,14 +180,20 @@ async def rows_of(lifecycle: Lifecycle, selection: DataSelection = ALL, **option
     return pa.concat_tables(parts)
 
 
-@pytest.mark.parametrize("tier", StorageTier)
-async def test_a_curve_takes_the_place_of_rows_in_every_tier(lifecycle: Lifecycle, tier: StorageTier) -> None:
-    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+async def test_a_curve_takes_the_place_of_rows_in_every_tier(lifecycle: Lifecycle) -> None:
+    for tier in StorageTier:
+        await a_curve_takes_the_place_of_rows(lifecycle, tier)
+
+
+async def a_curve_takes_the_place_of_rows(lifecycle: Lifecycle, tier: StorageTier) -> None:
+    data_type = tier.name.lower()
+    chosen = DataSelection(data_types=(data_type,))
+    dataset = await a_dataset(lifecycle, data_type=data_type, columns=COLUMNS)
     old = await put(lifecycle, dataset, a_ride(), tier)
 
-    report = await compress(lifecycle, STATISTICAL)
+    report = await compress(lifecycle, STATISTICAL, chosen)
 
-    [new] = await manifest(lifecycle)
+    [new] = [segment for segment in await manifest(lifecycle) if segment.data_type == data_type]
     assert (new.form, new.tier, new.record_count) == (CompressionForm.STATISTICAL, tier, COUNT)
     assert (new.start_time, new.end_time) == (old.start_time, old.end_time)
     assert new.stored_bytes < old.stored_bytes
@@ -194,7 +211,7 @@ async def test_a_curve_takes_the_place_of_rows_in_every_tier(lifecycle: Lifecycl
     assert result["retrieval"]["exact"] is False
     assert result["retrieval"]["available_analyses"] == ["rows", "windows", "patterns"]
 
-    rows = await rows_of(lifecycle)
+    rows = await rows_of(lifecycle, chosen)
     original = a_ride()
     assert rows.column("time").equals(original.column("time"))
     assert rows.column("what").equals(original.column("what"))
@@ -330,7 +347,7 @@ async def test_a_hold_that_comes_while_data_is_compressed_wins(lifecycle: Lifecy
             )
             return await super().worths(segments)
 
-    handler = CompressionHandler(lifecycle.segments, lifecycle.policies, HoldsWhenAsked(), clock)
+    handler = CompressionHandler(lifecycle.segments, lifecycle.policies, HoldsWhenAsked(), clock, retrieval=RETRIEVAL)
     job = await job_of(lifecycle, SUMMARY, schedule_time=clock.now() + timedelta(days=1), wait=None)
     report = await handler.run(job, Noted(lifecycle.database, clock, job))
 
@@ -394,7 +411,7 @@ async def test_an_attempt_after_a_crash_goes_on_and_counts_everything_once(
     other = await a_dataset(lifecycle, data_type="walk", columns=COLUMNS)
     await put(lifecycle, dataset, a_ride())
     await put(lifecycle, other, a_ride())
-    handler = CompressionHandler(lifecycle.segments, lifecycle.policies, UsualWorths(), clock)
+    handler = CompressionHandler(lifecycle.segments, lifecycle.policies, UsualWorths(), clock, retrieval=RETRIEVAL)
     job = await job_of(lifecycle, SUMMARY, schedule_time=clock.now() + timedelta(days=1), wait=None)
 
     class Crash(Exception):
@@ -554,3 +571,100 @@ def test_a_request_is_told_whole() -> None:
     assert CompressionSettings.from_document(request["settings"]) == SUMMARY
     assert DataSelection.from_document(request["selection"]) == DataSelection(account_id=ANN)
     assert compression_request(ALL, None)["settings"] is None
+
+
+async def test_what_a_destroyed_key_sealed_is_named_as_erased(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+    segment = await put(lifecycle, dataset, a_ride())
+    async with lifecycle.database.tenant_transaction(ACME) as connection:
+        await set_key_state(connection, ACME, segment.key_id, KeyState.DESTROYED, now=lifecycle.clock.now())
+
+    header, parts = await analysed(lifecycle, AnalysisKind.ROWS)
+
+    assert [gap.kind for gap in header.gaps] == ["erased"]
+    assert (header.gaps[0].start_time, header.gaps[0].end_time) == (segment.start_time, segment.end_time)
+    assert parts == []
+
+
+async def test_damage_that_an_analysis_meets_is_told_and_put_in_quarantine(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+    damaged = await put(lifecycle, dataset, a_ride())
+    async with lifecycle.database.tenant_transaction(ACME) as connection:
+        await connection.exec_driver_sql(
+            "UPDATE data_payloads SET payload = set_byte(payload, 500, 255 - get_byte(payload, 500))"
+        )
+
+    with pytest.raises(IntegrityViolation) as caught:
+        await analysed(lifecycle, AnalysisKind.ROWS)
+
+    assert caught.value.facts["segment_id"] == damaged.segment_id
+    [found] = await manifest(lifecycle)
+    assert found.state is SegmentState.QUARANTINED
+
+
+async def test_data_that_moves_while_it_is_read_is_not_called_damaged(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+    await put(lifecycle, dataset, a_ride(), StorageTier.HOT)
+    wanted = WantedAnalysis(tenant_id=ACME, selection=ALL, kind=AnalysisKind.ROWS)
+    [before] = await manifest(lifecycle)
+    fetching = Fetching(lifecycle.segments, retrieval_timeout_ms=60_000)
+    await compress(lifecycle, CompressionSettings())
+
+    with pytest.raises(Unavailable):
+        await fetching.records([before])
+    with pytest.raises(RetrievalTimeout):
+        await Fetching(lifecycle.segments, retrieval_timeout_ms=0).records(await manifest(lifecycle))
+
+    assert [part async for part in lifecycle.analyses.analyse(wanted)]
+
+
+def test_reports_stay_small_enough_for_a_message() -> None:
+    metrics = {f"column{place}": {"mean": 1.5} for place in range(200)}
+    segment = Segment(
+        tenant_id=ACME,
+        segment_id="seg_1",
+        dataset_id="ds_1",
+        account_id=ANN,
+        data_type="ride",
+        tier=StorageTier.WARM,
+        form=CompressionForm.LOSSLESS,
+        start_time=NOON,
+        end_time=NOON,
+        record_count=1,
+        stored_bytes=1,
+        original_bytes=1,
+        checksum=b"",
+        values_digest=b"",
+        key_id="key",
+        create_time=NOON,
+    )
+    compressed = Compressed(
+        sources=(segment,),
+        segment_id="seg_2",
+        form=CompressionForm.SUMMARY,
+        compress_time=NOON,
+        record_count=10,
+        original_bytes=100,
+        compressed_bytes=10,
+        value_retained=0.5,
+        columns=(),
+        summary_metrics=metrics,
+        exact=False,
+        available_analyses=("windows",),
+        limitation="",
+        retrieval_time=timedelta(0),
+    )
+    report = Report({})
+    for _ in range(RESULTS_TOLD_MAX + 1):
+        report = report.with_result(compressed)
+    document = report.to_document()
+
+    assert document["segment_count"] == RESULTS_TOLD_MAX + 1
+    assert document["record_count"] == 10 * (RESULTS_TOLD_MAX + 1)
+    assert document["value_retained"] == pytest.approx(0.5)
+    assert len(document["results"]) == RESULTS_TOLD_MAX
+    detailed = [result for result in document["results"] if "summary_metrics" in result]
+    each = len(json.dumps({"columns": [], "summary_metrics": metrics}))
+    assert len(detailed) == DETAILS_BYTES_MAX // each
+    assert len(json.dumps(document)) < 2_000_000
+    assert Report(report.checkpoint()).to_document() == document

@@ -10,36 +10,60 @@ import struct
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from tallygate_server.domain.lifecycle import JobKind, JobState, StorageTier
+from tallygate_server.domain.entitlement import AccountState
+from tallygate_server.domain.identifier import AccountId
+from tallygate_server.domain.lifecycle import DataSelection, Dataset, JobKind, JobState, Segment, StorageTier
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.domain.usage_event import UsageEvent
-from tallygate_server.lifecycle.assembly import Lifecycle
+from tallygate_server.errors import (
+    AccountNotFound,
+    ArchiveCorruption,
+    DryRunRequired,
+    IllegalTransition,
+    IntegrityViolation,
+    InvalidRequest,
+    LegalHoldActive,
+    NotFound,
+    StoreUnavailable,
+)
+from tallygate_server.lifecycle.assembly import Lifecycle, open_lifecycle
 from tallygate_server.lifecycle.jobs import LifecycleJobRunner
+from tallygate_server.lifecycle.keys import KeyDestroyed, MasterKeys
 from tallygate_server.privacy.consents import NewConsent
 from tallygate_server.privacy.erasure import WantedErasure
-from tallygate_server.privacy.export import DOWNLOAD_BYTES_MAX, WantedExport
+from tallygate_server.privacy.export import DOWNLOAD_BYTES_MAX, EXPORT_RETENTION, WantedExport
+from tallygate_server.privacy.key_rotation import WantedRotation
+from tallygate_server.privacy.receipts import ErasureReceipt
 from tallygate_server.service import Service
 from tallygate_server.storage import tables
 from tallygate_server.storage.account_rows import account_tables
 from tallygate_server.storage.accounts import Identity
-from tests.support.acme import an_increment, services
-from tests.support.lifecycle import a_dataset, a_table, lifecycles
+from tallygate_server.storage.data_segments import read_segments
+from tallygate_server.transport.lifecycle_rpcs import privacy_convert
+from tests.support.acme import BOB, an_increment, services
+from tests.support.clock import FrozenClock
+from tests.support.eventually import eventually
+from tests.support.lifecycle import MASTER_KEYS, NOON, a_dataset, a_table, lifecycles, options_in
 from tests.support.privacy import (
     MARK,
     READING,
     ZEBRA,
+    backed_up,
     everything_in_redis,
     files_with,
     insert_rows,
     let_the_owner_look,
     look,
+    put_back,
+    rows_of,
     tables_without_a_row,
     where_the_mark_is,
 )
@@ -72,6 +96,14 @@ class Stand:
         job = await self.lifecycle.privacy.exports.submit(wanted)
         await LifecycleJobRunner(self.lifecycle.jobs).run_due()
         return await self.lifecycle.jobs.get(METERED, job.job_id)
+
+    async def receipt(self, job: LifecycleJob) -> ErasureReceipt:
+        """Return the receipt of an erasure that has ended, as whoever has its message reads it."""
+        assert job.result is not None, job.error
+        message = privacy_convert.to_api_receipt(job.result["receipt"])
+        receipt, unchanged = privacy_convert.from_api_receipt(message)
+        assert unchanged
+        return receipt
 
 
 async def downloaded(stand: Stand, job: LifecycleJob, offset_bytes: int = 0) -> bytes:
@@ -113,14 +145,37 @@ def assert_complete(content: bytes, job: LifecycleJob) -> None:
     assert b"old_secret" not in content
 
 
+async def a_hold(stand: Stand, legal_hold_id: str, selection: DataSelection) -> None:
+    """Put data under legal hold."""
+    async with stand.lifecycle.database.tenant_transaction(METERED) as connection:
+        await connection.execute(
+            tables.legal_holds.insert().values(
+                tenant_id=METERED,
+                legal_hold_id=legal_hold_id,
+                account_id=selection.account_id or "",
+                selection=selection.to_document(),
+                reason_text="a case",
+                actor="court",
+                create_time=NOON,
+            )
+        )
+
+
+async def release(stand: Stand, legal_hold_id: str) -> None:
+    """Release a hold."""
+    holds = tables.legal_holds
+    async with stand.lifecycle.database.tenant_transaction(METERED) as connection:
+        await connection.execute(holds.update().where(holds.c.legal_hold_id == legal_hold_id).values(release_time=NOON))
+
+
 @pytest.fixture
 async def stand(fresh_database: str, fresh_redis: str, tmp_path: Path) -> AsyncIterator[Stand]:
     await apply_metered_catalog(fresh_database)
     async with (
         services(fresh_database, fresh_redis) as [service],
-        lifecycles(fresh_database, service, tmp_path) as lifecycle,
+        lifecycles(fresh_database, service, tmp_path / "data") as lifecycle,
     ):
-        yield Stand(service, lifecycle, fresh_database, tmp_path)
+        yield Stand(service, lifecycle, fresh_database, tmp_path / "data")
 
 
 async def live(stand: Stand) -> None:
@@ -201,15 +256,22 @@ async def live(stand: Stand) -> None:
             },
             tables.data_plans: {"tenant_id": METERED, "plan": {"steps": [{"account_id": ZEBRA}]}},
             tables.data_requests: mine,
-            tables.exported_usage_sums: mine,
             tables.usage_exports: mine,
+            tables.exported_usage_sums: mine,
             tables.data_plan_steps: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},
             tables.exported_credit_sums: mine,
             tables.data_segment_reads: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},
             tables.data_record_ids: {"tenant_id": METERED, "dataset_id": dataset.dataset_id},
             tables.data_replaced_records: {"tenant_id": METERED, "dataset_id": dataset.dataset_id},
             tables.grants: mine
-            | {"feature_key": "tokens", "kind": "bonus", "limit": None, "grant_id": f"{MARK}-grant"},
+            | {
+                "feature_key": "tokens",
+                "kind": "bonus",
+                "limit": None,
+                "recurrence": None,
+                "rollover": None,
+                "grant_id": f"{MARK}-grant",
+            },
             tables.grant_balances: mine | {"grant_id": f"{MARK}-grant", "feature_key": "tokens"},
             tables.grant_requests: mine,
             tables.scheduled_changes: mine
@@ -238,19 +300,290 @@ async def live(stand: Stand) -> None:
     )
 
 
-async def test_nothing_readable_of_an_erased_account_is_left(stand: Stand, capfd: pytest.CaptureFixture[str]) -> None:
+async def bob_too(stand: Stand) -> None:
+    """Let somebody else use the same things."""
+    for dimensions in ({"document": "of-bob"}, {"document": "shared"}):
+        await stand.service.meter.increment(
+            an_increment("tokens", 10, tenant_id=METERED, account_id=BOB, dimensions=dimensions)
+        )
+        if dimensions["document"] == "shared":
+            await stand.service.meter.increment(
+                an_increment("tokens", 10, tenant_id=METERED, account_id=ZEBRA, dimensions=dimensions)
+            )
+    dataset = await a_dataset(stand.lifecycle, tenant_id=METERED, account_id=BOB)
+    await put_hot(stand, dataset, a_table(NOON, 50))
+
+
+async def by_document(stand: Stand) -> dict[str, int]:
+    """Return what all accounts have used, by the document that they used it for."""
+    rows = await look(
+        stand.url,
+        "SELECT dimensions ->> 'document' AS document, sum(quantity) AS quantity FROM usage_rollups"
+        " JOIN usage_series USING (tenant_id, series_id)"
+        " WHERE account_id = '' AND subject_key = 'tokens' AND minutes = 1440 GROUP BY 1",
+    )
+    return {row["document"]: int(row["quantity"]) for row in rows}
+
+
+async def put_hot(stand: Stand, dataset: Dataset, table: pa.Table) -> Segment:
+    segments = stand.lifecycle.segments
+    prepared = await segments.prepare(dataset, table, tier=StorageTier.HOT)
+    async with segments.database.tenant_transaction(METERED) as connection:
+        await segments.put_hot(connection, prepared)
+    return prepared.segment
+
+
+async def segments_of(stand: Stand, account_id: AccountId) -> list[Segment]:
+    async with stand.lifecycle.database.tenant_transaction(METERED) as connection:
+        return await read_segments(connection, METERED, DataSelection(account_id=account_id), state=None)
+
+
+async def test_nothing_readable_of_an_erased_account_is_left(stand: Stand, reachable_dir: Path) -> None:
     await let_the_owner_look(stand.url)
     await live(stand)
+    await bob_too(stand)
+    await stand.service.roll_up.run()
     exported = await stand.export()
-    archive = await downloaded(stand, exported)
     assert await tables_without_a_row(stand.lifecycle, METERED, ZEBRA) == set()
-    assert_complete(archive, exported)
+    assert_complete(await downloaded(stand, exported), exported)
+    bob_before = await rows_of(stand.lifecycle, METERED, BOB)
+    sums_before = await by_document(stand)
+    # In the database's files, and in the objects, records were never readable.
+    record = struct.pack("<4d", *[READING] * 4)
+    assert files_with(reachable_dir / "shared" / "postgres", record) == []
+    backup = await backed_up(stand.url, stand.directory)
+
+    async with lifecycles(stand.url, stand.service, stand.directory) as other_server:
+        segments = await segments_of(stand, ZEBRA)
+        assert [len(await other_server.segments.read(segment)) for segment in segments] == [50] * 3
+        assert (await stand.erase(validate_only=True)).state is JobState.SUCCEEDED
+        assert await segments_of(stand, ZEBRA) == segments
+        done = await stand.erase(request_id="erase-1")
+        assert done.state is JobState.SUCCEEDED
+        await eventually(lambda: other_server.keys.cached_count == 0)
+
+        assert "\n".join(await where_the_mark_is(stand.url)) == ""
+        assert files_with(stand.directory, MARK.encode(), record) == []
+        assert MARK not in await everything_in_redis(stand.service)
+        assert len(stand.service.hot_accounts) <= 1
+        # Nobody else has lost anything, and what all have used is the same.
+        assert await rows_of(stand.lifecycle, METERED, BOB) == bob_before
+        [bobs] = await segments_of(stand, BOB)
+        assert len(await stand.lifecycle.segments.read(bobs)) == 50
+        sums = await by_document(stand)
+        assert sorted(sums.values()) == sorted(sums_before.values())
+        assert (sums["shared"], sums["of-bob"]) == (20, 10)
+        assert MARK in sums_before
+        totals = await look(stand.url, "SELECT feature_key, used_quantity FROM erased_usage_totals")
+        assert {row["feature_key"]: row["used_quantity"] for row in totals}["tokens"] == 110
+        [invoice] = await look(stand.url, "SELECT * FROM invoices")
+        assert (invoice["due_minor"], invoice["account_id"][:7]) == (1, "erased_")
+
+        # Yesterday's backup beside today's key store: nobody reads a record of it.
+        await put_back(stand.url, stand.directory, backup)
+        restored = await segments_of(stand, ZEBRA)
+        assert len(restored) == 3
+        for lifecycle in (stand.lifecycle, other_server):
+            for segment in restored:
+                with pytest.raises((IntegrityViolation, ArchiveCorruption), match="key was destroyed"):
+                    await lifecycle.segments.read(segment)
+
+
+async def test_an_erasure_is_asked_for_once_and_looked_at_before(stand: Stand) -> None:
+    await stand.service.accounts.identify(METERED, [], account_id=ZEBRA)
+    with pytest.raises(DryRunRequired):
+        await stand.erase()
+    dry = await stand.erase(validate_only=True)
+    assert dry.result is not None
+    assert dry.result["receipt"]["signature"] == ""
+    await stand.service.accounts.get(METERED, ZEBRA)
+
+    done = await stand.erase(request_id="erase-1")
+
+    assert (await stand.erase(request_id="erase-1")).job_id == done.job_id
+    assert done.account_id is None
+    with pytest.raises(AccountNotFound):
+        await stand.erase(force=True)
+    with pytest.raises(AccountNotFound):
+        await stand.service.accounts.get(METERED, ZEBRA)
+    with pytest.raises(AccountNotFound):
+        await stand.export()
+
+
+async def test_a_receipt_is_recognised_and_a_changed_one_is_not(stand: Stand) -> None:
+    await stand.service.accounts.identify(METERED, [], account_id=ZEBRA)
+    done = await stand.erase(force=True)
+    assert done.result is not None
+    receipt = await stand.receipt(done)
+    verify = stand.lifecycle.privacy.verifications.verify
+
+    good = await verify(receipt, unchanged=True, account_id=ZEBRA)
+    assert (good.signature_valid, good.account_matches, good.still_erased, good.explanation) == (True, True, True, "")
+    about_another = await verify(receipt, unchanged=True, account_id=BOB)
+    assert (about_another.signature_valid, about_another.account_matches) == (True, False)
+    for changed in (
+        replace(receipt, actor="somebody"),
+        replace(receipt, kept=()),
+        replace(receipt, erase_time=receipt.erase_time + SECOND),
+        replace(receipt, signature=receipt.signature[:-1] + bytes([receipt.signature[-1] ^ 1])),
+        replace(receipt, signing_key_id="sign_0"),
+    ):
+        assert not (await verify(changed, unchanged=True, account_id=ZEBRA)).signature_valid
+
+    await stand.service.accounts.identify(METERED, [], account_id=ZEBRA)
+    back = await verify(receipt, unchanged=True, account_id=ZEBRA)
+    assert not back.still_erased
+    assert "1 rows in accounts" in back.explanation
+
+
+async def test_what_is_under_legal_hold_stays_until_it_is_released(stand: Stand) -> None:
+    await stand.service.accounts.identify(METERED, [], account_id=ZEBRA, email=f"{MARK}@example.com")
+    rides = await a_dataset(stand.lifecycle, tenant_id=METERED, account_id=ZEBRA)
+    sleep = await a_dataset(stand.lifecycle, tenant_id=METERED, account_id=ZEBRA, data_type="sleep")
+    held = await put_hot(stand, rides, a_table(NOON, 5))
+    await put_hot(stand, sleep, a_table(NOON, 5))
+    await a_hold(stand, "hold_all", DataSelection(account_id=ZEBRA))
+    with pytest.raises(LegalHoldActive):
+        await stand.erase(force=True)
+    await release(stand, "hold_all")
+    await a_hold(stand, "hold_rides", DataSelection(data_types=("ride",)))
+
+    part = await stand.receipt(await stand.erase(force=True))
+
+    assert [(item.kind, item.record_count) for item in part.refused] == [("ride", 5)]
+    assert part.destroyed_key_ids == ()
+    assert await segments_of(stand, ZEBRA) == [held]
+    assert len(await stand.lifecycle.segments.read(held)) == 5
+    account = await stand.service.accounts.get(METERED, ZEBRA)
+    assert (account.state, account.email, account.identities) == (AccountState.DELETED, "", ())
+    assert (await stand.lifecycle.privacy.verifications.verify(part, unchanged=True, account_id=ZEBRA)).still_erased
+    await release(stand, "hold_rides")
+
+    rest = await stand.receipt(await stand.erase(force=True))
+
+    assert rest.refused == ()
+    assert len(rest.destroyed_key_ids) == 1
+    assert await segments_of(stand, ZEBRA) == []
+    assert (await stand.lifecycle.privacy.verifications.verify(rest, unchanged=True, account_id=ZEBRA)).still_erased
+
+
+async def test_what_is_paid_for_at_stripe_is_ended_first(stand: Stand) -> None:
+    await stand.service.accounts.identify(METERED, [], account_id=ZEBRA)
+    await let_the_owner_look(stand.url)
+    await look(stand.url, "UPDATE subscriptions SET provider = 'stripe' WHERE account_id = $1", ZEBRA)
 
     dry = await stand.erase(validate_only=True)
-    done = await stand.erase(request_id="erase-1")
-    assert done.state is JobState.SUCCEEDED
+    with pytest.raises(IllegalTransition):
+        await stand.erase()
 
+    assert dry.result is not None
+    assert [item["kind"] for item in dry.result["receipt"]["refused"]] == ["subscriptions"]
+
+
+async def test_an_erasure_that_died_anywhere_is_brought_to_its_end(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await let_the_owner_look(stand.url)
+    await live(stand)
+    erasures = stand.lifecycle.privacy.erasures
+    # What dies, and after how many of its steps.
+    deaths = iter([("_erase_batch", 3), ("_remove_objects", 40), ("_destroy_keys", 0), ("_remove_account", 0)])
+    dying: dict[str, Any] = {}
+
+    def die_next() -> None:
+        for name, original in dying.items():
+            monkeypatch.setattr(erasures, name, original)
+        dying.clear()
+        if (death := next(deaths, None)) is None:
+            return
+        name, steps = death
+        original = dying[name] = getattr(erasures, name)
+        left = [steps]
+
+        async def until_death(*arguments: Any, **more: Any) -> Any:
+            if not left[0]:
+                raise StoreUnavailable("died")
+            left[0] -= 1
+            return await original(*arguments, **more)
+
+        monkeypatch.setattr(erasures, name, until_death)
+
+    die_next()
+    wanted = WantedErasure(tenant_id=METERED, account_id=ZEBRA, reason_text="asked for", force=True, actor="admin")
+    job = await erasures.submit(wanted)
+    for _ in range(4):
+        await LifecycleJobRunner(stand.lifecycle.jobs).run_due()
+        assert (await stand.lifecycle.jobs.get(METERED, job.job_id)).state is JobState.PENDING
+        await look(stand.url, "UPDATE lifecycle_jobs SET lease_time = NULL, crash_count = 0")
+        die_next()
+    await LifecycleJobRunner(stand.lifecycle.jobs).run_due()
+
+    done = await stand.lifecycle.jobs.get(METERED, job.job_id)
+    receipt = await stand.receipt(done)
+    counted = {item.kind: item.record_count for item in receipt.removed if item.tier is None}
     assert "\n".join(await where_the_mark_is(stand.url)) == ""
-    assert files_with(stand.directory, MARK.encode(), struct.pack("<d", READING)) == []
-    assert MARK not in await everything_in_redis(stand.service)
-    assert len(stand.service.hot_accounts) == 0
+    assert files_with(stand.directory, MARK.encode()) == []
+    assert (counted["usage_entries"], counted["stored_objects"], counted["accounts"]) == (12, 1, 1)
+    assert len(receipt.destroyed_key_ids) == 1
+    assert sum(item.record_count for item in receipt.removed if item.tier is not None) == 150
+
+
+async def test_keys_are_wrapped_anew_and_segments_sealed_anew(stand: Stand) -> None:
+    await stand.service.accounts.identify(METERED, [], account_id=ZEBRA)
+    dataset = await a_dataset(stand.lifecycle, tenant_id=METERED, account_id=ZEBRA)
+    old = await put_hot(stand, dataset, a_table(NOON, 5))
+    turned = MasterKeys(keys=dict(reversed(MASTER_KEYS.keys.items())))
+    options = options_in(stand.directory, master_keys=turned)
+    async with open_lifecycle(stand.url, stand.service, options, clock=stand.service.clock) as lifecycle:
+
+        async def rotate(**more: Any) -> dict[str, Any]:
+            wanted = WantedRotation(tenant_id=METERED, account_id=ZEBRA, **more)
+            job = await lifecycle.privacy.key_rotations.submit(wanted)
+            await LifecycleJobRunner(lifecycle.jobs).run_due()
+            return dict((await lifecycle.jobs.get(METERED, job.job_id)).result or {})
+
+        assert await rotate(validate_only=True) == {"wrapped_key_count": 1, "segment_count": 0}
+        assert await lifecycle.keys.store.wrapped_with(METERED, old.key_id) == "first"
+        assert await rotate() == {"wrapped_key_count": 1, "segment_count": 0}
+        assert await lifecycle.keys.store.wrapped_with(METERED, old.key_id) == "second"
+        assert await rotate() == {"wrapped_key_count": 0, "segment_count": 0}
+        assert await rotate(reencrypt=True, validate_only=True) == {"wrapped_key_count": 0, "segment_count": 1}
+        assert await segments_of(stand, ZEBRA) == [old]
+        assert await rotate(reencrypt=True) == {"wrapped_key_count": 0, "segment_count": 1}
+
+        [new] = await segments_of(stand, ZEBRA)
+        assert (new.key_id != old.key_id, new.values_digest, new.tier) == (True, old.values_digest, old.tier)
+        assert (await lifecycle.segments.read(new)).equals(a_table(NOON, 5))
+        with pytest.raises(KeyDestroyed):
+            await lifecycle.keys.to_unseal(METERED, old.key_id)
+
+
+async def test_an_export_ends_with_its_time(fresh_database: str, fresh_redis: str, tmp_path: Path) -> None:
+    await apply_metered_catalog(fresh_database)
+    clock = FrozenClock(NOON)
+    async with (
+        services(fresh_database, fresh_redis, clock=clock) as [service],
+        lifecycles(fresh_database, service, tmp_path) as lifecycle,
+    ):
+        stand = Stand(service, lifecycle, fresh_database, tmp_path)
+        await service.accounts.identify(METERED, [], account_id=ZEBRA)
+        dataset = await a_dataset(lifecycle, tenant_id=METERED, account_id=ZEBRA)
+        await put_hot(stand, dataset, a_table(NOON, 5))
+        job = await stand.export(exclude_records=True)
+        whole = await downloaded(stand, job)
+        assert await downloaded(stand, job, offset_bytes=100) == whole[100:]
+        assert await downloaded(stand, job, offset_bytes=len(whole)) == b""
+        with pytest.raises(InvalidRequest):
+            await downloaded(stand, job, offset_bytes=len(whole) + 1)
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+            assert not [name for name in archive.namelist() if name.startswith("records/")]
+
+        clock.advance(EXPORT_RETENTION - timedelta(microseconds=1))
+        assert await downloaded(stand, job) == whole
+        assert await lifecycle.privacy.exports.expire() == {}
+        clock.advance(timedelta(microseconds=1))
+
+        with pytest.raises(NotFound):
+            await downloaded(stand, job)
+        assert await lifecycle.privacy.exports.expire() == {"exports_expired": 1}
+        assert [file for file in (tmp_path / "objects").rglob("*") if file.is_file()] == []

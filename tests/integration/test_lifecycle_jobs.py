@@ -25,7 +25,9 @@ from tallygate_server.errors import (
 )
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.jobs import JobControl, JobLost, LifecycleJobRunner, use_cases
-from tallygate_server.lifecycle.jobs.runner import CRASHES_MAX, LEASE, RETRY_DELAY
+from tallygate_server.lifecycle.jobs import runner as runner_module
+from tallygate_server.lifecycle.jobs.control import LEASE
+from tallygate_server.lifecycle.jobs.runner import CRASHES_MAX, RETRY_DELAY
 from tallygate_server.lifecycle.jobs.use_cases import JOB_AGE_MAX
 from tallygate_server.lifecycle.jobs.watches import JobWatches
 from tests.support.acme import ACME, GLOBEX, apply_catalog, services
@@ -195,6 +197,39 @@ async def test_a_failure_is_kept(stand: Stand, error: Exception, reason: str) ->
     assert ("incident_id" in job.error.facts) == (reason == "INTERNAL")
 
 
+@pytest.mark.parametrize("value", [float("nan"), object()])
+async def test_a_report_that_cannot_be_written_is_an_incident(stand: Stand, value: object) -> None:
+    async def work(_job: LifecycleJob, _control: JobControl) -> dict[str, Any]:
+        return {"value_retained": value}
+
+    stand.handler.work = work
+    job = await stand.submit()
+    assert await stand.runner.run_due() == 1
+    job = await stand.now(job)
+
+    assert (job.state, job.result) == (JobState.FAILED, None)
+    assert job.error is not None
+    assert job.error.reason == "INTERNAL"
+
+
+async def test_the_end_is_written_when_the_database_is_back(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, tries = stand.runner, []
+    write = runner._write
+
+    async def away_at_first(*what: Any) -> None:
+        tries.append(what)
+        if len(tries) < 3:
+            raise StoreUnavailable("the database cannot be reached just now")
+        await write(*what)
+
+    monkeypatch.setattr(runner_module, "WRITE_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "_write", away_at_first)
+    job = await stand.submit()
+
+    assert await runner.run_due() == 1
+    assert ((await stand.now(job)).state, len(stand.handler.attempts)) == (JobState.SUCCEEDED, 1)
+
+
 async def test_a_job_goes_on_where_a_dead_runner_left_it_and_the_dead_one_changes_nothing(stand: Stand) -> None:
     async def hang(_job: LifecycleJob, control: JobControl) -> dict[str, Any]:
         await control.report(done=5, total=10, checkpoint={"at": 5}, at_once=True)
@@ -341,7 +376,11 @@ async def test_a_checkpoint_stands_or_falls_with_its_step(stand: Stand) -> None:
             await control.note(connection, {"step": 1})
         with pytest.raises(ZeroDivisionError):
             await half_a_step(job, control)
-        seen.append((await stand.now(job)).checkpoint)
+        stand.clock.advance(ONE_SECOND)
+        await control.report(done=1, at_once=True)
+        now = await stand.now(job)
+        assert now.lease_time == stand.clock.now() + LEASE
+        seen.append(now.checkpoint)
         return dict(REPORT)
 
     async def half_a_step(job: LifecycleJob, control: JobControl) -> None:
@@ -351,10 +390,11 @@ async def test_a_checkpoint_stands_or_falls_with_its_step(stand: Stand) -> None:
 
     seen: list[object] = []
     stand.handler.work = work
-    await stand.submit()
+    job = await stand.submit()
     await stand.runner.run_due()
 
     assert seen == [{"step": 1}]
+    assert (await stand.now(job)).checkpoint == {"step": 1}
 
 
 async def test_a_waiting_job_is_cancelled_at_once_and_an_ended_one_not_at_all(stand: Stand) -> None:
@@ -443,6 +483,16 @@ async def test_watches_end_with_the_server_and_waits_with_the_job_as_it_is(stand
     with pytest.raises(StoreUnavailable):
         await anext(watch)
     assert (await waiting).state is JobState.PENDING
+
+
+async def test_a_silent_job_is_told_of_again_as_a_sign_of_life(stand: Stand) -> None:
+    watches = JobWatches(stand.lifecycle.database, heartbeat_seconds=0.001)
+    job = await stand.submit()
+    watch = watches.watch(job)
+
+    assert [await anext(watch), await anext(watch), await anext(watch)] == [job, job, job]
+    await watch.aclose()
+    await watches.close()
 
 
 async def test_watches_are_bounded(stand: Stand) -> None:

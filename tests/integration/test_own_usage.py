@@ -163,11 +163,14 @@ async def test_what_was_exported_reads_back_as_it_was_and_every_answer_stays(
     lifecycle: Lifecycle, fresh_database: str, clock: FrozenClock
 ) -> None:
     service = lifecycle.service
+    odd = """reason_text = E'a, "b"\\n\\tc \\u00e9', plan_key = '', actor = 'NULL', request_id = NULL"""
+    await execute(fresh_database, f"UPDATE usage_entries SET {odd} WHERE recorded_time < '2026-03-16Z'")
     before = {data_type: await rows_of(fresh_database, data_type) for data_type in TABLES}
     horizon = export_horizon(clock.now(), 60 * DAY)
     past = {kind: [row for row in rows if row["recorded_time"] < horizon] for kind, rows in before.items()}
     assert all(0 < len(past[kind]) < len(before[kind]) for kind in TABLES)
     assert any(row["credits"] for row in past["usage_entry"])
+    assert {row["reason_text"] for row in past["usage_entry"]} == {None, 'a, "b"\n\tc é'}
     sums_before, since = await sums(service), NOON + 28 * DAY
     explained = await service.explainer.explain(a_check("soft_requests", tenant_id=METERED), since)
     assert await differences(service) == []
@@ -261,10 +264,11 @@ async def test_what_is_not_in_the_rollups_waits(lifecycle: Lifecycle, fresh_data
     await execute(fresh_database, f"UPDATE usage_rollup_progress SET next_xid = {2**62} WHERE source = 'entries'")
 
 
+@pytest.mark.parametrize(("bound", "reached"), [("ROWS_PER_SEGMENT_MAX", 2), ("BYTES_PER_SEGMENT_MAX", 250)])
 async def test_batches_are_bounded_and_add_up(
-    lifecycle: Lifecycle, fresh_database: str, monkeypatch: pytest.MonkeyPatch
+    lifecycle: Lifecycle, fresh_database: str, monkeypatch: pytest.MonkeyPatch, bound: str, reached: int
 ) -> None:
-    monkeypatch.setattr(usage, "ROWS_PER_SEGMENT_MAX", 2)
+    monkeypatch.setattr(usage, bound, reached)
     before = await rows_of(fresh_database, "usage_entry")
 
     done = await lifecycle.own_data.run("export_usage")
@@ -280,7 +284,7 @@ async def test_a_partition_in_use_is_not_waited_for(lifecycle: Lifecycle, fresh_
     owner = await asyncpg.connect(fresh_database)
     try:
         async with owner.transaction():
-            await owner.execute("LOCK TABLE usage_denials IN ACCESS SHARE MODE")
+            await owner.execute("LOCK TABLE ONLY usage_denials IN ACCESS SHARE MODE")
             done = await lifecycle.own_data.run("export_usage")
             assert done["partitions_dropped"] == 2
             assert "usage_denials_2026_03" in await partitions(fresh_database)

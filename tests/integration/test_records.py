@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,28 @@ from tallygate_server.domain.lifecycle import CompressionForm, Segment, SegmentS
 from tallygate_server.errors import (
     AccountNotFound,
     ArchiveCorruption,
+    IntegrityViolation,
     InvalidRequest,
+    RequestIdReused,
     RetrievalTimeout,
     SchemaDrift,
     StorageLimitExceeded,
     Unavailable,
 )
 from tallygate_server.lifecycle import lossy
-from tallygate_server.lifecycle.assembly import Lifecycle
+from tallygate_server.lifecycle.assembly import Lifecycle, open_lifecycle
 from tallygate_server.lifecycle.compression.report import compression_facts
+from tallygate_server.lifecycle.keys import MasterKeys
 from tallygate_server.lifecycle.records import NewRecords, PlainRecords, RecordQuery
 from tallygate_server.lifecycle.records.reading import RecordReading
 from tallygate_server.storage.data_keys import KeyState, set_key_state
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.engine import DatabaseRole, connect
+from tests.conftest import copied_database
 from tests.support.acme import ACME, ANN, services
 from tests.support.clock import FrozenClock
-from tests.support.lifecycle import NOON, a_table, lifecycles
-from tests.support.records import manifest, move, put_records, put_table, query
+from tests.support.lifecycle import NOON, a_table, lifecycles, options_in
+from tests.support.records import forget_records, manifest, move, put_records, put_table, query
 
 CATALOG = """
 tenant: {tenant}
@@ -54,21 +59,40 @@ LIMIT = 1_000_000
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock(NOON + timedelta(hours=1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """What all tests of this module share."""
+
+    database_url: str
+    directory: Path
+    clock: FrozenClock
+    lifecycle: Lifecycle
 
 
-@pytest.fixture
-async def lifecycle(
-    fresh_database: str, fresh_redis: str, tmp_path: Path, clock: FrozenClock
-) -> AsyncIterator[Lifecycle]:
+@pytest.fixture(scope="module")
+async def stores(
+    database_url: str, template_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stores]:
+    directory = tmp_path_factory.mktemp("records")
+    clock = FrozenClock(NOON + timedelta(hours=1))
     async with (
-        services(fresh_database, fresh_redis, clock=clock) as [service],
-        lifecycles(fresh_database, service, tmp_path, clock=clock) as made,
+        copied_database(database_url, template_database) as copied,
+        services(copied, redis_url, clock=clock) as [service],
+        lifecycles(copied, service, directory, clock=clock) as lifecycle,
     ):
         await service.catalogs.apply(CatalogSource(CATALOG.format(tenant=ACME, provision="true", limit=LIMIT)))
-        yield made
+        yield Stores(database_url=copied, directory=directory, clock=clock, lifecycle=lifecycle)
+
+
+@pytest.fixture
+async def lifecycle(stores: Stores) -> Lifecycle:
+    await forget_records(stores.database_url)
+    return stores.lifecycle
+
+
+@pytest.fixture
+def clock(stores: Stores) -> FrozenClock:
+    return stores.clock
 
 
 async def every(database_url: str, sql: str) -> list[Any]:
@@ -114,7 +138,7 @@ async def test_a_query_merges_tiers_and_reads_only_what_it_needs(lifecycle: Life
     assert newest.tier is StorageTier.HOT
 
 
-async def test_reads_are_counted_once_for_a_query(lifecycle: Lifecycle, fresh_database: str) -> None:
+async def test_reads_are_counted_once_for_a_query(lifecycle: Lifecycle, stores: Stores) -> None:
     await put_table(lifecycle, a_table(count=10))
     await put_table(lifecycle, a_table(NOON + timedelta(minutes=10), count=10))
 
@@ -123,13 +147,13 @@ async def test_reads_are_counted_once_for_a_query(lifecycle: Lifecycle, fresh_da
     last = await query(lifecycle, record_count_max=1)
 
     [early, late] = await manifest(lifecycle)
-    found = await every(fresh_database, "SELECT segment_id, day, read_count FROM data_segment_reads")
-    day = (NOON + timedelta(hours=1)).date()
+    found = await every(stores.database_url, "SELECT segment_id, day, read_count FROM data_segment_reads")
+    now = lifecycle.clock.now()
     assert {(row["segment_id"], row["day"], row["read_count"]) for row in found} == {
-        (early.segment_id, day, 3),
-        (late.segment_id, day, 1),
+        (early.segment_id, now.date(), 3),
+        (late.segment_id, now.date(), 1),
     }
-    assert last.header.dataset.access_time == NOON + timedelta(hours=1)
+    assert last.header.dataset.access_time == now
 
 
 async def test_nobody_sees_beyond_the_plans_history(lifecycle: Lifecycle, clock: FrozenClock) -> None:
@@ -180,10 +204,10 @@ async def test_unknown_accounts_are_made_only_where_the_tenant_says_so(lifecycle
     assert (await lifecycle.service.accounts.get(ACME, ANN)).account_id == ANN
 
 
-async def test_a_refused_batch_leaves_nothing(lifecycle: Lifecycle, fresh_database: str) -> None:
+async def test_a_refused_batch_leaves_nothing(lifecycle: Lifecycle, stores: Stores) -> None:
     with pytest.raises(InvalidRequest):
         await put_records(lifecycle, [(NOON, "a", {"n": 1.0}), (NOON, "b", {"n": "x"})], request_id="r", content=b"1")
-    assert not await every(fresh_database, "SELECT FROM datasets")
+    assert not await every(stores.database_url, "SELECT FROM datasets")
 
     await put_records(lifecycle, [(NOON, "a", {"n": 1.0})], request_id="r", content=b"2")
     with pytest.raises(SchemaDrift):
@@ -213,6 +237,8 @@ async def test_ids_are_known_again_after_the_key_has_changed(lifecycle: Lifecycl
     clock.advance(timedelta(seconds=1))
 
     second = await put_records(lifecycle, [(NOON, "a", {"n": 2.0})])
+    with pytest.raises(RequestIdReused):
+        await put_records(lifecycle, [(NOON, "a", {"n": 1.0})], request_id="r", content=b"2")
     again = await put_records(lifecycle, [(NOON, "a", {"n": 1.0})], request_id="r", content=b"1")
 
     assert second.replaced_count == 1
@@ -221,26 +247,26 @@ async def test_ids_are_known_again_after_the_key_has_changed(lifecycle: Lifecycl
     assert (await query(lifecycle)).table.column("n").to_pylist() == [2.0]
 
 
-async def test_nothing_that_was_said_is_readable_in_the_database(lifecycle: Lifecycle, fresh_database: str) -> None:
+async def test_nothing_that_was_said_is_readable_in_the_database(lifecycle: Lifecycle, stores: Stores) -> None:
     secret = "a-very-private-remark"
     await put_records(lifecycle, [(NOON, secret, {"note": secret})], source=secret, request_id="r", content=b"1")
 
     tables = await every(
-        fresh_database,
+        stores.database_url,
         "SELECT c.relname AS name FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
         " AND has_table_privilege(c.oid, 'SELECT')",
     )
     said = [
         row["said"]
         for table in tables
-        for row in await every(fresh_database, f"SELECT t::text AS said FROM {table['name']} t")
+        for row in await every(stores.database_url, f"SELECT t::text AS said FROM {table['name']} t")
     ]
     assert any("note" in row for row in said), "names of columns are"
     assert not [row for row in said if secret in row or secret.encode().hex() in row]
 
 
 class Moving:
-    """Moves every segment when a query is about to read its second one."""
+    """Reads as the store does, and moves every segment when the second is about to be read."""
 
     def __init__(self, lifecycle: Lifecycle, tier: StorageTier) -> None:
         self._lifecycle = lifecycle
@@ -249,25 +275,23 @@ class Moving:
         self.reads: list[str] = []
 
     async def read(self, segment: Segment, *, columns: Any = None) -> pa.Table:
-        """Read a segment as the store does."""
+        """Read a segment."""
         self.reads.append(segment.segment_id)
         if len(self.reads) == 2:
-            self._lifecycle.segments.read = self._read  # type: ignore[method-assign]
             for each in await manifest(self._lifecycle):
                 await move(self._lifecycle, each, self._tier)
-            self._lifecycle.segments.read = self.read  # type: ignore[method-assign]
         return await self._read(segment, columns=columns)
 
 
 @pytest.mark.parametrize("tier", [StorageTier.WARM, StorageTier.COLD])
 async def test_what_moves_while_it_is_read_is_neither_lost_nor_told_twice(
-    lifecycle: Lifecycle, tier: StorageTier
+    lifecycle: Lifecycle, tier: StorageTier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for start in (0, 50, 50, 200, 300):
         await put_table(lifecycle, a_table(NOON + timedelta(seconds=start), 100))
     before = (await query(lifecycle)).table
     moving = Moving(lifecycle, tier)
-    lifecycle.segments.read = moving.read  # type: ignore[method-assign]
+    monkeypatch.setattr(lifecycle.segments, "read", moving.read)
 
     after = (await query(lifecycle)).table
 
@@ -278,12 +302,12 @@ async def test_what_moves_while_it_is_read_is_neither_lost_nor_told_twice(
     assert sorted(map(str, rows_of(after))) == sorted(map(str, rows_of(before)))
 
 
-async def test_damage_ends_the_answer_once_and_is_named_from_then_on(lifecycle: Lifecycle, tmp_path: Path) -> None:
+async def test_damage_ends_the_answer_once_and_is_named_from_then_on(lifecycle: Lifecycle, stores: Stores) -> None:
     await put_table(lifecycle, a_table())
     await put_table(lifecycle, a_table(NOON + timedelta(minutes=10)))
     [segment, _] = await manifest(lifecycle)
     cold = await move(lifecycle, segment, StorageTier.COLD)
-    file = tmp_path / "objects" / cold.object_path
+    file = stores.directory / "objects" / cold.object_path
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -296,6 +320,18 @@ async def test_damage_ends_the_answer_once_and_is_named_from_then_on(lifecycle: 
     assert [each.segment_id for each in await manifest(lifecycle, state=SegmentState.QUARANTINED)] == [cold.segment_id]
     assert answer.gaps == [("quarantined", NOON, cold.end_time)]
     assert answer.table.num_rows == 100
+
+
+async def test_a_server_without_the_master_key_puts_nothing_in_quarantine(lifecycle: Lifecycle, stores: Stores) -> None:
+    await put_table(lifecycle, a_table())
+    options = options_in(stores.directory, master_keys=MasterKeys(keys={"other": bytes(32)}))
+
+    async with open_lifecycle(stores.database_url, lifecycle.service, options, clock=lifecycle.clock) as other:
+        with pytest.raises(IntegrityViolation):
+            await query(other)
+
+    assert [segment.state for segment in await manifest(lifecycle)] == [SegmentState.LIVE]
+    assert (await query(lifecycle)).table.num_rows == 100
 
 
 async def test_a_part_whose_key_is_gone_is_named(lifecycle: Lifecycle) -> None:

@@ -27,13 +27,16 @@ from tallygate_server.errors import TenantNotFound
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.policies import NewLegalHold
 from tallygate_server.lifecycle.storage_metrics import StorageMetrics, WantedMetrics
+from tallygate_server.lifecycle.storage_metrics.measuring import DAYS_KEPT
 from tallygate_server.lifecycle.storage_metrics.opportunities import (
     LOSSLESS_RATIO_ASSUMED,
     LOSSY_RATIO_ASSUMED,
     VALUE_RETAINED_ASSUMED,
 )
+from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import add_reads, delete_segments, note_object
-from tallygate_server.storage.storage_sums import READ_DAYS, StoredGroup
+from tallygate_server.storage.removals import add_removal
+from tallygate_server.storage.storage_sums import READ_DAYS, StoredGroup, read_days
 from tallygate_server.telemetry import metrics
 from tests.support.acme import ACME, BOB, GLOBEX, apply_catalog, services
 from tests.support.clock import FrozenClock
@@ -182,7 +185,12 @@ async def test_removed_segments_are_counted_as_saved(stand: Stand) -> None:
     [segment] = await lifecycle.segments.replace([prepared.segment], [warm], actor="test", action="data.moved")
     assert (await stand.get()).deletion_savings_bytes == 0
 
-    await lifecycle.segments.replace([segment], [], actor="test", action="data.removed")
+    async def count(connection: Connection) -> None:
+        await add_removal(
+            connection, ACME, "ride", day=NOON.date(), record_count=100, removed_bytes=segment.stored_bytes
+        )
+
+    await lifecycle.segments.replace([segment], [], actor="test", action="data.removed", in_transaction=count)
 
     assert (await stand.get()).deletion_savings_bytes == segment.stored_bytes
     assert (await stand.get(data_type="ride")).deletion_savings_bytes == segment.stored_bytes
@@ -232,6 +240,17 @@ async def test_what_is_gone_stands_with_nothing_and_other_tenants_do_not_count(
         stand.clock.advance(DAY)
 
     assert [point.total_bytes for point in (await stand.get()).history] == [1_000, 0, 0]
+
+
+async def test_days_are_kept_for_two_years(stand: Stand) -> None:
+    await stand.add([a_segment(1)])
+    for age in (DAYS_KEPT + 1, DAYS_KEPT, 0):
+        stand.clock.set(NOON - age * DAY)
+        await stand.lifecycle.measuring.measure()
+    async with stand.lifecycle.database.tenant_transaction(ACME) as connection:
+        days = await read_days(connection, ACME, data_type="", first_day=(NOON - 2_000 * DAY).date())
+
+    assert [(NOON.date() - point.day).days for point in days] == [DAYS_KEPT, 0]
 
 
 # --- What could be saved ----------------------------------------------------------------------------------

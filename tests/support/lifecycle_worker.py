@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tallygate_server.clock import SystemClock
 from tallygate_server.domain.identifier import AccountId
@@ -47,7 +47,7 @@ async def work(lifecycle: Lifecycle, seed: int, erasable: Sequence[str]) -> None
             start_time=NOON + timedelta(seconds=begin),
             end_time=NOON + timedelta(seconds=begin + chance.randrange(1, SPAN_SECONDS)),
         )
-        asked = {"validate_only": False, "actor": "test", "request_id": "", "wait": None}
+        asked: dict[str, Any] = {"validate_only": False, "actor": "test", "request_id": "", "wait": None}
         step = chance.randrange(6)
         if step == 0:
             await lifecycle.mover.run()

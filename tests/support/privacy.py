@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +96,7 @@ async def where_the_mark_is(database_url: str) -> list[str]:
     try:
         for table in tables.metadata.sorted_tables:
             rows = await connection.fetch(
-                f"SELECT row::text AS content FROM {table.name} AS row"  # noqa: S608 - names of our own
+                f"SELECT row::text AS content FROM {table.name} AS row"
                 " WHERE strpos(lower(row::text), $1) > 0 OR strpos(row::text, $2) > 0",
                 MARK,
                 MARK.encode().hex(),
@@ -115,6 +117,46 @@ async def tables_without_a_row(lifecycle: Lifecycle, tenant_id: TenantId, accoun
             if not await count_rows(connection, entry, subject):
                 empty.add(entry.table.name)
     return empty
+
+
+async def rows_of(lifecycle: Lifecycle, tenant_id: TenantId, account_id: AccountId) -> dict[str, int]:
+    """Return how many rows each table has of an account."""
+    async with lifecycle.database.tenant_transaction(tenant_id) as connection:
+        subject = Subject(tenant_id=tenant_id, account_id=account_id)
+        return {entry.table.name: await count_rows(connection, entry, subject) for entry in account_tables()}
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup of the database and the object store has; of the key store there is none."""
+
+    rows: dict[str, list[Any]]
+    objects: Path
+
+
+BACKED_UP: Final = (tables.datasets, tables.data_keys, tables.data_segments, tables.data_payloads)
+
+
+async def backed_up(database_url: str, directory: Path) -> Backup:
+    """Back up what records lie in."""
+    rows = {table.name: await look(database_url, f"SELECT * FROM {table.name}") for table in BACKED_UP}
+    objects = directory.with_name("backup")
+    shutil.copytree(directory / "objects", objects)
+    return Backup(rows, objects)
+
+
+async def put_back(database_url: str, directory: Path, backup: Backup) -> None:
+    """Put a backup back, beside what is there."""
+    connection = await connect(database_url)
+    try:
+        for name, rows in backup.rows.items():
+            for row in rows:
+                places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+                statement = f"INSERT INTO {name} VALUES ({places}) ON CONFLICT DO NOTHING"
+                await connection.execute(statement, *row.values())
+    finally:
+        await connection.close()
+    shutil.copytree(backup.objects, directory / "objects", dirs_exist_ok=True)
 
 
 def files_with(directory: Path, *contents: bytes) -> list[Path]:

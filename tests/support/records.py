@@ -23,6 +23,7 @@ from tallygate_server.lifecycle.records import (
 )
 from tallygate_server.storage.data_segments import read_segments
 from tallygate_server.storage.datasets import read_dataset_by_id
+from tallygate_server.storage.engine import connect
 from tests.support.acme import ACME, ANN
 
 
@@ -38,6 +39,18 @@ class Answer:
     def gaps(self) -> list[tuple[str, datetime, datetime]]:
         """Kinds and spans of the parts that are not given exactly."""
         return [(gap.kind, gap.start_time, gap.end_time) for gap in self.header.gaps]
+
+
+async def forget_records(database_url: str) -> None:
+    """Empty every table of records: cheaper than another database."""
+    connection = await connect(database_url)
+    try:
+        await connection.execute(
+            "TRUNCATE datasets, data_segments, data_payloads, stored_objects, data_record_ids, data_replaced_records,"
+            " data_segment_reads, data_requests, data_keys"
+        )
+    finally:
+        await connection.close()
 
 
 async def put_table(

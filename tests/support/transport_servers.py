@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
@@ -72,7 +73,7 @@ class Served:
 class NothingBuilt:
     """A service of the contract of which no RPC is there."""
 
-    SERVICE = DataLifecycleServicer.SERVICE
+    SERVICE: ClassVar[ServiceDescriptor] = DataLifecycleServicer.SERVICE
 
 
 @asynccontextmanager

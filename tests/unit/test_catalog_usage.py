@@ -358,6 +358,11 @@ PRICE = "tenant: shop\nmodel_prices:\n  m:\n    "
             "tenant: shop\nusage_retention_days: 36501",
             "usage_retention_days: line 2, column 23: 36501 is not between 0 and 36500",
         ),
+        (
+            "tenant: shop\nusage_retention_days: 39",
+            "usage_retention_days: line 2, column 23: 39 is too few: 0 to keep raw usage for ever, or at least 40, as"
+            " answers to repeated requests rest on it",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_field_and_line(text: str, expected: str) -> None:

@@ -248,6 +248,20 @@ def test_what_no_dataset_could_take_names_its_field(
     assert invalid_field(batch, **more) == field
 
 
+def test_many_names_of_one_value_each_are_refused_early() -> None:
+    many = plain(*({f"c{number}": 1.0} for number in range(5_000)))
+
+    assert invalid_field(many) == "records.records"
+
+
+def test_a_time_that_is_missing_is_named() -> None:
+    times = pa.array([1, None], TIME_TYPE)
+    arrow = ColumnRecords(table=pa.table({"time": times}), field="arrow_stream")
+
+    with pytest.raises(InvalidRequest, match="arrow_stream: the time of record 1 is missing"):
+        learned(arrow)
+
+
 def test_bounds_are_inclusive() -> None:
     assert len(learned(plain({f"c{number}": 1.0 for number in range(COLUMNS_MAX)})).columns) == COLUMNS_MAX
     assert learned(plain({"a": "é" * TEXT_LENGTH_MAX})).table.num_rows == 1

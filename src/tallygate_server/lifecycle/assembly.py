@@ -22,6 +22,7 @@ from tallygate_server.lifecycle.compression import (
     CompressionHandler,
     CompressionImpacts,
     Compressions,
+    Fetching,
 )
 from tallygate_server.lifecycle.jobs import LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKeys, KeyStore, MasterKeys
@@ -114,8 +115,12 @@ async def open_lifecycle(
         remover = Remover(segments, policies, clock)
         mover = Mover(segments, policies, clock)
         models = ModelProcesses()
+        fetching = Fetching(segments, retrieval_timeout_ms=options.retrieval_timeout_ms)
         scorer = Scorer(segments, policies, service.tenants, clock, weights)
-        jobs.register(JobKind.COMPRESSION, CompressionHandler(segments, policies, scorer, clock))
+        jobs.register(
+            JobKind.COMPRESSION,
+            CompressionHandler(segments, policies, scorer, clock, retrieval=options.tier_facts.retrieval),
+        )
         jobs.register(JobKind.ARCHIVE, ArchiveHandler(mover, segments, clock))
         jobs.register(JobKind.RESTORE, RestoreHandler(mover, segments, clock))
         privacy = Privacy.over(
@@ -163,8 +168,8 @@ async def open_lifecycle(
                 measuring=StorageMeasuring(database, clock, options.tier_facts),
                 models=models,
                 compressions=Compressions(jobs),
-                analyses=Analyses(segments, policies, service.tenants, clock),
-                impacts=CompressionImpacts(segments, policies, service.consents, models, service.tenants),
+                analyses=Analyses(fetching, policies, service.tenants, clock, retrieval=options.tier_facts.retrieval),
+                impacts=CompressionImpacts(fetching, policies, service.consents, models, service.tenants),
                 records=RecordWriting(
                     segments,
                     keys,

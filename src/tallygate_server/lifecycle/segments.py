@@ -41,7 +41,6 @@ from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.engine import Database
-from tallygate_server.storage.storage_sums import add_removals
 
 log = structlog.get_logger(__name__)
 
@@ -254,8 +253,6 @@ class SegmentStore:
             if settled != len(cold):
                 raise SegmentsChanged(dataset_id)
             await rows.delete_segments(connection, list(old), now=self._clock.now())
-            if not new:
-                await add_removals(connection, old, day=self._clock.now().date())
             await add_audit_entry(
                 connection,
                 tenant_id,
@@ -270,8 +267,8 @@ class SegmentStore:
     async def read(self, segment: Segment, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the records of an exact segment, all columns or some (and always `time`).
 
-        Raises IntegrityViolation (in Postgres) or ArchiveCorruption (an object) where it is damaged, SegmentGone where it
-        was replaced or removed since it was found, and StoreUnavailable.
+        Raises IntegrityViolation (in Postgres) or ArchiveCorruption (an object) where it is damaged, SegmentGone where
+        it was replaced or removed since it was found, and StoreUnavailable.
         """
         async with self._unless_gone(segment):
             sealed = await self._sealed_bytes(segment)

@@ -104,6 +104,11 @@ class Archive:
         await asyncio.to_thread(self._zip.close)
         await self._ship(last=True)
 
+    def abandon(self) -> None:
+        """Let go of an archive that will not be finished; nothing for one that is."""
+        self._zip.close()
+        self._sink.buffer.clear()
+
     async def _ship(self, *, last: bool = False) -> None:
         """Store the pieces that are full, and at the end what is left."""
         buffer = self._sink.buffer

@@ -54,7 +54,7 @@ from tallygate_server.storage.account_rows import (
     Fate,
     Subject,
     account_tables,
-    count_rows,
+    count_all,
     read_names,
 )
 from tallygate_server.storage.accounts import account_exists, read_account, write_account
@@ -84,6 +84,8 @@ BEGUN, GONE, DONE = "begun", "gone", "done"
 
 _OWN_STEPS: Final = frozenset({"accounts", "data_keys", "data_payloads", "data_segment_reads", "stored_objects"})
 """Tables that are erased with others: objects and payloads with the segments that they belong to."""
+_BOOKS: Final = frozenset({"payments", "invoices"})
+"""Tables that refer to the account, and are kept."""
 BACKUPS_REASON: Final = (
     "rows that were deleted stay in unused space of the database's files and in its write-ahead log until these are"
     " overwritten, and in backups until they expire; records of datasets are sealed there, and their keys are gone"
@@ -215,12 +217,12 @@ class Erasures:
             known = phase is not None or before is not None
             if not known and not await account_exists(connection, job.tenant_id, job.account_id):
                 raise AccountNotFound(job.account_id)
-            if job.validate_only:
-                return {"receipt": (await self._plan(connection, job, subject, obstacles)).to_document()}
-            if phase is None:
+            if phase is None and not job.validate_only:
                 obstacles.raise_first()
                 if await erasing.other_open_erasure(connection, subject):
                     raise OperationInProgress("another erasure of the account")
+        if job.validate_only:
+            return {"receipt": (await self._plan(job, subject, obstacles)).to_document()}
         work = _Work(self._database, control, subject, before or control.checkpoint)
         if not known:
             await self._begin(job, work)
@@ -304,20 +306,15 @@ class Erasures:
         ]
         return _Obstacles(whole_hold=whole, paid=paid, refused=tuple(refused))
 
-    async def _plan(
-        self, connection: Connection, job: LifecycleJob, subject: Subject, obstacles: _Obstacles
-    ) -> ErasureReceipt:
+    async def _plan(self, job: LifecycleJob, subject: Subject, obstacles: _Obstacles) -> ErasureReceipt:
         """Return what a receipt would say, unsigned."""
-        counts = {}
-        for entry in account_tables():
-            count = await count_rows(connection, entry, subject)
-            if count:
-                counts[entry.table.name] = count
-        segments = {
-            f"{data_type}/{tier}": [count, records, size]
-            for data_type, tier, count, records, size in await erasing.sums_of_segments(connection, subject)
-        }
-        keys = await read_keys_of_account(connection, subject.tenant_id, subject.account_id)
+        counts = await count_all(self._database, subject)
+        async with self._database.tenant_transaction(subject.tenant_id) as connection:
+            segments = {
+                f"{data_type}/{tier}": [count, records, size]
+                for data_type, tier, count, records, size in await erasing.sums_of_segments(connection, subject)
+            }
+            keys = await read_keys_of_account(connection, subject.tenant_id, subject.account_id)
         destroyed = [key.key_id for key in keys if key.key_id not in subject.held_keys]
         removed, kept = _items(counts, segments, shredded=not subject.held_keys)
         return ErasureReceipt(
@@ -491,7 +488,7 @@ class Erasures:
             await erasing.change_silently(connection)
             await read_account(connection, subject.tenant_id, subject.account_id, lock=True)
             for entry in account_tables():
-                if entry.table.name in _OWN_STEPS:
+                if entry.table.name not in LAST_TABLES | _BOOKS:
                     continue
                 while count := await self._erase_batch(connection, work, entry):
                     work.add(entry.table.name, count)

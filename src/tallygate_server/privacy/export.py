@@ -50,7 +50,7 @@ from tallygate_server.storage.account_rows import (
     AccountTable,
     Subject,
     account_tables,
-    count_rows,
+    count_all,
     exported_columns,
     read_names,
     read_page,
@@ -161,8 +161,11 @@ class Exports:
             Archive(_SealedPieces(self._segments, row, key, self._clock)),
             control,
         )
-        await making.make(with_records=not job.request.get("exclude_records", False))
         archive = making.archive
+        try:
+            await making.make(with_records=not job.request.get("exclude_records", False))
+        finally:
+            archive.abandon()
         async with self._database.tenant_transaction(tenant_id) as connection:
             done = {"state": EXPORT_COMPLETE, "piece_count": archive.piece_count, "archive_bytes": archive.size}
             if not await change_export(connection, tenant_id, job.job_id, done):
@@ -307,9 +310,8 @@ class _Making:
         """Write everything, and the manifest last."""
         entries = [entry for entry in account_tables() if entry.exported]
         datasets = await self._datasets()
-        async with self._database.tenant_transaction(self._subject.tenant_id) as connection:
-            for entry in entries:
-                self._total += await count_rows(connection, entry, self._subject)
+        counts = await count_all(self._database, self._subject)
+        self._total = sum(counts.get(entry.table.name, 0) for entry in entries)
         for entry in entries:
             await self._table(entry)
         if with_records:

@@ -11,7 +11,7 @@ from tallygate_server.errors import CountersUnavailable
 from tallygate_server.lifecycle.keys import KeyDestroyed, KeyStore, KeyUnreadable
 from tallygate_server.privacy.receipts import ErasureReceipt, Receipts
 from tallygate_server.service import Service
-from tallygate_server.storage.account_rows import Subject, account_tables, count_rows
+from tallygate_server.storage.account_rows import Subject, count_all
 from tallygate_server.storage.engine import Database
 
 HELD_TABLES: Final = frozenset(
@@ -79,13 +79,8 @@ class Verifications:
         left = []
         subject = Subject(tenant_id=receipt.tenant_id, account_id=account_id)
         allowed = HELD_TABLES if receipt.refused else frozenset()
-        async with self._database.tenant_transaction(receipt.tenant_id) as connection:
-            for entry in account_tables():
-                if entry.table.name in allowed:
-                    continue
-                count = await count_rows(connection, entry, subject)
-                if count:
-                    left.append(f"{count} rows in {entry.table.name}")
+        counts = await count_all(self._database, subject)
+        left += [f"{count} rows in {name}" for name, count in counts.items() if name not in allowed]
         for key_id in receipt.destroyed_key_ids:
             try:
                 await self._keys.read(receipt.tenant_id, key_id)

@@ -34,6 +34,7 @@ from sqlalchemy import (
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.storage import tables
 from tallygate_server.storage.connection import Connection
+from tallygate_server.storage.engine import Database
 
 ROWS_PER_BATCH: Final = 1_000
 """Rows that one transaction erases, or one read of an export holds."""
@@ -449,7 +450,6 @@ TABLES_WITHOUT_ACCOUNTS: Final[Mapping[str, str]] = {
     "storage_days": "sums over all accounts",
     "storage_removals": "sums over all accounts",
     "value_weights": "weights for all accounts",
-    "data_plan_steps": "ids of segments, and numbers; they go with their plans",
     "erasure_receipts": "proofs that name nobody: a salted digest stands for the account",
     "erased_usage_totals": "sums over all erased accounts",
 }
@@ -487,6 +487,20 @@ async def count_rows(connection: Connection, entry: AccountTable, subject: Subje
     statement = select(func.count()).select_from(entry.table).where(*chosen(entry, subject))
     count: int = (await connection.execute(statement)).scalar_one()
     return count
+
+
+async def count_all(database: Database, subject: Subject) -> dict[str, int]:
+    """Return how many rows each table holds of the account, of those that hold any.
+
+    A transaction for each: whoever holds many tables at once gets in the way of those who change them.
+    """
+    counts = {}
+    for entry in account_tables():
+        async with database.tenant_transaction(subject.tenant_id) as connection:
+            count = await count_rows(connection, entry, subject)
+        if count:
+            counts[entry.table.name] = count
+    return counts
 
 
 async def read_page(

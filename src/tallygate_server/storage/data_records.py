@@ -160,15 +160,16 @@ async def add_request(
     return (await connection.execute(statement)).one_or_none() is not None
 
 
-async def hold_key(connection: Connection, tenant_id: TenantId, key_id: str) -> bool:
-    """Keep others from destroying a key until the transaction ends; False where it seals no more."""
+async def hold_keys(connection: Connection, tenant_id: TenantId, key_ids: Sequence[str]) -> dict[str, KeyState]:
+    """Keep others from retiring or destroying keys until the transaction ends; return in which state each is."""
     columns = data_keys.c
     statement = (
-        select(columns.state)
-        .where(columns.tenant_id == tenant_id, columns.key_id == key_id)
-        .with_for_update(read=True, key_share=False)
+        select(columns.key_id, columns.state)
+        .where(columns.tenant_id == tenant_id, columns.key_id.in_(sorted(set(key_ids))))
+        .order_by(columns.key_id)
+        .with_for_update(read=True)
     )
-    return (await connection.execute(statement)).scalar_one_or_none() == int(KeyState.ACTIVE)
+    return {row.key_id: KeyState(row.state) for row in await connection.execute(statement)}
 
 
 async def stored_bytes_of(connection: Connection, tenant_id: TenantId, account_id: AccountId) -> int:

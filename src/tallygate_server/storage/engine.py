@@ -141,6 +141,8 @@ class Database:
             )
             if error.connection_invalidated or away:
                 raise StoreUnavailable("the database cannot be reached just now") from error
+            if isinstance(getattr(error.orig, "__cause__", None), asyncpg.DeadlockDetectedError):
+                raise StoreUnavailable("others were at work on the same tables; nothing was done") from error
             raise
         except (PoolTimeoutError, *CONNECTION_ERRORS) as error:
             raise StoreUnavailable("the database cannot be reached just now") from error

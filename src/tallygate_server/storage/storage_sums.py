@@ -130,13 +130,6 @@ async def sum_groups(
     today: date,
 ) -> list[StoredGroup]:
     """Return what is stored by group, largest first, those after a position (see `position_of`)."""
-    reads = data_segment_reads.c
-    read = (
-        select(reads.segment_id, func.sum(reads.read_count).label("access_count"))
-        .where(reads.tenant_id == tenant_id, reads.day > today - timedelta(days=READ_DAYS))
-        .group_by(reads.segment_id)
-        .subquery()
-    )
     keys = [_GROUPS[name] for name in group_by]
     sums = (
         select(
@@ -145,9 +138,7 @@ async def sum_groups(
             func.coalesce(func.sum(_s.stored_bytes), 0).label("stored_bytes"),
             func.coalesce(func.sum(_s.original_bytes), 0).label("original_bytes"),
             func.coalesce(func.sum(_s.quality_score * _s.record_count), 0.0).label("quality_sum"),
-            func.coalesce(func.sum(read.c.access_count), 0).label("access_count"),
         )
-        .select_from(data_segments.outerjoin(read, read.c.segment_id == _s.segment_id))
         .where(*_within(tenant_id, account_id, data_type))
         .group_by(*keys)
         .subquery()
@@ -158,7 +149,48 @@ async def sum_groups(
         stored_bytes, *rest = after
         behind = and_(sums.c.stored_bytes == stored_bytes, tuple_(*named) > tuple_(*rest)) if named else literal(False)  # noqa: FBT003
         statement = statement.where(or_(sums.c.stored_bytes < stored_bytes, behind))
-    return [_group(row, group_by) for row in await connection.execute(statement)]
+    found = (await connection.execute(statement)).all()
+    since = today - timedelta(days=READ_DAYS)
+    reads = await _count_reads(
+        connection,
+        _within(tenant_id, account_id, data_type),
+        group_by,
+        [tuple(getattr(row, name) for name in group_by) for row in found],
+        tenant_id=tenant_id,
+        since=since,
+    )
+    return [_group(row, group_by, reads) for row in found]
+
+
+async def _count_reads(
+    connection: Connection,
+    within: Sequence[ColumnElement[bool]],
+    group_by: Sequence[str],
+    groups: Sequence[tuple[Any, ...]],
+    *,
+    tenant_id: TenantId,
+    since: date,
+) -> dict[tuple[Any, ...], int]:
+    """Return the reads after a day of each of the groups.
+
+    Apart from the sums, and from the side of the reads: most segments have none.
+    """
+    reads = data_segment_reads.c
+    keys = [_GROUPS[name] for name in group_by]
+    statement = (
+        select(*keys, func.coalesce(func.sum(reads.read_count), 0).label("access_count"))
+        .select_from(
+            data_segment_reads.join(
+                data_segments, and_(_s.tenant_id == reads.tenant_id, _s.segment_id == reads.segment_id)
+            )
+        )
+        .where(reads.tenant_id == tenant_id, reads.day > since, *within)
+        .group_by(*keys)
+    )
+    if keys:
+        statement = statement.where(tuple_(*keys).in_(groups))
+    rows = await connection.execute(statement)
+    return {tuple(getattr(row, name) for name in group_by): int(row.access_count) for row in rows}
 
 
 def position_of(group: StoredGroup, group_by: Sequence[str]) -> list[Any]:
@@ -357,28 +389,6 @@ async def sum_removals(connection: Connection, tenant_id: TenantId, *, data_type
     return int((await connection.execute(statement)).scalar_one())
 
 
-async def add_removals(connection: Connection, segments: Sequence[Segment], *, day: date) -> None:
-    """Count segments that are removed without a successor."""
-    sums: dict[tuple[TenantId, str], tuple[int, int]] = {}
-    for segment in segments:
-        key = (segment.tenant_id, segment.data_type)
-        records, stored = sums.get(key, (0, 0))
-        sums[key] = (records + segment.record_count, stored + segment.stored_bytes)
-    removals = storage_removals.c
-    for (tenant_id, data_type), (records, stored) in sorted(sums.items()):
-        await connection.execute(
-            insert(storage_removals)
-            .values(tenant_id=tenant_id, day=day, data_type=data_type, record_count=records, removed_bytes=stored)
-            .on_conflict_do_update(
-                index_elements=[removals.tenant_id, removals.day, removals.data_type],
-                set_={
-                    "record_count": removals.record_count + records,
-                    "removed_bytes": removals.removed_bytes + stored,
-                },
-            )
-        )
-
-
 async def tenants_to_measure(connection: Connection, *, since: date) -> list[TenantId]:
     """Return tenants that have data, or had some since a day."""
     days = storage_days.c
@@ -460,8 +470,9 @@ def _within(tenant_id: TenantId, account_id: AccountId | None, data_type: str) -
     return conditions
 
 
-def _group(row: Row[Any], group_by: Sequence[str]) -> StoredGroup:
+def _group(row: Row[Any], group_by: Sequence[str], reads: Mapping[tuple[Any, ...], int]) -> StoredGroup:
     keys: dict[str, Any] = {name: getattr(row, name) for name in group_by}
+    access_count = reads.get(tuple(keys.values()), 0)
     if "tier" in keys:
         keys["tier"] = StorageTier(keys["tier"])
     records = int(row.record_count)
@@ -471,7 +482,7 @@ def _group(row: Row[Any], group_by: Sequence[str]) -> StoredGroup:
         stored_bytes=int(row.stored_bytes),
         original_bytes=int(row.original_bytes),
         quality_score=float(row.quality_sum) / records if records else 0.0,
-        access_count=int(row.access_count),
+        access_count=access_count,
     )
 
 

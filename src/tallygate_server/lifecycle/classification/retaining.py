@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
 import structlog
@@ -60,6 +60,8 @@ class Retainer:
         self._clock = clock
         self._positions: dict[TenantId, str] = {}
         """Where the last run stopped before the end."""
+        self._asked: tuple[date, set[tuple[TenantId, str]]] = (date.min, set())
+        """What was asked to be compressed today."""
 
     async def run(self) -> dict[str, int]:
         """Apply retention to all tenants; return what was done. Raises StoreUnavailable."""
@@ -141,6 +143,10 @@ class Retainer:
     async def _queue_compression(self, tenant_id: TenantId, data_type: str) -> int:
         """Ask once a day for a sort of data to be compressed as its policy says; return whether that is new."""
         now = self._clock.now()
+        if self._asked[0] != now.date():
+            self._asked = (now.date(), set())
+        if (tenant_id, data_type) in self._asked[1]:
+            return 0
         wanted = NewJob(
             kind=JobKind.COMPRESSION,
             tenant_id=tenant_id,
@@ -154,8 +160,10 @@ class Retainer:
         try:
             job = await self._jobs.submit(wanted)
         except Overloaded as error:
-            log.info("compression_not_queued", tenant_id=tenant_id, data_type=data_type, error=str(error))
+            log.info("compression_not_queued", tenant_id=tenant_id, error=str(error))
             return 0
+        self._asked[1].add((tenant_id, data_type))
+        # Another server may have asked before.
         return int(job.create_time == now)
 
 

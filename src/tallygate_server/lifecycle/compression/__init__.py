@@ -10,6 +10,7 @@ from tallygate_server.lifecycle.compression.analysis import (
     AnalysisPart,
     WantedAnalysis,
 )
+from tallygate_server.lifecycle.compression.fetching import Fetching
 from tallygate_server.lifecycle.compression.handler import CompressionHandler, compression_request
 from tallygate_server.lifecycle.compression.impact import CompressionImpacts, WantedImpact
 from tallygate_server.lifecycle.compression.protection import Worth, Worths
@@ -24,6 +25,7 @@ __all__ = [
     "CompressionHandler",
     "CompressionImpacts",
     "Compressions",
+    "Fetching",
     "WantedAnalysis",
     "WantedImpact",
     "Worth",

@@ -32,10 +32,12 @@ from tallygate_server.domain.lifecycle import (
     DatasetShape,
     Segment,
     SegmentState,
+    StorageTier,
 )
-from tallygate_server.errors import ArchiveCorruption, FormNotRestorable, IntegrityViolation, InvalidRequest
+from tallygate_server.errors import FormNotRestorable, InvalidRequest
 from tallygate_server.lifecycle.columnar import TIME_TYPE
 from tallygate_server.lifecycle.compression.bounds import within
+from tallygate_server.lifecycle.compression.fetching import Fetching
 from tallygate_server.lifecycle.compression.report import LOSSLESS_ANALYSES, retrieval_document
 from tallygate_server.lifecycle.lossy import (
     PATTERNS,
@@ -46,11 +48,9 @@ from tallygate_server.lifecycle.lossy import (
     Kept,
     KeptRows,
     LossyForm,
-    LossyPayloadDamaged,
     LossySettingsInvalid,
     Windows,
     behavior_of,
-    decode,
     joined,
     patterns_of,
     windows_of,
@@ -59,9 +59,7 @@ from tallygate_server.lifecycle.policies import Policies
 from tallygate_server.lifecycle.records.batches import ARROW_TYPE, COLUMN_TYPE, time_of
 from tallygate_server.lifecycle.records.merge import Merge, slices
 from tallygate_server.lifecycle.records.reading import RecordsGap
-from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of
-from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.storage.data_records import read_replaced
 from tallygate_server.storage.data_segments import add_reads, read_segments
 from tallygate_server.storage.datasets import read_dataset_by_id
@@ -166,9 +164,19 @@ class _Plan:
 class Analyses:
     """Gives what compressed data can give."""
 
-    def __init__(self, segments: SegmentStore, policies: Policies, tenants: TenantDirectory, clock: Clock) -> None:
-        """Read through the segment store."""
-        self._segments = segments
+    def __init__(
+        self,
+        fetching: Fetching,
+        policies: Policies,
+        tenants: TenantDirectory,
+        clock: Clock,
+        *,
+        retrieval: Mapping[StorageTier, timedelta],
+    ) -> None:
+        """Fetch segments; `retrieval` is how long it takes to get at one of a tier."""
+        self._fetching = fetching
+        self._segments = fetching.segments
+        self._retrieval = retrieval
         self._policies = policies
         self._tenants = tenants
         self._clock = clock
@@ -177,7 +185,7 @@ class Analyses:
         """Yield the header, then tables of rows or windows, or documents.
 
         Raises TenantNotFound, InvalidRequest, FormNotRestorable, IntegrityViolation, ArchiveCorruption,
-        StoreUnavailable.
+        RetrievalTimeout, Unavailable, StoreUnavailable.
         """
         await self._tenants.get(wanted.tenant_id)
         now = self._clock.now()
@@ -224,12 +232,16 @@ class Analyses:
         self, wanted: WantedAnalysis, dataset: Dataset, found: Sequence[Segment], visible: datetime | None
     ) -> tuple[_Plan, AnalysisHeader]:
         policy = await self._policies.policy_for(dataset.tenant_id, dataset.data_type)
+        erased = await self._fetching.erased_keys(dataset.tenant_id, dataset.account_id)
         gaps: list[RecordsGap] = []
         sources: list[_Source] = []
         retrievals: dict[str, dict[str, Any]] = {}
         for segment in found:
             if visible is not None and segment.end_time <= visible:
                 gaps.append(_gap(segment, "beyond_history", "the account's plan does not show data this old"))
+                continue
+            if segment.key_id in erased:
+                gaps.append(_gap(segment, "erased", "the key to it was destroyed; nothing can be got"))
                 continue
             if segment.state is SegmentState.QUARANTINED:
                 gaps.append(_gap(segment, "quarantined", f"it is damaged: {segment.quarantine_reason}"))
@@ -239,6 +251,7 @@ class Analyses:
             sources.append(source)
             retrievals[segment.segment_id] = retrieval_document(
                 segment.tier,
+                self._retrieval[segment.tier],
                 exact=segment.form.exact or bool(facts["exact"]),
                 available_analyses=source.available,
                 limitation=facts.get("limitation", ""),
@@ -304,10 +317,10 @@ class Analyses:
         for group, follower in zip_longest(groups, followers):
             first = group[0]
             if first.form.exact:
-                table, _ = await read_merged(self._segments, group)
+                table = await self._fetching.records(group)
                 yield first, await asyncio.to_thread(_bounded, table, plan), follower
                 continue
-            kept = await self._kept(first)
+            kept = await self._fetching.kept(first)
             if isinstance(kept, KeptRows):
                 table = await self._without_replaced(plan.dataset, kept.rows())
                 yield first, await asyncio.to_thread(_bounded, table, plan), follower
@@ -322,16 +335,6 @@ class Analyses:
             replaced = await read_replaced(connection, dataset.tenant_id, dataset.dataset_id)
         gone = pc.is_in(table.column("_sequence"), value_set=pa.array(replaced, pa.int64()))
         return table.filter(pc.invert(gone))
-
-    async def _kept(self, segment: Segment) -> Kept:
-        payload = await self._segments.read_payload(segment)
-        try:
-            return await asyncio.to_thread(decode, payload)
-        except LossyPayloadDamaged as error:
-            damaged = ArchiveCorruption if segment.object_path else IntegrityViolation
-            raise damaged(
-                f"it cannot be decoded: {error}", dataset_id=segment.dataset_id, segment_id=segment.segment_id
-            ) from error
 
     async def _rows(self, plan: _Plan) -> AsyncGenerator[pa.Table]:
         documents = plan.dataset.shape is DatasetShape.DOCUMENTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
@@ -56,6 +56,8 @@ from tallygate_server.storage.data_segments import read_segments, total_of_segme
 from tallygate_server.storage.datasets import read_dataset_by_id
 
 SEGMENTS_PER_LOOK_MAX: Final = 1_000
+PASSES_MAX: Final = 3
+"""Looks at everything that was chosen: another one where others moved data meanwhile."""
 TRIES_MAX: Final = 5
 """Of a group that others change while it is compressed."""
 ACTION: Final = "data.compressed"
@@ -103,12 +105,21 @@ class _Wish:
 class CompressionHandler:
     """Compresses what a selection covers, as the request or the policy says."""
 
-    def __init__(self, store: SegmentStore, policies: Policies, worths: Worths, clock: Clock) -> None:
-        """Ask these what protects data."""
+    def __init__(
+        self,
+        store: SegmentStore,
+        policies: Policies,
+        worths: Worths,
+        clock: Clock,
+        *,
+        retrieval: Mapping[StorageTier, timedelta],
+    ) -> None:
+        """Ask these what protects data; `retrieval` is how long it takes to get at a segment of a tier."""
         self._store = store
         self._policies = policies
         self._worths = worths
         self._clock = clock
+        self._retrieval = retrieval
 
     async def run(self, job: LifecycleJob, control: JobControl) -> dict[str, Any]:
         """Compress; an attempt after a crash goes on with what is left, and its sums with those before.
@@ -123,14 +134,18 @@ class CompressionHandler:
         async with self._store.database.tenant_transaction(job.tenant_id) as connection:
             total = await total_of_segments(connection, job.tenant_id, selection)
         work.total = total + work.report.done_count
-        async for segments in self._pages(job.tenant_id, selection):
-            for dataset_id in dict.fromkeys(segment.dataset_id for segment in segments):
-                mine = [
-                    segment
-                    for segment in segments
-                    if segment.dataset_id == dataset_id and not work.report.has_made(segment)
-                ]
-                await self._compress_dataset(work, dataset_id, mine, selection, settings)
+        for _ in range(PASSES_MAX):
+            work.changed = False
+            async for segments in self._pages(job.tenant_id, selection):
+                for dataset_id in dict.fromkeys(segment.dataset_id for segment in segments):
+                    mine = [
+                        segment
+                        for segment in segments
+                        if segment.dataset_id == dataset_id and not work.report.has_made(segment)
+                    ]
+                    await self._compress_dataset(work, dataset_id, mine, selection, settings)
+            if not work.changed:
+                break
         return work.report.to_document()
 
     async def _pages(self, tenant_id: TenantId, selection: DataSelection) -> AsyncIterator[list[Segment]]:
@@ -193,6 +208,7 @@ class CompressionHandler:
             try:
                 await self._compress_once(work, wish, group)
             except SegmentsChanged:
+                work.changed = True
                 group = await self._again(group)
                 continue
             except _Protected as protected:
@@ -204,8 +220,11 @@ class CompressionHandler:
                 if not damaged or work.job.validate_only:
                     raise
                 why = str(error.facts["why"])
-                await self._store.quarantine(damaged[0], why, actor=work.job.actor)
-                work.report.skip(damaged[0], Skip(kind=SkipKind.QUARANTINE, explanation=f"it is damaged: {why}"))
+                if await self._store.quarantine(damaged[0], why, actor=work.job.actor):
+                    work.report.skip(damaged[0], Skip(kind=SkipKind.QUARANTINE, explanation=f"it is damaged: {why}"))
+                else:
+                    # It was not damaged, but is not there any more: what came in its place is found by the next pass.
+                    work.changed = True
                 group = [each for each in group if each is not damaged[0]]
                 continue
             return
@@ -244,7 +263,11 @@ class CompressionHandler:
                 )
             return
         made = replace(prepared[0], segment=_inheriting(prepared[0].segment, group))
-        compressed = _compressed(made.segment, group, encoded, work, self._clock.now())
+        compressed = _compressed(
+            made.segment, group, encoded, now=self._clock.now(), retrieval_time=self._retrieval[made.segment.tier]
+        )
+        if work.job.validate_only:
+            compressed = replace(compressed, segment_id="")
         report = work.report.with_result(compressed)
         if not work.job.validate_only:
             others = [replace(each, segment=_inheriting(each.segment, group)) for each in prepared[1:]]
@@ -312,6 +335,8 @@ class _Work:
         self.control = control
         self.report = report
         self.total = 0
+        self.changed = False
+        """Whether others changed what was to be compressed: then something may have been missed."""
         # Of the first attempt: beyond what is told one by one, time tells what it has written.
         report.begun = report.begun or now
 
@@ -395,12 +420,12 @@ def _verifier(result: LossyResult, table: pa.Table, settings: LossySettings) -> 
 
 
 def _compressed(
-    segment: Segment, group: Sequence[Segment], encoded: _Encoded, work: _Work, now: datetime
+    segment: Segment, group: Sequence[Segment], encoded: _Encoded, *, now: datetime, retrieval_time: timedelta
 ) -> Compressed:
     result = encoded.result
     return Compressed(
         sources=tuple(group),
-        segment_id="" if work.job.validate_only else segment.segment_id,
+        segment_id=segment.segment_id,
         form=segment.form,
         compress_time=now,
         record_count=segment.record_count,
@@ -412,6 +437,7 @@ def _compressed(
         exact=result is None or result.exact,
         available_analyses=result.available_analyses if result is not None else LOSSLESS_ANALYSES,
         limitation=result.limitation if result is not None else "",
+        retrieval_time=retrieval_time,
     )
 
 

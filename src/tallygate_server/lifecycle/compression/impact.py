@@ -13,11 +13,10 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import CompressionSettings, DataSelection, Segment, SegmentState
 from tallygate_server.errors import ConsentRequired, FormNotRestorable, InvalidRequest, NotFound, Unavailable
 from tallygate_server.lifecycle.compression.bounds import within
+from tallygate_server.lifecycle.compression.fetching import Fetching
 from tallygate_server.lifecycle.model_process import ModelJobRefused, ModelProcesses, ModelProcessFailed
 from tallygate_server.lifecycle.policies import Policies
-from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of
-from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.privacy.consents import Consents
 from tallygate_server.storage.data_segments import read_segments
 from tallygate_server.tenants import TenantDirectory
@@ -44,14 +43,15 @@ class CompressionImpacts:
 
     def __init__(
         self,
-        segments: SegmentStore,
+        fetching: Fetching,
         policies: Policies,
         consents: Consents,
         models: ModelProcesses,
         tenants: TenantDirectory,
     ) -> None:
-        """Read through the segment store; models are fitted in processes of their own."""
-        self._segments = segments
+        """Fetch segments; models are fitted in processes of their own."""
+        self._fetching = fetching
+        self._segments = fetching.segments
         self._policies = policies
         self._consents = consents
         self._models = models
@@ -110,7 +110,7 @@ class CompressionImpacts:
         return list(datasets.values())
 
     async def _records(self, segments: Sequence[Segment], selection: DataSelection) -> pa.Table:
-        tables = [(await read_merged(self._segments, group))[0] for group in groups_of(segments)]
+        tables = [await self._fetching.records(group) for group in groups_of(segments)]
         merged = pa.concat_tables(tables, promote_options="default")
         return await asyncio.to_thread(within, merged, selection.start_time, selection.end_time)
 

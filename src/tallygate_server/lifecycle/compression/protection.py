@@ -65,7 +65,7 @@ def why_not(
 ) -> Skip | None:
     """Tell why a segment must not be compressed with loss; None where it may be.
 
-    Holds, exceptions and critical data come first. Then the policy, where somebody has set one: high importance, the age
+    Holds, exceptions and critical data come first. Then, where somebody has set a policy: high importance, the age
     threshold (-1: never), and the training value from which on data is kept whole.
     """
     if segment.state is SegmentState.QUARANTINED:

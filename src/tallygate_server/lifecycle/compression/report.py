@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,12 +15,8 @@ from tallygate_server.lifecycle.tiers.documents import time_document
 
 RESULTS_TOLD_MAX: Final = 1_000
 SKIPPED_TOLD_MAX: Final = 1_000
-RETRIEVAL_TIME: Final[Mapping[StorageTier, timedelta]] = {
-    StorageTier.HOT: timedelta(milliseconds=10),
-    StorageTier.WARM: timedelta(milliseconds=50),
-    StorageTier.COLD: timedelta(seconds=1),
-}
-"""How long it usually takes to get at one segment."""
+DETAILS_BYTES_MAX: Final = 524_288
+"""Of columns and statistics in one report; results beyond are told without them, so that a message can hold it."""
 LOSSLESS_ANALYSES: Final = (ROWS, "windows", "profile", "sessions", "patterns")
 
 
@@ -41,6 +38,7 @@ class Compressed:
     exact: bool
     available_analyses: tuple[str, ...]
     limitation: str
+    retrieval_time: timedelta
 
     def to_document(self) -> dict[str, Any]:
         """Return it as the contract's JSON has it."""
@@ -58,6 +56,7 @@ class Compressed:
             "summary_metrics": dict(self.summary_metrics),
             "retrieval": retrieval_document(
                 self.sources[0].tier,
+                self.retrieval_time,
                 exact=self.exact,
                 available_analyses=self.available_analyses,
                 limitation=self.limitation,
@@ -78,12 +77,12 @@ def loss_document(loss: ColumnLoss) -> dict[str, Any]:
 
 
 def retrieval_document(
-    tier: StorageTier, *, exact: bool, available_analyses: Sequence[str], limitation: str
+    tier: StorageTier, retrieval_time: timedelta, *, exact: bool, available_analyses: Sequence[str], limitation: str
 ) -> dict[str, Any]:
     """Return how to get at a segment as the contract's JSON has it."""
     return {
         "tier": f"STORAGE_TIER_{tier.name}",
-        "retrieval_time": f"{RETRIEVAL_TIME[tier].total_seconds():.3f}s",
+        "retrieval_time": f"{retrieval_time.total_seconds():.3f}s",
         "exact": exact,
         "available_analyses": list(available_analyses),
         "limitation": limitation,
@@ -123,6 +122,7 @@ class Report:
         self._sums: dict[str, float] = {name: sums.get(name, 0) for name in _SUMS}
         self._results: list[dict[str, Any]] = list(checkpoint.get("results", ()))
         self._skipped: list[dict[str, Any]] = list(checkpoint.get("skipped", ()))
+        self._details_bytes: int = checkpoint.get("details_bytes", 0)
         begun = checkpoint.get("begun")
         self.begun: datetime | None = datetime.fromisoformat(begun) if begun else None
         """When the first attempt began."""
@@ -163,7 +163,13 @@ class Report:
         }
         report._sums = {name: self._sums[name] + added[name] for name in _SUMS}
         if len(report._results) < RESULTS_TOLD_MAX:
-            report._results.append(compressed.to_document())
+            document = compressed.to_document()
+            details = {name: document.pop(name) for name in ("columns", "summary_metrics")}
+            size = len(json.dumps(details))
+            if self._details_bytes + size <= DETAILS_BYTES_MAX:
+                report._details_bytes += size
+                document |= details
+            report._results.append(document)
         return report
 
     def skip(self, segment: Segment, skip: Skip) -> None:
@@ -179,6 +185,7 @@ class Report:
             "sums": dict(self._sums),
             "results": list(self._results),
             "skipped": list(self._skipped),
+            "details_bytes": self._details_bytes,
         }
 
     def to_document(self) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from tallygate_server.storage import lifecycle_jobs as rows
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
 
+LEASE: Final = timedelta(seconds=30)
+"""Time after the last renewal at which another runner takes a job over."""
 WRITE_SECONDS: Final = 1.0
 """Shortest pause between two writes of a job's progress."""
 
@@ -38,10 +40,12 @@ class JobHandler(Protocol):
 class JobControl:
     """Tells how far a job is, and hears whether to go on."""
 
-    def __init__(self, database: Database, clock: Clock, job: LifecycleJob) -> None:
-        """Speak for the attempt that the job was claimed for."""
+    def __init__(self, database: Database, clock: Clock, job: LifecycleJob, *, lease: timedelta = LEASE) -> None:
+        """Speak for the attempt that the job was claimed for; whatever is written renews the lease."""
         self.checkpoint: dict[str, Any] = dict(job.checkpoint)
         """Of the attempt before, and then as it was reported last; empty at first."""
+        self._lease = lease
+        self._checkpoint_to_write: dict[str, Any] | None = None
         self._database = database
         self._clock = clock
         self._job = job
@@ -75,7 +79,7 @@ class JobControl:
             # What was done before this attempt says nothing about its speed.
             self._begin_done = done
         if checkpoint is not None and checkpoint != self.checkpoint:
-            self.checkpoint = dict(checkpoint)
+            self.checkpoint = self._checkpoint_to_write = dict(checkpoint)
             self.got_further = True
         self.got_further |= done > self._progress.furthest
         self._progress = JobProgress(
@@ -103,11 +107,14 @@ class JobControl:
     async def note(self, connection: Connection, checkpoint: dict[str, Any]) -> None:
         """Write a checkpoint within the transaction that does the step, so that it is done once whatever happens.
 
-        The transaction must be one of the job's tenant under the lifecycle's role. Raises JobLost.
+        The transaction must be one of the job's tenant under the lifecycle's role, and this its last work but for
+        small things: whoever else writes the job waits for its end. Where it is rolled back the checkpoint that was
+        written before counts. Raises JobLost.
         """
-        self.checkpoint = dict(checkpoint)
+        # What was reported before is older; should the transaction fail, one older still is as good.
+        self._checkpoint_to_write = None
         self.got_further = True
-        values = {"checkpoint": self.checkpoint, "crash_count": 0}
+        values = {"checkpoint": dict(checkpoint), "crash_count": 0, "lease_time": self._clock.now() + self._lease}
         if await rows.write_job(connection, self._job, values) is None:
             self.lose()
             self.check()
@@ -116,7 +123,8 @@ class JobControl:
         """Write what was reported last. Raises JobLost and StoreUnavailable."""
         self._written_at = asyncio.get_running_loop().time()
         async with self._database.tenant_transaction(self._job.tenant_id) as connection:
-            written = await rows.write_job(connection, self._job, self.standing())
+            standing = self.standing() | {"lease_time": self._clock.now() + self._lease}
+            written = await rows.write_job(connection, self._job, standing)
         self.hear(written)
         if self._lost:
             self.check()
@@ -124,10 +132,9 @@ class JobControl:
 
     def standing(self) -> dict[str, Any]:
         """Return the columns that say how far the job is."""
-        values: dict[str, Any] = {
-            "progress": self.progress.to_document(),
-            "checkpoint": self.checkpoint,
-        }
+        values: dict[str, Any] = {"progress": self.progress.to_document()}
+        if self._checkpoint_to_write is not None:
+            values["checkpoint"] = self._checkpoint_to_write
         if self.got_further:
             values["crash_count"] = 0
         return values

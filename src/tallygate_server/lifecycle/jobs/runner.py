@@ -22,7 +22,7 @@ from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import JobState
 from tallygate_server.domain.lifecycle_job import JobError, LifecycleJob
 from tallygate_server.errors import InvalidRequest, StoreUnavailable, TallygateError, Unavailable
-from tallygate_server.lifecycle.jobs.control import JobCanceled, JobControl, JobLost
+from tallygate_server.lifecycle.jobs.control import LEASE, JobCanceled, JobControl, JobLost
 from tallygate_server.lifecycle.jobs.use_cases import LifecycleJobs
 from tallygate_server.storage import lifecycle_jobs as rows
 from tallygate_server.storage.lifecycle_jobs import JobKey
@@ -30,8 +30,6 @@ from tallygate_server.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-LEASE: Final = timedelta(seconds=30)
-"""Time after the last renewal at which another runner takes a job over."""
 HEARTBEAT_SECONDS: Final = 5.0
 """Pause between two renewals: several may fail before the lease is over."""
 POLL_SECONDS: Final = 1.0
@@ -41,6 +39,9 @@ CRASHES_MAX: Final = 5
 RETRY_DELAY: Final = timedelta(seconds=5)
 """Pause before the next attempt where a store could not be reached, times the number of such attempts."""
 JOBS_AT_ONCE_DEFAULT: Final = 2
+WRITES_MAX: Final = 10
+WRITE_PAUSE_SECONDS: Final = 1.0
+"""How often, and with which pause, it is tried to write down how a job ended."""
 DUE_JOBS_MAX: Final = 1_000
 """Jobs that are looked at to choose the next ones."""
 TENANTS_REMEMBERED_MAX: Final = 10_000
@@ -175,7 +176,7 @@ class LifecycleJobRunner:
         self._turns[key[0]] = self._turn
         while len(self._turns) > TENANTS_REMEMBERED_MAX:
             del self._turns[next(iter(self._turns))]
-        control = JobControl(self._jobs.database, self._jobs.clock, job)
+        control = JobControl(self._jobs.database, self._jobs.clock, job, lease=self._lease)
         task = asyncio.create_task(self._attempt(job, control), name=f"lifecycle-job-{job.job_id}")
         run = self._running[key] = _Run(job, control, task)
         return run
@@ -188,8 +189,13 @@ class LifecycleJobRunner:
         outcome = "lost"
         try:
             values, outcome = await self._outcome(job, control)
-            if values is not None:
-                await self._end(job, control, values, outcome)
+            try:
+                await self._end(job, control, values)
+            except (JobLost, Unavailable):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever cannot be written as JSON.
+                outcome = "failed"
+                await self._end(job, control, self._incident(job, error))
         except JobLost:
             outcome = "lost"
             log.warning("lifecycle_job_lost", job_id=job.job_id, kind=job.kind.name.lower())
@@ -204,8 +210,8 @@ class LifecycleJobRunner:
             self._jobs.watches.look()
             metrics.lifecycle_job(job.kind.name.lower(), outcome, time.monotonic() - started)
 
-    async def _outcome(self, job: LifecycleJob, control: JobControl) -> tuple[dict[str, Any] | None, str]:
-        """Do the work; return what is to be written about it, None where it is ours no more, and its name."""
+    async def _outcome(self, job: LifecycleJob, control: JobControl) -> tuple[dict[str, Any], str]:
+        """Do the work; return what is to be written about it, and the outcome's name. Raises JobLost."""
         if job.cancel_requested:
             return self._ended(JobState.CANCELED), "canceled"
         if job.crash_count >= CRASHES_MAX:
@@ -230,28 +236,28 @@ class LifecycleJobRunner:
             return self._ended(JobState.FAILED, error=error_of(error)), "failed"
         except JobLost:
             raise
-        except Exception as error:
-            incident_id = secrets.token_hex(8)
-            log.exception(
-                "lifecycle_job_failed_unexpectedly",
-                job_id=job.job_id,
-                kind=job.kind.name.lower(),
-                incident_id=incident_id,
-                error=type(error).__name__,
-            )
-            told = JobError(reason="INTERNAL", message=INCIDENT_MESSAGE, facts={"incident_id": incident_id})
-            return self._ended(JobState.FAILED, error=told), "failed"
+        except Exception as error:  # noqa: BLE001 - a defect of the handler: it is told as an incident.
+            return self._incident(job, error), "failed"
         return self._ended(JobState.SUCCEEDED, result=result), "succeeded"
 
-    async def _end(self, job: LifecycleJob, control: JobControl, values: dict[str, Any], outcome: str) -> None:
-        writing = asyncio.ensure_future(self._write(job, control, values))
+    async def _end(self, job: LifecycleJob, control: JobControl, values: dict[str, Any]) -> None:
+        writing = asyncio.ensure_future(self._write_patiently(job, control, values))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             # It has ended, or is given back: that is written down whoever does not want to wait for it.
             await writing
-        if outcome == "failed":
-            log.warning("lifecycle_job_failed", job_id=job.job_id, kind=job.kind.name.lower())
+
+    async def _write_patiently(self, job: LifecycleJob, control: JobControl, values: dict[str, Any]) -> None:
+        """Write how a job ended, also when the database is away for a moment: else all would be done again."""
+        for _ in range(WRITES_MAX - 1):
+            try:
+                return await self._write(job, control, values)
+            except Unavailable:
+                if self._closing.is_set():
+                    raise
+                await asyncio.sleep(WRITE_PAUSE_SECONDS)
+        return await self._write(job, control, values)
 
     async def _write(self, job: LifecycleJob, control: JobControl, values: dict[str, Any]) -> None:
         standing = control.standing()
@@ -273,6 +279,18 @@ class LifecycleJobRunner:
         if error is not None:
             values["error"] = error.to_document()
         return values
+
+    def _incident(self, job: LifecycleJob, error: Exception) -> dict[str, Any]:
+        incident_id = secrets.token_hex(8)
+        log.error(
+            "lifecycle_job_failed_unexpectedly",
+            job_id=job.job_id,
+            kind=job.kind.name.lower(),
+            incident_id=incident_id,
+            exc_info=error,
+        )
+        told = JobError(reason="INTERNAL", message=INCIDENT_MESSAGE, facts={"incident_id": incident_id})
+        return self._ended(JobState.FAILED, error=told)
 
     def _given_back(self) -> dict[str, Any]:
         return {"state": int(JobState.PENDING), "runner_id": "", "lease_time": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from tallygate_server.unique_ids import new_id
 
 ACTOR: Final = "tallygate upkeep"
 TIME_TYPE: Final = pa.timestamp("us", tz="UTC")
-_ARROW: Final[Mapping[ColumnType, pa.DataType]] = {
+ARROW_TYPES: Final[Mapping[ColumnType, pa.DataType]] = {
     ColumnType.INT64: pa.int64(),
     ColumnType.DOUBLE: pa.float64(),
     ColumnType.STRING: pa.string(),
@@ -83,7 +84,8 @@ class RecordArchive:
         a crash at any moment, the rows stay, and the object that nobody came to need is swept. Raises RowsChanged,
         StoreUnavailable, ArchiveCorruption.
         """
-        prepared = await self.segments.prepare(dataset, table.sort_by("time"), tier=StorageTier.COLD)
+        by_time = await asyncio.to_thread(table.sort_by, "time")
+        prepared = await self.segments.prepare(dataset, by_time, tier=StorageTier.COLD)
 
         async def in_transaction(connection: Connection) -> None:
             present = await read_dataset_by_id(connection, dataset.tenant_id, dataset.dataset_id, lock=True)
@@ -106,12 +108,6 @@ class RecordArchive:
             [], [prepared], actor=ACTOR, action=action, in_transaction=in_transaction
         )
         return segment
-
-
-def series(columns: Sequence[DataColumn], times: Sequence[datetime], values: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Return records of a time series, with exactly the types of the columns."""
-    arrays = {column.name: pa.array(values[column.name], _ARROW[column.type]) for column in columns}
-    return pa.table({"time": pa.array(times, TIME_TYPE), **arrays})
 
 
 def documents(times: Sequence[datetime], texts: Sequence[str]) -> pa.Table:

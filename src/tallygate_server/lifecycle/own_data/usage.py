@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import numpy as np
+import pyarrow as pa
 import structlog
+from pyarrow import csv
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId
+from tallygate_server.domain.lifecycle import DataColumn
 from tallygate_server.domain.limits import USAGE_RETENTION_DAYS_MIN
-from tallygate_server.lifecycle.own_data.archive import DatasetTaken, RecordArchive, RowsChanged, series
+from tallygate_server.lifecycle.own_data.archive import ARROW_TYPES, TIME_TYPE, DatasetTaken, RecordArchive, RowsChanged
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.partitions import drop_partition, ended_partitions, is_empty
 from tallygate_server.storage.usage_export import (
     SOURCES,
+    UsageBatch,
     UsageSource,
     count_rows,
     next_account,
-    read_batch,
+    read_rows,
     retentions,
     take_out,
 )
@@ -29,6 +34,8 @@ from tallygate_server.storage.usage_export import (
 log = structlog.get_logger(__name__)
 
 ROWS_PER_SEGMENT_MAX: Final = 50_000
+BYTES_PER_SEGMENT_MAX: Final = 32 * 1024 * 1024
+"""As text; the last row may reach beyond."""
 RETENTION_MIN: Final = timedelta(days=USAGE_RETENTION_DAYS_MIN)
 _EVERY_TENANT: Final = TenantId("*")
 
@@ -97,21 +104,36 @@ class UsageExport:
         self, source: UsageSource, tenant_id: TenantId, account_id: AccountId, before: datetime
     ) -> int:
         async with self._database.tenant_snapshot(tenant_id) as connection:
-            batch = await read_batch(
-                connection, source, tenant_id, account_id, before=before, limit=ROWS_PER_SEGMENT_MAX
+            text = await read_rows(
+                connection,
+                source,
+                tenant_id,
+                account_id,
+                before=before,
+                limit=ROWS_PER_SEGMENT_MAX,
+                bytes_max=BYTES_PER_SEGMENT_MAX,
             )
-        if batch is None:
+        rows = await asyncio.to_thread(parse_rows, source.columns, text)
+        if not rows.table.num_rows:
             return 0
-        if not batch.rolled_up:
+        if not rows.rolled_up:
             raise RowsChanged(source.data_type)
+        batch = UsageBatch(
+            source=source,
+            tenant_id=tenant_id,
+            account_id=account_id,
+            before=before,
+            last_key=rows.table.column(source.key)[-1].as_py(),
+            row_count=rows.table.num_rows,
+            row_hash=rows.row_hash,
+        )
         dataset = await self._archive.dataset(tenant_id, account_id, source.data_type, source.columns)
-        table = await asyncio.to_thread(series, source.columns, batch.times, batch.values)
 
         async def take(connection: Connection) -> None:
             if not await take_out(connection, batch):
                 raise RowsChanged(source.data_type)
 
-        await self._archive.move(dataset, table, action="data.exported", take_out=take)
+        await self._archive.move(dataset, rows.table, action="data.exported", take_out=take)
         return batch.row_count
 
     async def _drop_partitions(self, kept: Iterable[timedelta], done: ExportedUsage, *, validate_only: bool) -> None:
@@ -128,6 +150,40 @@ class UsageExport:
                 continue
             if validate_only or await drop_partition(self._database.url, partition):
                 done.partitions_dropped += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedRows:
+    """Rows as records, in the order of their keys."""
+
+    table: pa.Table
+    row_hash: int
+    rolled_up: bool
+    """Whether all of them are in the rollups, so that sums can do without them."""
+
+
+def parse_rows(columns: Sequence[DataColumn], text: bytes) -> ExportedRows:
+    """Return the rows of a CSV as `read_rows` writes it, with exactly the types of the columns. Pure."""
+    types = {column.name: ARROW_TYPES[column.type] for column in columns}
+    table = csv.read_csv(
+        pa.BufferReader(text),
+        # In one piece: a row may be of any length.
+        read_options=csv.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            column_types=types | {"recorded_time": TIME_TYPE, "waits": pa.int64(), "row_hash": pa.int64()},
+            # Postgres quotes an empty text and leaves out one that is missing.
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    hashes = table.column("row_hash").to_numpy()
+    return ExportedRows(
+        table=table.select(["recorded_time", *types]).rename_columns(["time", *types]).combine_chunks(),
+        row_hash=int(np.bitwise_xor.reduce(hashes)) if len(hashes) else 0,
+        rolled_up=not np.any(table.column("waits").to_numpy()),
+    )
 
 
 def export_horizon(now: datetime, retention: timedelta) -> datetime:

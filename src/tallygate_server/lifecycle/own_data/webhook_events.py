@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,13 +114,13 @@ class WebhookArchive:
             rows = await read_events(connection, names)
         if not rows:
             return 0
-        texts = [event_document(row) for row in rows]
+        texts = await asyncio.to_thread(_documents, rows)
 
         async def take(connection: Connection) -> None:
             taken = await take_out(
                 connection, [(row["source"], row["event_id"]) for row in rows], now=self._clock.now()
             )
-            if [event_document(row) for row in taken] != texts:
+            if await asyncio.to_thread(_documents, taken) != texts:
                 raise RowsChanged(WEBHOOK_EVENT)
 
         dataset = await self._archive.dataset(tenant_id, account_id, WEBHOOK_EVENT)
@@ -149,6 +150,10 @@ def event_document(row: Mapping[str, Any]) -> str:
     except UnicodeDecodeError:
         document["payload_base64"] = base64.b64encode(payload).decode()
     return canonical_json(document)
+
+
+def _documents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [event_document(row) for row in rows]
 
 
 def _batches(events: Sequence[EndedEvent]) -> Iterator[list[EndedEvent]]:

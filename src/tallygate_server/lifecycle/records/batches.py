@@ -81,18 +81,24 @@ class ColumnRecords:
 Batch = PlainRecords | ColumnRecords
 
 
-def check_times(times: pa.ChunkedArray, field: str) -> None:
-    """Raise InvalidRequest of the field where a time is missing, or is not within the years 1900 to 2099."""
+def check_times(times: pa.ChunkedArray, field: str, *, by_place: bool) -> None:
+    """Raise InvalidRequest of the field where a time is missing, or is not within the years 1900 to 2099.
+
+    `by_place` tells that the field lists the times, so that its path names the place, too.
+    """
+
+    def refused(place: int, why: str) -> InvalidRequest:
+        if by_place:
+            return InvalidRequest.of(f"{field}[{place}]", why)
+        return InvalidRequest.of(field, f"the time of record {place} {why}")
+
     if times.null_count:
-        first = pc.index(pc.is_null(times.combine_chunks()), value=True).as_py()
-        raise InvalidRequest.of(f"{field}[{first}]", "a record of a time series needs a time")
-    if not len(times):
-        return
+        place = pc.index(pc.is_null(times.combine_chunks()), value=True).as_py()
+        raise refused(place, "is missing, and a record of a time series needs one")
     micros = times.cast(pa.int64()).to_numpy()
     outside = (micros < TIME_MIN_US) | (micros >= TIME_END_US)
     if outside.any():
-        first = int(np.argmax(outside))
-        raise InvalidRequest.of(f"{field}[{first}]", "must lie within the years 1900 to 2099")
+        raise refused(int(np.argmax(outside)), "must lie within the years 1900 to 2099")
 
 
 def check_texts(table: pa.Table, field: str) -> None:

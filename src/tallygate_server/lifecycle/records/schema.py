@@ -165,7 +165,7 @@ def _series(batch: Batch, dataset: Dataset | None, definitions: Sequence[ColumnD
     field = batch.field if isinstance(batch, ColumnRecords) else "records.records"
     if isinstance(batch, ColumnRecords):
         times, came = batch.table.column(TIME), _columns_of_table(batch)
-        check_times(times, f"{field}.time_micros" if batch.whole_times else f"{field}.time")
+        check_times(times, f"{field}.time_micros" if batch.whole_times else field, by_place=batch.whole_times)
     else:
         _check_every_time(batch)
         times, came = time_array(batch.times_us), _columns_of_records(batch, dataset)
@@ -324,6 +324,9 @@ def _columns_of_records(batch: PlainRecords, dataset: Dataset | None) -> dict[st
             column = lists.get(name)
             if column is None:
                 _check_name(name, index)
+                if len(lists) >= COLUMNS_MAX:
+                    # Before more is laid out: a million names of one value each would be a million columns.
+                    raise InvalidRequest.of("records.records", f"have more than {COLUMNS_MAX} columns")
                 column = lists[name] = [None] * count
             column[index] = value
     # The members of a JSON object have no order of their own.

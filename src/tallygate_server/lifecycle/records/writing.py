@@ -122,7 +122,7 @@ class _Keys:
     """Keys of an account for one put."""
 
     sealing: DataKey
-    digesting: bytes
+    digesting: DataKey
     """The oldest that there is, so that ids are recognised after the sealing key has changed."""
 
 
@@ -176,16 +176,15 @@ class RecordWriting:
         if account is not None and account.state is AccountState.DELETED:
             raise AccountDeleted(account_id)
         keys = await self._keys_of(wanted, key_rows)
-        fingerprint = hmac.digest(keys.digesting, wanted.content, "sha256").hex() if wanted.request_id else ""
         if first is not None:
-            return await self._replayed(wanted, first, fingerprint)
+            return await self._replayed(wanted, first)
         fitted, quality = await asyncio.to_thread(_fit, wanted, seen, now)
         dataset = _dataset_of(wanted, seen, fitted, now)
         first_sequence = await self._sequences(seen, len(fitted.table)) if dataset.has_record_ids else 1
         if seen is None and dataset.has_record_ids:
             dataset = replace(dataset, next_sequence=1 + len(fitted.table))
         table, digests, sequences = await asyncio.to_thread(
-            _arrange, fitted, keys.digesting, first_sequence if dataset.has_record_ids else None
+            _arrange, fitted, keys.digesting.secret, first_sequence if dataset.has_record_ids else None
         )
         prepared = await self._segments.prepare(
             dataset,
@@ -212,7 +211,9 @@ class RecordWriting:
             )
             if wanted.request_id:
                 request = rows.DataRequest(
-                    call=PUT_CALL, fingerprint=fingerprint, answer=_sealed_answer(wanted, keys.sealing, answer)
+                    call=PUT_CALL,
+                    fingerprint=_fingerprint(keys.sealing.secret, wanted),
+                    answer=_sealed_answer(wanted, keys.sealing, answer),
                 )
                 if not await rows.add_request(connection, tenant_id, account_id, wanted.request_id, request, now=now):
                     raise _ChangedError
@@ -239,16 +240,21 @@ class RecordWriting:
                 sealing = await self._keys.to_seal(tenant_id, account_id)
             else:
                 sealing = DataKey(key_id=active.key_id, secret=await self._keys.to_unseal(tenant_id, active.key_id))
-            digesting = await self._keys.to_unseal(tenant_id, usable[0].key_id) if usable else sealing.secret
+            digesting = sealing
+            if usable:
+                oldest = usable[0].key_id
+                digesting = DataKey(key_id=oldest, secret=await self._keys.to_unseal(tenant_id, oldest))
         except (KeyDestroyed, KeyUnreadable):
             raise Unavailable("the account's key cannot be used just now; try again") from None
         return _Keys(sealing=sealing, digesting=digesting)
 
-    async def _replayed(self, wanted: NewRecords, first: rows.DataRequest, fingerprint: str) -> RecordsPut:
-        if (first.call, first.fingerprint) != (PUT_CALL, fingerprint):
+    async def _replayed(self, wanted: NewRecords, first: rows.DataRequest) -> RecordsPut:
+        if first.call != PUT_CALL:
             raise RequestIdReused(wanted.request_id)
         try:
             secret = await self._keys.to_unseal(wanted.tenant_id, first.answer["key_id"])
+            if not hmac.compare_digest(first.fingerprint, _fingerprint(secret, wanted)):
+                raise RequestIdReused(wanted.request_id)
             plain = unseal(secret, bytes.fromhex(first.answer["sealed"]), place=_place(wanted))
         except (KeyDestroyed, KeyUnreadable, SealBroken):
             raise RequestIdReused(wanted.request_id) from None
@@ -272,7 +278,10 @@ class RecordWriting:
             locked = await read_dataset(connection, dataset.tenant_id, dataset.account_id, dataset.data_type, lock=True)
             if locked is None or _schema(locked) != _schema(seen):
                 raise _ChangedError
-        if not await rows.hold_key(connection, dataset.tenant_id, keys.sealing.key_id):
+        states = await rows.hold_keys(connection, dataset.tenant_id, [keys.sealing.key_id, keys.digesting.key_id])
+        if states.get(keys.sealing.key_id) is not KeyState.ACTIVE:
+            raise _ChangedError
+        if states.get(keys.digesting.key_id) in {None, KeyState.DESTROYED}:
             raise _ChangedError
 
 
@@ -359,6 +368,11 @@ async def _write_sums(
 
 def _schema(dataset: Dataset) -> tuple[object, ...]:
     return dataset.dataset_id, dataset.shape, dataset.columns, dataset.has_record_ids
+
+
+def _fingerprint(secret: bytes, wanted: NewRecords) -> str:
+    """Return what tells this content from all others, and tells nobody without the key what it was."""
+    return hmac.digest(secret, wanted.content, "sha256").hex()
 
 
 def _sealed_answer(wanted: NewRecords, key: DataKey, answer: RecordsPut) -> dict[str, Any]:

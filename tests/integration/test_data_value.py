@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 from grpc import aio
+from sqlalchemy import func, select
 
 from tallygate.v1 import data_lifecycle_pb2 as data
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
@@ -26,9 +27,11 @@ from tallygate_server.errors import StoreUnavailable
 from tallygate_server.lifecycle.jobs import LifecycleJob
 from tallygate_server.lifecycle.policies import NewLegalHold
 from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.value import plans
 from tallygate_server.lifecycle.value.plan_steps import PlanSteps
 from tallygate_server.privacy.consents import NewConsent
 from tallygate_server.storage.datasets import read_dataset_by_id
+from tallygate_server.storage.tables import data_plan_steps
 from tallygate_server.storage.value_rows import Plan, PlanStep
 from tallygate_server.transport.convert import to_api_instant
 from tests.support.acme import ACME, ANN, BOB
@@ -440,3 +443,32 @@ async def test_what_moves_while_it_is_read_is_looked_at_again(served: ServedLife
 
     assert len(store.moved) == 2
     assert len(found.samples) == 240
+
+
+async def test_plans_that_have_expired_or_are_too_many_go_with_their_steps(
+    served: ServedLifecycle, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "PLANS_MAX", 2)
+
+    async def kept() -> list[tuple[str, int]]:
+        async with served.lifecycle.database.tenant_transaction(ACME) as connection:
+            found = await connection.execute(
+                select(data_plan_steps.c.plan_id, func.count())
+                .group_by(data_plan_steps.c.plan_id)
+                .order_by(data_plan_steps.c.plan_id)
+            )
+            return [(plan_id, count) for plan_id, count in found]
+
+    await put_days(served, range(3))
+    first, second, third = [await planned_after(served, clock, timedelta(seconds=1)) for _ in range(3)]
+    crowded = await kept()
+    last = await planned_after(served, clock, timedelta(hours=24))
+
+    assert crowded == sorted([(second.plan_id, 3), (third.plan_id, 3)])
+    assert first.plan_id not in dict(crowded)
+    assert await kept() == [(last.plan_id, 3)]
+
+
+async def planned_after(served: ServedLifecycle, clock: FrozenClock, pause: timedelta) -> wire.PlanRetentionResponse:
+    clock.advance(pause)
+    return await planned(served, 0)

@@ -65,8 +65,10 @@ from tallygate_server.storage.data_segments import add_reads, read_segments
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.tenants import TenantDirectory
 
-SEGMENTS_MAX: Final = 2_000
+SEGMENTS_MAX: Final = 10_000
 """Of one analysis; a longer range is asked for in pieces."""
+SEGMENTS_TOLD_MAX: Final = 1_000
+"""In a header, those with loss first: how to get at the others is no secret."""
 ROWS_AT_ONCE: Final = 10_000
 SESSIONS_AT_ONCE: Final = 1_000
 """In one document; more follow in further ones."""
@@ -286,8 +288,8 @@ class Analyses:
             zones=policy.compression.zones,
         )
         header = AnalysisHeader(
-            segments=retrievals,
-            gaps=tuple(gaps),
+            segments=dict(sorted(retrievals.items(), key=lambda each: each[1]["exact"])[:SEGMENTS_TOLD_MAX]),
+            gaps=tuple(_coalesced(gaps)),
             columns=_columns(plan) if wanted.kind is AnalysisKind.ROWS else (),
             documents=wanted.kind is AnalysisKind.ROWS and dataset.shape is DatasetShape.DOCUMENTS,
         )
@@ -446,7 +448,25 @@ def _approximation(source: _Source, kind: AnalysisKind, resolution: timedelta) -
     errors = {column["column"]: column["max_error"] for column in facts["columns"] if column["max_error"] > 0}
     if not errors:
         return None
-    return _gap(segment, COMPRESSED, facts["limitation"], errors if kind is AnalysisKind.ROWS else None)
+    if kind is AnalysisKind.ROWS:
+        return _gap(segment, COMPRESSED, "values are approximate: no farther off than max_errors", errors)
+    return _gap(segment, COMPRESSED, "made of approximate values")
+
+
+def _coalesced(gaps: Sequence[RecordsGap]) -> list[RecordsGap]:
+    """Put parts of the same sort that follow each other together, so that a header stays small."""
+    told: list[RecordsGap] = []
+    for gap in gaps:
+        last = told[-1] if told else None
+        if last is None or (last.kind, last.explanation) != (gap.kind, gap.explanation):
+            told.append(gap)
+            continue
+        errors = {
+            name: max(last.max_errors.get(name, 0.0), gap.max_errors.get(name, 0.0))
+            for name in {**last.max_errors, **gap.max_errors}
+        }
+        told[-1] = replace(last, end_time=max(last.end_time, gap.end_time), max_errors=errors)
+    return told
 
 
 def _bounded(table: pa.Table, plan: _Plan) -> pa.Table:

@@ -449,7 +449,13 @@ def _approximation(source: _Source, kind: AnalysisKind, resolution: timedelta) -
     if not errors:
         return None
     if kind is AnalysisKind.ROWS:
-        return _gap(segment, COMPRESSED, "values are approximate: no farther off than max_errors", errors)
+        drawn = facts["form"] == LossyForm.SEASONAL.value
+        explanation = (
+            "rows are drawn from patterns: where there were records, they are no farther off than max_errors"
+            if drawn
+            else "values are approximate: no farther off than max_errors"
+        )
+        return _gap(segment, COMPRESSED, explanation, errors)
     return _gap(segment, COMPRESSED, "made of approximate values")
 
 

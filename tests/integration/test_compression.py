@@ -529,6 +529,8 @@ async def test_behaviour_and_seasons_come_as_documents(lifecycle: Lifecycle) -> 
     }
     assert len(exact.content["sessions"]) == 1
     assert set(seasons.content) == {"power"}
+    with pytest.raises(InvalidRequest):
+        await analysed(lifecycle, AnalysisKind.ROWS, columns=("rate", "nothing"))
     await put(lifecycle, await a_dataset(lifecycle, data_type="x", columns=COLUMNS), a_ride())
     with pytest.raises(InvalidRequest):
         await analysed(lifecycle, AnalysisKind.BEHAVIOR)

@@ -189,14 +189,12 @@ class DataValues:
         Raises TenantNotFound, ConsentRequired, InvalidRequest.
         """
         await self._tenants.get(tenant_id)
-        now = self._clock.now()
         ratio = min_accuracy_ratio or ACCURACY_RATIO_DEFAULT
-        chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments, _ = await self._gatherer.segments(tenant_id, chosen)
-        known = await self._scorer.score(tenant_id, segments, model_key=model_key)
-        if not target_column:
-            return _critical_by_worth(known, ratio)
-        records = await self._gatherer.records(tenant_id, selection, segments)
+        gathered = await self._gatherer.gather(
+            tenant_id, selection, self._clock.now(), with_records=bool(target_column)
+        )
+        records = gathered.records
+        known = await self._scorer.score(tenant_id, gathered.segments, model_key=model_key)
         if records is None:
             return _critical_by_worth(known, ratio)
         worths = {each.segment.segment_id: each.worth for each in known}
@@ -246,9 +244,7 @@ class DataValues:
     ) -> Samples:
         """Select records that represent all, stratified by season. Raises as `identify_critical`."""
         await self._tenants.get(tenant_id)
-        chosen = await self._gatherer.choose(tenant_id, selection, self._clock.now())
-        segments, _ = await self._gatherer.segments(tenant_id, chosen)
-        records = await self._gatherer.records(tenant_id, selection, segments)
+        records = (await self._gatherer.gather(tenant_id, selection, self._clock.now())).records
         if records is None:
             return Samples(samples=(), coverage=0.0, counts={})
         told = await self._run(
@@ -281,11 +277,9 @@ class DataValues:
     ) -> TrainingSet:
         """Choose the training set of a size that covers most and is worth most. Raises as `identify_critical`."""
         await self._tenants.get(tenant_id)
-        now = self._clock.now()
-        chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments, unconsented = await self._gatherer.segments(tenant_id, chosen)
-        unconsented_count = sum(records_in(segment, selection) for segment in unconsented)
-        records = await self._gatherer.records(tenant_id, selection, segments)
+        gathered = await self._gatherer.gather(tenant_id, selection, self._clock.now())
+        segments, records = gathered.segments, gathered.records
+        unconsented_count = sum(records_in(segment, selection) for segment in gathered.unconsented)
         if records is None:
             return TrainingSet(
                 excluded_record_count=sum(records_in(segment, selection) for segment in segments),

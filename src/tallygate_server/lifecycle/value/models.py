@@ -35,7 +35,7 @@ TEST_SHARE: Final = 0.3
 ACCURACY_RATIO_DEFAULT: Final = 0.95
 VALIDATION_SHARE: Final = 0.25
 """Of the training part: decides between the models."""
-FITS_MAX: Final = {"ridge": 300, "gradient_boosting": 60}
+FITS_MAX: Final = {"ridge": 300, "gradient_boosting": 100}
 """Models that are fitted to find critical segments: every set of them is tried where that is enough, else each next to
 those chosen, else they are taken by their worth."""
 BLOCKS_MAX: Final = 2_000

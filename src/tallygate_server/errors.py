@@ -563,6 +563,28 @@ class IntegrityViolation(TallygateError):
         )
 
 
+class SegmentsChanged(Exception):
+    """Somebody else replaced, removed or damaged what was to be replaced; look again."""
+
+
+class SegmentGone(SegmentsChanged, IntegrityViolation):
+    """A segment was replaced or removed while it was read: nothing is damaged, look again."""
+
+    reason = "STORE_UNAVAILABLE"
+    retry_delay_ms: ClassVar[int] = 100
+
+    def __init__(self, *, dataset_id: str, segment_id: str) -> None:
+        """Name the segment."""
+        why = "it was moved or removed meanwhile"
+        TallygateError.__init__(
+            self,
+            f"segment {segment_id!r} cannot be read: {why}; try again",
+            dataset_id=dataset_id,
+            segment_id=segment_id,
+            why=why,
+        )
+
+
 class StorageLimitExceeded(TallygateError):
     """The data would exceed the storage that the plan or the tenant allows."""
 

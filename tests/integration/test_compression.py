@@ -529,6 +529,8 @@ async def test_behaviour_and_seasons_come_as_documents(lifecycle: Lifecycle) -> 
     }
     assert len(exact.content["sessions"]) == 1
     assert set(seasons.content) == {"power"}
+    with pytest.raises(InvalidRequest):
+        await analysed(lifecycle, AnalysisKind.ROWS, columns=("rate", "nothing"))
     await put(lifecycle, await a_dataset(lifecycle, data_type="x", columns=COLUMNS), a_ride())
     with pytest.raises(InvalidRequest):
         await analysed(lifecycle, AnalysisKind.BEHAVIOR)
@@ -723,3 +725,21 @@ async def test_reports_tell_statistics_and_nothing_readable_is_stored(lifecycle:
     assert "private" not in stored
     assert "summary_metrics" not in erased.result["results"][0]
     assert "sealed_metrics" not in erased.result["results"][0]
+
+
+async def test_a_named_form_comes_whatever_it_saves_and_a_policys_only_when_it_saves(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+    few = await put(lifecycle, dataset, a_ride(count=1))
+    await lifecycle.policies.set(
+        RetentionPolicy(
+            tenant_id=ACME, data_type="ride", compression=SUMMARY, compression_threshold_days=0, ai_value_threshold=1.0
+        ),
+        actor="test",
+    )
+
+    by_policy = await compress(lifecycle, None)
+    named = await compress(lifecycle, STATISTICAL)
+
+    assert [(each["segment_id"], each["kind"]) for each in by_policy["skipped"]] == [(few.segment_id, "no_gain")]
+    assert named["results"][0]["form"] == "COMPRESSION_FORM_STATISTICAL"
+    assert (await rows_of(lifecycle)).equals(a_ride(count=1))

@@ -30,7 +30,7 @@ from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.assembly import Lifecycle, open_lifecycle
 from tallygate_server.lifecycle.compression.report import compression_facts
 from tallygate_server.lifecycle.keys import MasterKeys
-from tallygate_server.lifecycle.records import NewRecords, PlainRecords, RecordQuery
+from tallygate_server.lifecycle.records import NewRecords, PlainRecords, RecordQuery, RecordsPut
 from tallygate_server.lifecycle.records.reading import RecordReading
 from tallygate_server.storage.data_keys import KeyState, set_key_state
 from tallygate_server.storage.datasets import read_dataset_by_id
@@ -230,6 +230,17 @@ async def test_concurrent_puts_of_the_same_ids_leave_one_of_each(lifecycle: Life
     assert sorted(table.column("_id").to_pylist()) == sorted(ids)
     assert len(set(table.column("turn").to_pylist())) == 1
     assert (await query(lifecycle)).header.dataset.record_count == 20
+
+
+async def test_the_same_request_at_the_same_time_puts_once(lifecycle: Lifecycle) -> None:
+    async def put() -> RecordsPut:
+        return await put_records(lifecycle, [(NOON, "", {"n": 1.0})], request_id="r", content=b"1")
+
+    answers = await asyncio.gather(*(put() for _ in range(5)))
+
+    assert sorted(answer.replayed for answer in answers) == [False, True, True, True, True]
+    assert len({answer.dataset.dataset_id for answer in answers}) == 1
+    assert (await query(lifecycle)).table.num_rows == 1
 
 
 async def test_ids_are_known_again_after_the_key_has_changed(lifecycle: Lifecycle, clock: FrozenClock) -> None:

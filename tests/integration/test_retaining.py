@@ -25,14 +25,13 @@ from tallygate_server.domain.lifecycle import (
     StorageTier,
 )
 from tallygate_server.domain.retention import ImportanceRule, RetentionPolicy
-from tallygate_server.errors import StoreUnavailable
+from tallygate_server.errors import SegmentsChanged, StoreUnavailable
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.classification import cleanup_request
 from tallygate_server.lifecycle.jobs import LifecycleJob, LifecycleJobRunner, NewJob
 from tallygate_server.lifecycle.policies import Candidate, NewLegalHold, Removed, Remover
 from tallygate_server.lifecycle.records import NewRecords
 from tallygate_server.lifecycle.records.batches import PlainRecords
-from tallygate_server.lifecycle.segments import SegmentsChanged
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import read_segments
 from tests.support.acme import ANN, services

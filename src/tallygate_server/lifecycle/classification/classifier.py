@@ -26,9 +26,9 @@ from tallygate_server.domain.classification import (
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Dataset, Segment
 from tallygate_server.domain.retention_rules import Protections
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentGone
 from tallygate_server.lifecycle.policies import Policies
-from tallygate_server.lifecycle.segments import SegmentGone, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.data_segments import read_segments
 from tallygate_server.storage.datasets import read_datasets
 from tallygate_server.storage.segment_use import SegmentUse, read_use, sample_segments

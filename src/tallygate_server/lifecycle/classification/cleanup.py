@@ -12,7 +12,7 @@ from tallygate_server.domain.classification import Classification
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataImportance, DataSelection, Segment, SegmentState
 from tallygate_server.domain.retention_rules import Kept, KeptKind, Protections
-from tallygate_server.errors import ArchiveCorruption, CriticalDataLoss, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, CriticalDataLoss, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle.classification.classifier import Classifier, Comparison
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJob
 from tallygate_server.lifecycle.policies.documents import classification_document, skipped_document
@@ -24,7 +24,7 @@ from tallygate_server.lifecycle.policies.removal import (
     Remover,
     records_before,
 )
-from tallygate_server.lifecycle.segments import SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import read_segments, total_of_segments
 from tallygate_server.storage.segment_ages import live_ids

@@ -196,6 +196,7 @@ class Analyses:
             yield AnalysisHeader(segments={})
             return
         dataset = await self._dataset(wanted.tenant_id, found)
+        _check_columns(wanted, dataset)
         visible = await self._policies.visible_start(wanted.tenant_id, dataset.account_id, now)
         plan, header = await self._planned(wanted, dataset, found, visible)
         async with aclosing(self._parts(plan)) as parts:
@@ -396,6 +397,18 @@ class Analyses:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def _check_columns(wanted: WantedAnalysis, dataset: Dataset) -> None:
+    """Raise InvalidRequest for a column that there is not."""
+    if dataset.shape is DatasetShape.DOCUMENTS:
+        if wanted.columns and wanted.kind is AnalysisKind.ROWS:
+            raise InvalidRequest.of("columns", "documents have no columns")
+        return
+    known = {column.name for column in dataset.columns}
+    for index, name in enumerate(wanted.columns):
+        if name not in known:
+            raise InvalidRequest.of(f"columns[{index}]", f"the dataset has no column {name!r}")
+
+
 def _micros(instant: datetime) -> int:
     return (instant - _EPOCH) // ONE_MICROSECOND
 
@@ -449,7 +462,13 @@ def _approximation(source: _Source, kind: AnalysisKind, resolution: timedelta) -
     if not errors:
         return None
     if kind is AnalysisKind.ROWS:
-        return _gap(segment, COMPRESSED, "values are approximate: no farther off than max_errors", errors)
+        drawn = facts["form"] == LossyForm.SEASONAL.value
+        explanation = (
+            "rows are drawn from patterns: where there were records, they are no farther off than max_errors"
+            if drawn
+            else "values are approximate: no farther off than max_errors"
+        )
+        return _gap(segment, COMPRESSED, explanation, errors)
     return _gap(segment, COMPRESSED, "made of approximate values")
 
 

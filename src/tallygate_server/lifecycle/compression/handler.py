@@ -22,7 +22,7 @@ from tallygate_server.domain.lifecycle import (
     SegmentState,
     StorageTier,
 )
-from tallygate_server.errors import ArchiveCorruption, CompressionFailed, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, CompressionFailed, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.compression.bounds import parts
 from tallygate_server.lifecycle.compression.protection import (
@@ -57,7 +57,7 @@ from tallygate_server.lifecycle.lossy import (
 )
 from tallygate_server.lifecycle.lossy.measure import summarize
 from tallygate_server.lifecycle.policies import Policies
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of
 from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.storage.connection import Connection
@@ -111,6 +111,8 @@ class _Wish:
     selection: DataSelection
     settings: CompressionSettings
     worths: Mapping[str, Worth]
+    by_policy: bool
+    """Whether the settings are the policy's, and not those of the request."""
 
 
 class CompressionHandler:
@@ -234,7 +236,7 @@ class CompressionHandler:
                     allowed.append(segment)
                 else:
                     work.report.skip(segment, skip)
-        wish = _Wish(dataset=dataset, selection=selection, settings=chosen, worths=worths)
+        wish = _Wish(dataset=dataset, selection=selection, settings=chosen, worths=worths, by_policy=settings is None)
         for tier in StorageTier:
             for group in groups_of([segment for segment in allowed if segment.tier is tier]):
                 await self._compress(work, wish, group)
@@ -306,7 +308,9 @@ class CompressionHandler:
         ]
         before = sum(segment.stored_bytes for segment in group)
         after = sum(each.segment.stored_bytes for each in prepared)
-        if after >= before:
+        has_form = all(segment.form is settings.form for segment in group)
+        if after >= before and (wish.by_policy or has_form):
+            # Who names a form gets it, even if few records take more bytes in it; a policy only wants to save some.
             for segment in group:
                 work.report.skip(
                     segment,

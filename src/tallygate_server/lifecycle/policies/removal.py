@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import DataImportance, Dataset, Segment
 from tallygate_server.domain.retention_rules import Kept, Protections
+from tallygate_server.errors import SegmentsChanged
 from tallygate_server.lifecycle.policies.policies import Policies
-from tallygate_server.lifecycle.segments import SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.removals import add_removal, forget_records

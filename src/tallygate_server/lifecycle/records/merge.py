@@ -33,6 +33,11 @@ class Merge:
         """Return how many records are held."""
         return sum(table.num_rows for table, _ in self._held)
 
+    @property
+    def byte_count(self) -> int:
+        """Return the bytes that these records take."""
+        return sum(int(table.nbytes) for table, _ in self._held)
+
     def add(self, table: pa.Table) -> None:
         """Hold a table, whose columns are those of all others."""
         if table.num_rows:
@@ -58,6 +63,27 @@ class Merge:
         if np.any(np.diff(times) < 0):
             merged = merged.take(np.argsort(times, kind="stable"))
         return merged
+
+    def shed(self, bytes_max: int) -> int | None:
+        """Drop the latest records where all together take too much; return from when on they are gone, None if none.
+
+        The earliest instant is kept whole, whatever it takes.
+        """
+        size = self.byte_count
+        if size <= bytes_max:
+            return None
+        times = np.concatenate([part for _, part in self._held])
+        kept = min(self.row_count * bytes_max // size, len(times) - 1)
+        cut = max(int(np.partition(times, kept)[kept]), int(times.min()) + 1)
+        held, dropped = [], False
+        for table, part in self._held:
+            end = int(np.searchsorted(part, cut, side="left"))
+            dropped |= end < len(part)
+            if end:
+                # Copied: a slice would keep all of the table's memory.
+                held.append((table.take(np.arange(end)), part[:end].copy()))
+        self._held = held
+        return cut if dropped else None
 
 
 def slices(table: pa.Table, rows_max: int) -> Iterator[pa.Table]:

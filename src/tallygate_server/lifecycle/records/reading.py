@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -66,6 +66,8 @@ MANIFEST_PAGE: Final = 500
 GROUP_SEGMENTS_MAX: Final = 128
 GROUP_BYTES_MAX: Final = 2**20
 """Small segments in Postgres are fetched together: so many, of so many bytes in all."""
+HELD_BYTES_MAX: Final = 2**28
+"""What overlapping segments may take in memory; beyond that the latest records are read once more in their time."""
 GAPS_MAX: Final = 1_000
 """Parts that a header names; beyond that the last one stands for all that follow."""
 RESTARTS_MAX: Final = 100
@@ -153,8 +155,10 @@ class _Manifest:
     dataset: Dataset
     view: DatasetView
     upcoming: deque[Segment]
+    last: Segment | None
+    """Up to which the manifest was looked up."""
     complete: bool
-    """Whether there are no segments behind those upcoming."""
+    """Whether there are no segments behind it."""
     inexact: list[Segment]
     erased_keys: frozenset[str]
     replaced: Any
@@ -238,7 +242,7 @@ class RecordReading:
             dataset = await read_dataset(connection, tenant_id, wanted.account_id, wanted.data_type)
             if dataset is None:
                 raise NotFound("dataset", f"{wanted.account_id}/{wanted.data_type}", field="data_type")
-            usage = await rows.usage_of(connection, tenant_id, [dataset.dataset_id])
+            usage = await rows.usage_of(connection, tenant_id, [dataset])
             keys = await read_keys_of_account(connection, tenant_id, wanted.account_id)
             page = await self.page(connection, dataset, start_time, wanted.end_time, also=tuple(max_errors))
             inexact = await rows.inexact_segments(
@@ -261,6 +265,7 @@ class RecordReading:
             dataset=dataset,
             view=DatasetView.of(dataset, usage[dataset.dataset_id]),
             upcoming=deque(page),
+            last=page[-1] if page else None,
             complete=len(page) < MANIFEST_PAGE,
             inexact=inexact,
             erased_keys=frozenset(key.key_id for key in keys if key.state is KeyState.DESTROYED),
@@ -365,11 +370,12 @@ class _Run:
         self._manifest = manifest
         self._start = self._frontier = start_time
         """Everything before the frontier has been handed on; the manifest was read from the start on."""
-        self._last: Segment | None = None
         self._timeout_ms = retrieval_timeout_ms
         self._merge = Merge()
         self._ahead: tuple[list[Segment], asyncio.Task[list[pa.Table]]] | None = None
         """The segments that come next, being fetched."""
+        self._overlapping: list[Segment] = []
+        """Segments that were read and reach beyond the frontier."""
         self._restarts = 0
         self._known_gaps = {segment.segment_id for segment in manifest.inexact}
         self._schema = _answer_schema(wanted, manifest.dataset, columns)
@@ -390,7 +396,25 @@ class _Run:
             except _ManifestChangedError:
                 await self._restart()
                 continue
-            self._merge.add(await asyncio.to_thread(self._joined, loaded))
+            cut = await asyncio.to_thread(self._add, loaded)
+            if cut is not None:
+                await self._come_back(_EPOCH + cut * _MICROSECOND)
+
+    def _add(self, loaded: Sequence[tuple[Segment, pa.Table]]) -> int | None:
+        """Hold records; return from when on some had to be dropped, None if none."""
+        self._merge.add(self._joined(loaded))
+        return self._merge.shed(HELD_BYTES_MAX)
+
+    async def _come_back(self, cut: datetime) -> None:
+        """Read again, when their time has come, the segments whose records from an instant on were dropped."""
+        await self.close()
+        upcoming = {segment.segment_id: segment for segment in self._manifest.upcoming}
+        for segment in self._overlapping:
+            if segment.end_time > cut:
+                waiting = upcoming.get(segment.segment_id)
+                start_time = cut if waiting is None else min(cut, waiting.start_time)
+                upcoming[segment.segment_id] = replace(segment, start_time=start_time)
+        self._manifest.upcoming = deque(sorted(upcoming.values(), key=_place))
 
     async def close(self) -> None:
         """Stop what is being fetched."""
@@ -410,22 +434,30 @@ class _Run:
         return table
 
     async def _peek(self) -> Segment | None:
+        """Return the segment that comes next."""
         manifest = self._manifest
-        last: Segment | None = None
         while True:
-            while manifest.upcoming:
-                if manifest.upcoming[0].key_id not in manifest.erased_keys:
-                    return manifest.upcoming[0]
-                last = manifest.upcoming.popleft()
-            if manifest.complete:
+            if not self._next_is_known():
+                assert manifest.last is not None, "a page that is not the last one has segments"
+                page = await self._reading.more(manifest, self._start, self._wanted.end_time, manifest.last)
+                manifest.upcoming = deque(sorted([*manifest.upcoming, *page], key=_place))
+                manifest.last = page[-1] if page else manifest.last
+                manifest.complete = len(page) < MANIFEST_PAGE
+            elif not manifest.upcoming:
                 return None
-            after = last or self._last
-            assert after is not None, "a page that is not the last one has segments"
-            page = await self._reading.more(manifest, self._start, self._wanted.end_time, after)
-            manifest.upcoming.extend(page)
-            manifest.complete = len(page) < MANIFEST_PAGE
+            elif manifest.upcoming[0].key_id in manifest.erased_keys:
+                manifest.upcoming.popleft()
+            else:
+                return manifest.upcoming[0]
 
-    async def _load(self) -> list[pa.Table]:
+    def _next_is_known(self) -> bool:
+        """Tell whether nothing that was not looked up can come before what is upcoming."""
+        manifest = self._manifest
+        if manifest.complete or manifest.last is None:
+            return True
+        return bool(manifest.upcoming) and manifest.upcoming[0].start_time <= manifest.last.start_time
+
+    async def _load(self) -> list[tuple[Segment, pa.Table]]:
         """Return the records of the segments that come next, and begin to fetch those behind them meanwhile."""
         if self._ahead is None:
             self._fetch()
@@ -436,12 +468,19 @@ class _Run:
         self._ahead = None
         for segment in segments:
             assert self._manifest.upcoming.popleft() is segment, "they were the next ones"
-        self._last = segments[-1]
+        frontier = self._frontier
+        self._overlapping = [
+            segment
+            for segment in self._overlapping
+            if (frontier is None or segment.end_time > frontier) and segment.segment_id not in _ids(segments)
+        ]
+        self._overlapping.extend(segments)
         self.read_segments.update(segment.segment_id for segment in segments)
         self.read_bytes += sum(segment.stored_bytes for segment in segments)
-        if self._manifest.upcoming and self._manifest.upcoming[0].key_id not in self._manifest.erased_keys:
+        upcoming = self._manifest.upcoming
+        if upcoming and self._next_is_known() and upcoming[0].key_id not in self._manifest.erased_keys:
             self._fetch()
-        return tables
+        return list(zip(segments, tables, strict=True))
 
     def _fetch(self) -> None:
         segments = self._next_group()
@@ -510,22 +549,24 @@ class _Run:
         if unknown or manifest.erased_keys - before.erased_keys:
             # The header is out already, and nothing may be left out silently.
             raise Unavailable("a part of the data changed its form while it was read; query again")
-        self._merge = Merge()
-        self._manifest, self._start, self._last = manifest, self._frontier, None
+        self._merge, self._overlapping = Merge(), []
+        self._manifest, self._start = manifest, self._frontier
 
-    def _joined(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """Return tables as one, in the order of time."""
+    def _joined(self, loaded: Sequence[tuple[Segment, pa.Table]]) -> pa.Table:
+        """Return the records of segments as one table, in the order of time."""
         joined = Merge()
-        for table in tables:
-            joined.add(self._arranged(table))
+        for segment, table in loaded:
+            joined.add(self._arranged(segment, table))
         merged = joined.take(None)
         return self._schema.empty_table() if merged is None else merged
 
-    def _arranged(self, table: pa.Table) -> pa.Table:
-        """Return the records that belong to the answer, with its columns in its order."""
+    def _arranged(self, segment: Segment, table: pa.Table) -> pa.Table:
+        """Return the records that belong to the answer and have yet to come, with its columns in its order."""
         times = table.column(TIME)
         chosen: Any = None
-        for bound, comparison in ((self._frontier, pc.greater_equal), (self._wanted.end_time, pc.less)):
+        # One that comes back begins where its first records ended.
+        start = segment.start_time if self._frontier is None else max(segment.start_time, self._frontier)
+        for bound, comparison in ((start, pc.greater_equal), (self._wanted.end_time, pc.less)):
             if bound is not None:
                 fits = comparison(times, pa.scalar(bound, times.type))
                 chosen = fits if chosen is None else pc.and_(chosen, fits)
@@ -636,6 +677,14 @@ def _why_inexact(segment: Segment, manifest: _Manifest) -> tuple[str, str]:
         return "compressed", "given approximately: no value is off by more than its column's largest error"
     form = segment.form.name.lower()
     return "compressed", f"left out: only its {form} form is left; DecompressForAnalysis tells what that can give"
+
+
+def _place(segment: Segment) -> tuple[datetime, str]:
+    return segment.start_time, segment.segment_id
+
+
+def _ids(segments: Sequence[Segment]) -> set[str]:
+    return {segment.segment_id for segment in segments}
 
 
 def _micros(instant: datetime) -> int:

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Dataset, Segment, SegmentState, StorageTier
+from tallygate_server.errors import SegmentsChanged
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJob
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.documents import segment_document, time_document
 from tallygate_server.lifecycle.tiers.groups import groups_of
 from tallygate_server.lifecycle.tiers.moving import Moved, Mover

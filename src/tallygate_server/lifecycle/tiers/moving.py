@@ -22,8 +22,8 @@ from tallygate_server.domain.lifecycle import (
 )
 from tallygate_server.domain.retention import RetentionPolicy
 from tallygate_server.domain.retention_rules import Protections
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentsChanged
+from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of, is_ripe
 from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.storage.connection import Connection

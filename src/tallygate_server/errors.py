@@ -39,8 +39,13 @@ class InvalidRequest(TallygateError):
     reason = "VALIDATION_FAILED"
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        """Name every offending field."""
-        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        """Name every offending field; a rule about the request as a whole has none."""
+        super().__init__(
+            "; ".join(
+                f"{violation.field}: {violation.description}" if violation.field else violation.description
+                for violation in violations
+            )
+        )
         self.violations = tuple(violations)
 
     @classmethod
@@ -662,7 +667,7 @@ class JobEnded(TallygateError):
 
     def __init__(self, job_id: str, state: str) -> None:
         """Name the job and how it ended."""
-        super().__init__(f"job_id: job {job_id!r} has {state}", job_id=job_id, state=state, field="job_id")
+        super().__init__(f"job_id: job {job_id!r} has ended: it is {state}", job_id=job_id, state=state, field="job_id")
 
 
 class PlanOutdated(TallygateError):

@@ -61,6 +61,7 @@ from tests.support.privacy import (
     files_with,
     insert_rows,
     let_the_owner_look,
+    logging_as_served,
     look,
     put_back,
     rows_of,
@@ -226,7 +227,7 @@ async def live(stand: Stand) -> None:
         if tier is not StorageTier.HOT:
             moved = await segments.prepare(dataset, table, tier=tier)
             await segments.replace([prepared.segment], [moved], actor=ZEBRA, action="data.moved")
-
+    [segment_id, *_] = [segment.segment_id for segment in await segments_of(stand, ZEBRA)]
     [[subscription_id]] = await look(stand.url, "SELECT subscription_id FROM subscriptions")
     [[event_id], *_] = await look(stand.url, "SELECT event_id FROM outbox_events WHERE account_id = $1", ZEBRA)
     mine: dict[str, Any] = {"tenant_id": METERED, "account_id": ZEBRA}
@@ -257,10 +258,10 @@ async def live(stand: Stand) -> None:
             tables.data_plans: {"tenant_id": METERED, "plan": {"steps": [{"account_id": ZEBRA}]}},
             tables.data_requests: mine,
             tables.usage_exports: mine,
+            tables.data_plan_steps: {"tenant_id": METERED, "segment_id": segment_id},
             tables.exported_usage_sums: mine,
-            tables.data_plan_steps: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},
             tables.exported_credit_sums: mine,
-            tables.data_segment_reads: {"tenant_id": METERED, "segment_id": moved.segment.segment_id},
+            tables.data_segment_reads: {"tenant_id": METERED, "segment_id": segment_id},
             tables.data_record_ids: {"tenant_id": METERED, "dataset_id": dataset.dataset_id},
             tables.data_replaced_records: {"tenant_id": METERED, "dataset_id": dataset.dataset_id},
             tables.grants: mine
@@ -338,7 +339,9 @@ async def segments_of(stand: Stand, account_id: AccountId) -> list[Segment]:
         return await read_segments(connection, METERED, DataSelection(account_id=account_id), state=None)
 
 
-async def test_nothing_readable_of_an_erased_account_is_left(stand: Stand, reachable_dir: Path) -> None:
+async def test_nothing_readable_of_an_erased_account_is_left(
+    stand: Stand, reachable_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     await let_the_owner_look(stand.url)
     await live(stand)
     await bob_too(stand)
@@ -358,7 +361,8 @@ async def test_nothing_readable_of_an_erased_account_is_left(stand: Stand, reach
         assert [len(await other_server.segments.read(segment)) for segment in segments] == [50] * 3
         assert (await stand.erase(validate_only=True)).state is JobState.SUCCEEDED
         assert await segments_of(stand, ZEBRA) == segments
-        done = await stand.erase(request_id="erase-1")
+        with logging_as_served(monkeypatch):
+            done = await stand.erase(request_id="erase-1")
         assert done.state is JobState.SUCCEEDED
         await eventually(lambda: other_server.keys.cached_count == 0)
 
@@ -366,6 +370,9 @@ async def test_nothing_readable_of_an_erased_account_is_left(stand: Stand, reach
         assert files_with(stand.directory, MARK.encode(), record) == []
         assert MARK not in await everything_in_redis(stand.service)
         assert len(stand.service.hot_accounts) <= 1
+        log_lines = capsys.readouterr().err
+        assert "account_erased" in log_lines
+        assert MARK not in log_lines
         # Nobody else has lost anything, and what all have used is the same.
         assert await rows_of(stand.lifecycle, METERED, BOB) == bob_before
         [bobs] = await segments_of(stand, BOB)
@@ -532,7 +539,7 @@ async def test_keys_are_wrapped_anew_and_segments_sealed_anew(stand: Stand) -> N
     await stand.service.accounts.identify(METERED, [], account_id=ZEBRA)
     dataset = await a_dataset(stand.lifecycle, tenant_id=METERED, account_id=ZEBRA)
     old = await put_hot(stand, dataset, a_table(NOON, 5))
-    turned = MasterKeys(keys=dict(reversed(MASTER_KEYS.keys.items())))
+    turned = MasterKeys(keys={name: MASTER_KEYS.keys[name] for name in ("second", "first")})
     options = options_in(stand.directory, master_keys=turned)
     async with open_lifecycle(stand.url, stand.service, options, clock=stand.service.clock) as lifecycle:
 

@@ -94,6 +94,22 @@ async def test_data_leaves_the_hot_tier_after_30_days_and_the_warm_after_90(
     assert (await lifecycle.segments.read(cold)).equals(pa.concat_tables(pieces))
 
 
+async def test_measuring_a_move_changes_nothing_and_tells_what_comes_of_it(lifecycle: Lifecycle, mover: Mover) -> None:
+    dataset = await a_dataset(lifecycle)
+    pieces = [a_table(NOON + timedelta(seconds=100 * place)) for place in range(2)]
+    group = [await put_hot(lifecycle, dataset, piece) for piece in pieces]
+    before = await manifest(lifecycle)
+
+    measured = await mover.measure_group(dataset, group, StorageTier.COLD)
+    half = await mover.measure_group(dataset, group, StorageTier.COLD, part=lambda table: table.slice(0, 100))
+
+    assert await manifest(lifecycle) == before
+    assert (half.segment_count, half.record_count, half.source_bytes) == (2, 100, measured.source_bytes // 2)
+    moved = await mover.move_group(dataset, group, StorageTier.COLD)
+    assert measured == replace(moved, segments=())
+    assert measured.target_bytes < measured.source_bytes
+
+
 async def test_a_damaged_segment_stays_behind_in_quarantine(
     lifecycle: Lifecycle, mover: Mover, clock: FrozenClock
 ) -> None:

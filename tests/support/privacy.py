@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+import structlog
 from sqlalchemy import Boolean, Date, DateTime, Double, Integer, LargeBinary, Numeric, Table, Text, insert
 from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSONB
 
@@ -18,6 +22,7 @@ from tallygate_server.service import Service
 from tallygate_server.storage import tables
 from tallygate_server.storage.account_rows import Subject, account_tables, count_rows, read_names
 from tallygate_server.storage.engine import connect, owner_engine
+from tallygate_server.telemetry import configure_logging
 
 MARK: Final = "zebra7731"
 """In everything that the account is called or says."""
@@ -157,6 +162,20 @@ async def put_back(database_url: str, directory: Path, backup: Backup) -> None:
     finally:
         await connection.close()
     shutil.copytree(backup.objects, directory / "objects", dirs_exist_ok=True)
+
+
+@contextmanager
+def logging_as_served(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log as a server does, to what is standard error now, until the block is left."""
+    root = logging.getLogger()
+    with monkeypatch.context() as patch:
+        patch.setattr(root, "handlers", [])
+        patch.setattr(root, "level", root.level)
+        configure_logging(level="debug", log_format="json")
+        try:
+            yield
+        finally:
+            structlog.reset_defaults()
 
 
 def files_with(directory: Path, *contents: bytes) -> list[Path]:

@@ -45,6 +45,8 @@ def test_what_is_found_through_others_is_erased_before_them() -> None:
         ("webhook_deliveries", "outbox_events"),
         ("data_payloads", "data_segments"),
         ("data_record_ids", "datasets"),
+        ("data_plan_steps", "data_plans"),
+        ("data_plan_steps", "data_segments"),
         ("data_segments", "datasets"),
         ("usage_event_keys", "usage_events"),
         ("usage_rollup_values", "usage_series"),

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import statistics
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -411,7 +412,13 @@ def test_every_form_takes_no_record_and_one(form: LossyForm, count: int) -> None
 def test_extreme_numbers_break_no_form(form: LossyForm) -> None:
     values = [1.7e308, -1.7e308, math.inf, math.nan, 5e-324, None] * 20
     times = [START + timedelta(hours=place) for place in range(len(values))]
-    table = a_table(times, v=pa.array(values, pa.float64()), n=[2**63 - 1, -(2**63)] * 60, kind=["x"] * 120)
+    table = a_table(
+        times,
+        v=pa.array(values, pa.float64()),
+        n=[2**63 - 1, -(2**63)] * 60,
+        wide=pa.array([5e-324, sys.float_info.max, -sys.float_info.max] * 40, pa.float64()),
+        kind=["x"] * 120,
+    )
 
     result = encode(table, LossySettings(form=form))
     kept = decode(result.payload)
@@ -419,6 +426,19 @@ def test_extreme_numbers_break_no_form(form: LossyForm) -> None:
     assert 0 <= result.value_retained <= 1
     json.dumps([result.summary_metrics, [loss.max_error for loss in result.columns]], allow_nan=False)
     assert kept.available_analyses == result.available_analyses
+
+
+@pytest.mark.parametrize("form", [LossyForm.PIECEWISE, LossyForm.SUMMARY, LossyForm.SEASONAL])
+def test_truth_values_and_instants_can_be_in_every_form(form: LossyForm) -> None:
+    times = [START + timedelta(seconds=place) for place in range(40)]
+    table = a_table(times, v=list(range(40)), on=[True] * 39 + [None], seen=times)
+
+    result = encode(table, LossySettings(form=form))
+
+    fits = {column.column: column for column in result.columns}
+    # All are alike, so that what is left of them tells every one; of instants, no two of which are, at most one.
+    assert fits["on"].root_mean_square_error <= math.sqrt(1 / 40) + 1e-12
+    assert form is LossyForm.PIECEWISE or fits["seen"].root_mean_square_error == pytest.approx(math.sqrt(39 / 40))
 
 
 @pytest.mark.parametrize("form", LossyForm)

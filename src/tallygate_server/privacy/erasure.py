@@ -45,7 +45,7 @@ from tallygate_server.privacy.receipts import (
     digest_of,
     new_salt,
 )
-from tallygate_server.privacy.scrubbing import Scrubbing
+from tallygate_server.privacy.scrubbing import Scrubbing, segments_with_statistics
 from tallygate_server.service import Service
 from tallygate_server.storage import account_erasure as erasing
 from tallygate_server.storage.account_rows import (
@@ -89,6 +89,10 @@ _BOOKS: Final = frozenset({"payments", "invoices"})
 BACKUPS_REASON: Final = (
     "rows that were deleted stay in unused space of the database's files and in its write-ahead log until these are"
     " overwritten, and in backups until they expire; records of datasets are sealed there, and their keys are gone"
+)
+PROVIDER_REASON: Final = (
+    "customers, invoices and payments are kept by the billing provider, under duties of its own; delete the customer"
+    " there, too"
 )
 TOTALS_REASON: Final = "sums by feature and period over all erased accounts, for the tenant's books"
 
@@ -372,14 +376,15 @@ class Erasures:
         """Take the account's data out of what jobs about many accounts have reported; before its ids are gone."""
         subject = work.subject
         async with self._database.tenant_transaction(subject.tenant_id) as connection:
-            scrubbing = Scrubbing(
-                names={*subject.all_names, *await erasing.names_of_data(connection, subject)} - subject.held_segments,
-                living_segments=await erasing.living_segments(connection, subject.tenant_id, but=subject.account_id),
-            )
+            mine = await erasing.names_of_data(connection, subject)
+        names = {*subject.all_names, *mine} - subject.held_segments
         after = ""
         while True:
             async with self._database.tenant_transaction(subject.tenant_id) as connection:
                 jobs = await erasing.jobs_about_many(connection, subject, after=after, limit=JOBS_PER_BATCH)
+                told = {each for job in jobs for each in segments_with_statistics(job.result)}
+                living = await erasing.living_segments(connection, subject.tenant_id, told, but=subject.account_id)
+                scrubbing = Scrubbing(names=names, living_segments=living)
                 for job in jobs:
                     before = {
                         name: getattr(job, name)
@@ -667,6 +672,8 @@ def _items(
             continue
         method = ErasureMethod.KEY_DESTROYED if entry.table.name == "data_keys" else ErasureMethod.DELETED
         removed.append(ErasedItem(kind=entry.table.name, record_count=count, method=method))
+        if entry.table.name == "customers":
+            kept.append(KeptItem(kind="billing_provider", record_count=count, reason_text=PROVIDER_REASON))
         if entry.table.name == "usage_counters":
             kept.append(
                 KeptItem(kind="erased_usage_totals", record_count=count, reason_text=TOTALS_REASON, anonymized=True)

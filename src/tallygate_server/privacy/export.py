@@ -25,7 +25,7 @@ from tallygate_server.errors import (
     StoreUnavailable,
 )
 from tallygate_server.lifecycle import lossy
-from tallygate_server.lifecycle.jobs import JobControl, LifecycleJobs
+from tallygate_server.lifecycle.jobs import JobCanceled, JobControl, LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKey, DataKeys, KeyDestroyed, KeyUnreadable
 from tallygate_server.lifecycle.objects import ObjectMissing, ObjectStoreUnavailable
 from tallygate_server.lifecycle.sealing import SealBroken, seal, unseal
@@ -164,6 +164,9 @@ class Exports:
         archive = making.archive
         try:
             await making.make(with_records=not job.request.get("exclude_records", False))
+        except JobCanceled:
+            await self._drop_attempt(tenant_id, job.job_id)
+            raise
         finally:
             archive.abandon()
         async with self._database.tenant_transaction(tenant_id) as connection:

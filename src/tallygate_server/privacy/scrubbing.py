@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,8 +16,8 @@ class Scrubbing:
 
     names: Collection[str]
     """Texts that stand for the account, its datasets and its segments."""
-    living_segments: Collection[str]
-    """Those of all others: statistics of a segment that is gone may be the account's, and go too."""
+    living_segments: Collection[str] = ()
+    """Those of others: statistics of a segment that is gone may be the account's, and go too."""
 
     def of(self, document: Any) -> Any:
         """Return a document without what is about the account."""
@@ -41,3 +41,15 @@ class Scrubbing:
 
     def _lives(self, document: Mapping[str, Any]) -> bool:
         return any(document.get(name) in self.living_segments for name in _SEGMENT_FIELDS)
+
+
+def segments_with_statistics(document: Any) -> Iterator[str]:
+    """Yield the ids of the segments of whose values a document tells."""
+    if isinstance(document, Mapping):
+        if _STATISTICS in document:
+            yield from (document[name] for name in _SEGMENT_FIELDS if document.get(name))
+        for each in document.values():
+            yield from segments_with_statistics(each)
+    elif isinstance(document, list):
+        for each in document:
+            yield from segments_with_statistics(each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -451,11 +451,17 @@ _ANONYMIZE_VALUES = text("""
 """)
 
 
-async def living_segments(connection: Connection, tenant_id: TenantId, *, but: AccountId) -> set[str]:
-    """Return the ids of all other accounts' segments."""
+async def living_segments(
+    connection: Connection, tenant_id: TenantId, segment_ids: Collection[str], *, but: AccountId
+) -> set[str]:
+    """Return those of the segments that are there, and another account's."""
     segments = tables.data_segments.c
     rows = await connection.execute(
-        select(segments.segment_id).where(segments.tenant_id == tenant_id, segments.account_id != but)
+        select(segments.segment_id).where(
+            segments.tenant_id == tenant_id,
+            segments.account_id != but,
+            segments.segment_id.in_(sorted(segment_ids)),
+        )
     )
     return set(rows.scalars())
 

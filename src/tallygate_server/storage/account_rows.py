@@ -250,6 +250,12 @@ def _plans(subject: Subject) -> ColumnElement[bool]:
     return says(tables.data_plans.c.plan, subject.all_names)
 
 
+def _plan_steps(subject: Subject) -> ColumnElement[bool]:
+    plans = tables.data_plans.c
+    about = select(plans.plan_id).where(plans.tenant_id == subject.tenant_id, _plans(subject))
+    return or_(_of_segments(tables.data_plan_steps)(subject), tables.data_plan_steps.c.plan_id.in_(about))
+
+
 # --- The register ---------------------------------------------------------------------------------------------------
 
 _COMMIT = frozenset({"commit_xid"})
@@ -300,6 +306,12 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         why_not_exported="rules of the tenant; the exceptions for the account are named in its holds and audit entries",
     ),
     AccountTable(
+        table=tables.data_plan_steps,
+        find=_plan_steps,
+        exported=False,
+        why_not_exported="plans of the tenant to save storage",
+    ),
+    AccountTable(
         table=tables.data_plans,
         find=_plans,
         mentions=True,
@@ -339,12 +351,6 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
         find=_of_datasets(tables.data_replaced_records),
         exported=False,
         why_not_exported="which records are out of date; the export has only those that are not",
-    ),
-    AccountTable(
-        table=tables.data_plan_steps,
-        find=_of_segments(tables.data_plan_steps),
-        exported=False,
-        why_not_exported="plans of the tenant to save storage",
     ),
     AccountTable(
         table=tables.data_segments,

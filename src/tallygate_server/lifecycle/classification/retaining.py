@@ -29,7 +29,8 @@ from tallygate_server.storage.segment_ages import bare_segments, segments_by_id
 
 log = structlog.get_logger(__name__)
 
-SEGMENTS_PER_LOOK_MAX: Final = 2_000
+SEGMENTS_PER_LOOK_MAX: Final = 500
+"""At a time: reading more rows at once would keep calls waiting."""
 SEGMENTS_PER_RUN_MAX: Final = 200_000
 """Of one tenant that one run looks at; the next goes on there."""
 CLASSIFIED_AT_ONCE_MAX: Final = 500
@@ -81,9 +82,15 @@ class Retainer:
         after_id = self._positions.pop(tenant_id, "")
         for _ in range(0, SEGMENTS_PER_RUN_MAX, SEGMENTS_PER_LOOK_MAX):
             now = self._clock.now()
+            due_before = await self._policies.oldest_kept(tenant_id, now)
             async with self._store.database.tenant_transaction(tenant_id) as connection:
                 page = await bare_segments(
-                    connection, tenant_id, ended_before=now, after_id=after_id, limit=SEGMENTS_PER_LOOK_MAX
+                    connection,
+                    tenant_id,
+                    ended_before=due_before,
+                    chosen_before=now,
+                    after_id=after_id,
+                    limit=SEGMENTS_PER_LOOK_MAX,
                 )
             protections = await self._policies.protections(tenant_id, {segment.account_id for segment in page})
             due, types = await asyncio.to_thread(_sifted, page, protections, now)

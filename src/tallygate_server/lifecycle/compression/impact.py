@@ -60,7 +60,7 @@ class CompressionImpacts:
     async def evaluate(self, wanted: WantedImpact) -> dict[str, Any]:
         """Return what `lossy.impact.evaluate_impact` finds, as a document.
 
-        Raises TenantNotFound, InvalidRequest, ConsentRequired where a model is fitted to an account's data
+        Raises TenantNotFound, NotFound, InvalidRequest, ConsentRequired where a model is fitted to an account's data
         and the policy names a purpose that the account has not agreed to, FormNotRestorable where all of the data has
         lost something before, Overloaded, Unavailable, IntegrityViolation, ArchiveCorruption.
         """
@@ -89,7 +89,7 @@ class CompressionImpacts:
                 connection, wanted.tenant_id, wanted.selection, state=SegmentState.LIVE, limit=SEGMENTS_MAX
             )
         if not found:
-            raise InvalidRequest.of("selection", "covers no data")
+            raise NotFound("data", _named(wanted.selection), field="selection")
         datasets: dict[str, list[Segment]] = {}
         count = 0
         for segment in found:
@@ -120,3 +120,7 @@ class CompressionImpacts:
             return
         if not await self._consents.has_consent(tenant_id, account_id, policy.training_purpose):
             raise ConsentRequired(account_id, policy.training_purpose)
+
+
+def _named(selection: DataSelection) -> str:
+    return f"{selection.account_id or '*'}/{','.join(selection.data_types) or '*'}"

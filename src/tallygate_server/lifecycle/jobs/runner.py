@@ -309,7 +309,11 @@ class LifecycleJobRunner:
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
             for run in list(self._running.values()):
-                await self._renew_one(run)
+                try:
+                    await self._renew_one(run)
+                except Exception:
+                    # The others' leases are to be renewed all the same.
+                    log.exception("lifecycle_job_not_renewed", job_id=run.job.job_id)
 
     async def _renew_one(self, run: _Run) -> None:
         job = run.job

@@ -132,6 +132,9 @@ class JobWatches:
                 await self._look_once()
             except StoreUnavailable as error:
                 log.debug("watched_jobs_not_read", error=type(error).__name__)
+            except Exception:
+                # A right that is missing, or a defect: it may be mended while we run.
+                log.exception("watched_jobs_not_read")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._look_seconds):
                     await self._woken.wait()

@@ -173,16 +173,14 @@ class Remover:
             if kept:
                 raise _Protected(kept)
             await forget_records(connection, first.tenant_id, first.dataset_id, gone)
-            if not removed.segments:
-                # Whole segments are counted where they are deleted.
-                await add_removal(
-                    connection,
-                    first.tenant_id,
-                    first.data_type,
-                    day=now.date(),
-                    record_count=removed.record_count,
-                    removed_bytes=removed.freed_bytes,
-                )
+            await add_removal(
+                connection,
+                first.tenant_id,
+                first.data_type,
+                day=now.date(),
+                record_count=removed.record_count,
+                removed_bytes=removed.freed_bytes,
+            )
             if note is not None:
                 await note(connection, removed)
 

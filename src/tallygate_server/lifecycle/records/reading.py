@@ -63,6 +63,9 @@ QUERY_ROWS_MAX: Final = 10_000
 """Records handed on at once."""
 MANIFEST_PAGE: Final = 500
 """Segments looked up at once."""
+GROUP_SEGMENTS_MAX: Final = 128
+GROUP_BYTES_MAX: Final = 2**20
+"""Small segments in Postgres are fetched together: so many, of so many bytes in all."""
 GAPS_MAX: Final = 1_000
 """Parts that a header names; beyond that the last one stands for all that follow."""
 RESTARTS_MAX: Final = 100
@@ -365,7 +368,8 @@ class _Run:
         self._last: Segment | None = None
         self._timeout_ms = retrieval_timeout_ms
         self._merge = Merge()
-        self._ahead: dict[str, asyncio.Task[pa.Table]] = {}
+        self._ahead: tuple[list[Segment], asyncio.Task[list[pa.Table]]] | None = None
+        """The segments that come next, being fetched."""
         self._restarts = 0
         self._known_gaps = {segment.segment_id for segment in manifest.inexact}
         self._schema = _answer_schema(wanted, manifest.dataset, columns)
@@ -382,20 +386,19 @@ class _Run:
             if (table := await self._take(segment.start_time)) is not None:
                 return table
             try:
-                loaded = await self._load(segment)
+                loaded = await self._load()
             except _ManifestChangedError:
                 await self._restart()
                 continue
-            self._manifest.upcoming.popleft()
-            self._merge.add(await asyncio.to_thread(self._arranged, loaded))
+            self._merge.add(await asyncio.to_thread(self._joined, loaded))
 
     async def close(self) -> None:
         """Stop what is being fetched."""
-        tasks = list(self._ahead.values())
-        self._ahead.clear()
-        for task in tasks:
+        if self._ahead is not None:
+            _, task = self._ahead
+            self._ahead = None
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _take(self, before: datetime | None) -> pa.Table | None:
         if self._merge.empty:
@@ -422,35 +425,59 @@ class _Run:
             manifest.upcoming.extend(page)
             manifest.complete = len(page) < MANIFEST_PAGE
 
-    async def _load(self, segment: Segment) -> pa.Table:
-        """Return a segment's records, and begin to fetch the next one's meanwhile."""
-        task = self._ahead.pop(segment.segment_id, None) or asyncio.create_task(self._read(segment))
-        self._ahead[segment.segment_id] = task
-        try:
-            table = await asyncio.shield(task)
-        finally:
-            if task.done():
-                del self._ahead[segment.segment_id]
-        self._last = segment
-        if len(self._manifest.upcoming) > 1:
-            following = self._manifest.upcoming[1]
-            if following.key_id not in self._manifest.erased_keys and following.segment_id not in self._ahead:
-                self._ahead[following.segment_id] = asyncio.create_task(self._read(following))
-        self.read_segments.add(segment.segment_id)
-        self.read_bytes += segment.stored_bytes
-        return table
+    async def _load(self) -> list[pa.Table]:
+        """Return the records of the segments that come next, and begin to fetch those behind them meanwhile."""
+        if self._ahead is None:
+            self._fetch()
+        assert self._ahead is not None, "there is a segment to come"
+        segments, task = self._ahead
+        # Shielded: whoever leaves the query ends what it fetches in `close`.
+        tables = await asyncio.shield(task)
+        self._ahead = None
+        for segment in segments:
+            assert self._manifest.upcoming.popleft() is segment, "they were the next ones"
+        self._last = segments[-1]
+        self.read_segments.update(segment.segment_id for segment in segments)
+        self.read_bytes += sum(segment.stored_bytes for segment in segments)
+        if self._manifest.upcoming and self._manifest.upcoming[0].key_id not in self._manifest.erased_keys:
+            self._fetch()
+        return tables
 
-    async def _read(self, segment: Segment) -> pa.Table:
-        timeout = asyncio.timeout(self._timeout_ms / 1_000) if segment.object_path else nullcontext()
+    def _fetch(self) -> None:
+        segments = self._next_group()
+        self._ahead = (segments, asyncio.create_task(self._read(segments)))
+
+    def _next_group(self) -> list[Segment]:
+        """Return the next segment to fetch; of small ones in Postgres as many as are fetched in one go."""
+        group: list[Segment] = []
+        size = 0
+        for segment in self._manifest.upcoming:
+            size += segment.stored_bytes
+            alone = bool(segment.object_path) or not segment.form.exact
+            erased = segment.key_id in self._manifest.erased_keys
+            if group and (alone or erased or size > GROUP_BYTES_MAX or len(group) >= GROUP_SEGMENTS_MAX):
+                break
+            group.append(segment)
+            if alone:
+                break
+        return group
+
+    async def _read(self, segments: Sequence[Segment]) -> list[pa.Table]:
+        first = segments[0]
+        timeout = asyncio.timeout(self._timeout_ms / 1_000) if first.object_path else nullcontext()
         try:
             async with timeout:
-                if segment.form.exact:
-                    return await self._segments.read(segment, columns=self._names)
-                return await asyncio.to_thread(_approximation, segment, await self._segments.read_payload(segment))
+                if len(segments) > 1:
+                    return await self._segments.read_many(segments, columns=self._names)
+                if first.form.exact:
+                    return [await self._segments.read(first, columns=self._names)]
+                payload = await self._segments.read_payload(first)
+                return [await asyncio.to_thread(_approximation, first, payload)]
         except TimeoutError:
-            raise RetrievalTimeout(dataset_id=segment.dataset_id, timeout_ms=self._timeout_ms) from None
+            raise RetrievalTimeout(dataset_id=first.dataset_id, timeout_ms=self._timeout_ms) from None
         except (IntegrityViolation, ArchiveCorruption) as error:
-            if await self._moved(segment, error):
+            damaged = next((each for each in segments if each.segment_id == error.facts.get("segment_id")), first)
+            if await self._moved(damaged, error):
                 raise _ManifestChangedError from None
             raise
 
@@ -485,6 +512,14 @@ class _Run:
             raise Unavailable("a part of the data changed its form while it was read; query again")
         self._merge = Merge()
         self._manifest, self._start, self._last = manifest, self._frontier, None
+
+    def _joined(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """Return tables as one, in the order of time."""
+        joined = Merge()
+        for table in tables:
+            joined.add(self._arranged(table))
+        merged = joined.take(None)
+        return self._schema.empty_table() if merged is None else merged
 
     def _arranged(self, table: pa.Table) -> pa.Table:
         """Return the records that belong to the answer, with its columns in its order."""

@@ -81,7 +81,7 @@ class _MovingHandler:
         total_count = total + report.sums["segment_count"]
         async for dataset, group in self._groups(job.tenant_id, selection, report):
             if job.validate_only:
-                report.add(_estimated(group))
+                report.add(await self._measure(dataset, group, selection, move))
             else:
 
                 async def note(connection: Connection, moved: Moved) -> None:
@@ -160,6 +160,23 @@ class _MovingHandler:
                     retention_end_time=move.retention_end_time,
                     note=note,
                 )
+            except SegmentsChanged:
+                group = await self._again(group, selection)
+                if not group:
+                    return Moved()
+        raise SegmentsChanged(dataset.dataset_id)
+
+    async def _measure(self, dataset: Dataset, group: list[Segment], selection: DataSelection, move: _Move) -> Moved:
+        """Return what moving a group would come to; nothing is written."""
+        part = None
+        if any(_is_cut(segment, selection) for segment in group):
+
+            def part(table: pa.Table) -> pa.Table:
+                return _parts(table, selection)[0]
+
+        for _ in range(TRIES_MAX):
+            try:
+                return await self._mover.measure_group(dataset, group, move.target_tier, part=part)
             except SegmentsChanged:
                 group = await self._again(group, selection)
                 if not group:
@@ -269,17 +286,6 @@ class _Report:
         if end_time is not None and end_time != FOR_EVER_TIME:
             document["retention_end_time"] = time_document(end_time)
         return document
-
-
-def _estimated(group: Sequence[Segment]) -> Moved:
-    """Return what moving a group would do; its bytes are those that the segments take now."""
-    stored = sum(segment.stored_bytes for segment in group)
-    return Moved(
-        segment_count=len(group),
-        record_count=sum(segment.record_count for segment in group),
-        source_bytes=stored,
-        target_bytes=stored,
-    )
 
 
 def _is_cut(segment: Segment, selection: DataSelection) -> bool:

@@ -129,7 +129,11 @@ def identify_critical(parameters: Mapping[str, Any], tables: Sequence[pa.Table])
     elif count * (count + 1) // 2 <= fits:
         found, method = _greedy(task, by_worth, wanted), "the segment that helped most was added, one after the other"
     else:
-        found, method = _prefix(task, by_worth, wanted), "segments were added by their worth"
+        found, method = (
+            _prefix(task, by_worth, wanted),
+            "segments were added by their worth, and those needless left out",
+        )
+    found = _pruned(task, found, wanted, fits=fits)
     return told | {
         "segments": found,
         "accuracy_critical": task.accuracy(found),
@@ -389,6 +393,16 @@ def _prefix(task: _Task, segments: Sequence[int], wanted: float) -> list[int]:
         else:
             low = middle
     return list(segments[:high])
+
+
+def _pruned(task: _Task, segments: Sequence[int], wanted: float, *, fits: int) -> list[int]:
+    """Leave out segments that are not needed, from the last one on, as far as the models that are left to fit reach."""
+    kept = list(segments)
+    for segment in reversed(segments):
+        left = [each for each in kept if each != segment]
+        if left and len(task.known) < fits and task.accuracy(left) >= wanted:
+            kept = left
+    return kept
 
 
 def _by_loss(task: _Task, segments: Sequence[int]) -> list[int]:

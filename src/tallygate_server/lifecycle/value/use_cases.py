@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
@@ -25,6 +26,8 @@ from tallygate_server.storage.value_rows import ModelWeights
 
 ACCURACY_RATIO_DEFAULT: Final = 0.95
 CRITICAL_LISTED_MAX: Final = 1_000
+MEASURED_AHEAD_MAX: Final = timedelta(minutes=5)
+"""By how much the clock of whoever measured may be ahead."""
 SEGMENTS_COMPARED_MAX: Final = 20_000
 """Segments whose importance is compared before and after new weights."""
 
@@ -253,7 +256,7 @@ class DataValues:
             {"sample_count": sample_count, "seasons": [int(kind) for kind in seasons or SEASONS_DEFAULT], "seed": seed},
             records,
         )
-        originals = records.rows(told["rows"])
+        originals = await asyncio.to_thread(records.rows, told["rows"])
         datasets = records.table.column("dataset").to_numpy()
         return Samples(
             samples=tuple(
@@ -332,7 +335,7 @@ class DataValues:
         await self._tenants.get(tenant_id)
         now = self._clock.now()
         measure_time = measured.measure_time or now
-        if measure_time > now:
+        if measure_time > now + MEASURED_AHEAD_MAX:
             raise InvalidRequest.of("measure_time", "must not be in the future")
         changes: list[WeightsChange] = []
         async with self._database.tenant_transaction(tenant_id) as connection:
@@ -410,7 +413,7 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
 
 
 def _span_text(span: Mapping[str, Any]) -> str:
-    every = "every record" if span["stride"] == 1 else f"every {span['stride']}th record"
+    every = "every record" if span["stride"] == 1 else f"one record in {span['stride']}"
     return (
         f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f};"
         " the more of both, the more is taken"

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import CompressionSettings, DataSelection, Segment, SegmentState
-from tallygate_server.errors import ConsentRequired, FormNotRestorable, InvalidRequest, Unavailable
+from tallygate_server.errors import ConsentRequired, FormNotRestorable, InvalidRequest, NotFound, Unavailable
 from tallygate_server.lifecycle.compression.bounds import within
 from tallygate_server.lifecycle.compression.fetching import Fetching
 from tallygate_server.lifecycle.model_process import ModelJobRefused, ModelProcesses, ModelProcessFailed

@@ -15,7 +15,7 @@ from tallygate_server.domain.lifecycle import DataSelection, Dataset, Segment, S
 from tallygate_server.domain.retention import RetentionPolicy
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.tiers import Mover
-from tallygate_server.lifecycle.tiers.groups import groups_of, is_ripe
+from tallygate_server.lifecycle.tiers.groups import GROUP_SPAN_MAX, groups_of, is_ripe
 from tallygate_server.storage.data_segments import read_segments
 from tests.support.acme import ACME, apply_catalog, services
 from tests.support.clock import FrozenClock
@@ -146,3 +146,17 @@ async def test_groups_are_bounded_and_wait_for_company(lifecycle: Lifecycle) -> 
     assert is_ripe(groups[0], cutoff, last=False)
     assert not is_ripe(groups[1], cutoff, last=True)
     assert is_ripe(groups[1], cutoff + timedelta(hours=1), last=True)
+
+
+async def test_what_lies_months_apart_stays_apart(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle)
+    [first, last] = [
+        (await lifecycle.segments.prepare(dataset, a_table(begin, count=2), tier=StorageTier.HOT)).segment
+        for begin in (NOON, NOON + timedelta(days=20))
+    ]
+    span = last.end_time - first.start_time
+    at_the_bound = replace(last, end_time=last.end_time + GROUP_SPAN_MAX - span)
+    beyond = replace(last, end_time=at_the_bound.end_time + timedelta(microseconds=1))
+
+    assert [len(group) for group in groups_of([first, at_the_bound])] == [2]
+    assert [len(group) for group in groups_of([first, beyond])] == [1, 1]

@@ -478,6 +478,8 @@ class App:
             stack.push_async_callback(app._drain)
             watch = asyncio.create_task(app._watch_health(), name="watch-health")
             stack.callback(watch.cancel)
+            stored = asyncio.create_task(lifecycle.measuring.keep_published(), name="publish-storage")
+            stack.push_async_callback(_end, stored)
             app.grpc.health.set_serving(True)
             log.info("serving", address=f"{settings.grpc_host}:{app.grpc_port}", transport=settings.transport)
             yield app
@@ -527,6 +529,12 @@ class App:
             }
         )
         metrics.build_info.read_with(lambda: {(release_version(), self.settings.transport): 1})
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait until it has let go of what it uses."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _load_catalogs(service: Service, directory: Path) -> None:

@@ -39,8 +39,13 @@ class InvalidRequest(TallygateError):
     reason = "VALIDATION_FAILED"
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        """Name every offending field."""
-        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        """Name every offending field; a rule about the request as a whole has none."""
+        super().__init__(
+            "; ".join(
+                f"{violation.field}: {violation.description}" if violation.field else violation.description
+                for violation in violations
+            )
+        )
         self.violations = tuple(violations)
 
     @classmethod
@@ -558,6 +563,28 @@ class IntegrityViolation(TallygateError):
         )
 
 
+class SegmentsChanged(Exception):
+    """Somebody else replaced, removed or damaged what was to be replaced; look again."""
+
+
+class SegmentGone(SegmentsChanged, IntegrityViolation):
+    """A segment was replaced or removed while it was read: nothing is damaged, look again."""
+
+    reason = "STORE_UNAVAILABLE"
+    retry_delay_ms: ClassVar[int] = 100
+
+    def __init__(self, *, dataset_id: str, segment_id: str) -> None:
+        """Name the segment."""
+        why = "it was moved or removed meanwhile"
+        TallygateError.__init__(
+            self,
+            f"segment {segment_id!r} cannot be read: {why}; try again",
+            dataset_id=dataset_id,
+            segment_id=segment_id,
+            why=why,
+        )
+
+
 class StorageLimitExceeded(TallygateError):
     """The data would exceed the storage that the plan or the tenant allows."""
 
@@ -662,7 +689,7 @@ class JobEnded(TallygateError):
 
     def __init__(self, job_id: str, state: str) -> None:
         """Name the job and how it ended."""
-        super().__init__(f"job_id: job {job_id!r} has {state}", job_id=job_id, state=state, field="job_id")
+        super().__init__(f"job_id: job {job_id!r} has ended: it is {state}", job_id=job_id, state=state, field="job_id")
 
 
 class PlanOutdated(TallygateError):

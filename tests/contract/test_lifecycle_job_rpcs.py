@@ -19,6 +19,7 @@ from tallygate_server.domain.lifecycle import JobKind, JobState
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.errors import ArchiveCorruption
 from tallygate_server.lifecycle.jobs import JobControl
+from tallygate_server.transport.lifecycle_rpcs import job_rpcs
 from tallygate_server.transport.lifecycle_rpcs.job_convert import JOB_KIND, JOB_STATE, RESULT_FIELD
 from tests.support.acme import ACME, ANN
 from tests.support.clock import FrozenClock
@@ -134,6 +135,18 @@ async def test_a_report_that_is_none_spoils_its_own_job_only(served: ServedLifec
     [job] = listed.jobs
     assert (job.state, job.WhichOneof("result")) == (data.LIFECYCLE_JOB_STATE_SUCCEEDED, None)
     assert job.error.code == grpc.StatusCode.INTERNAL.value[0]
+
+
+async def test_a_page_of_long_reports_ends_before_it_is_too_long(
+    served: ServedLifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [await served.lifecycle.jobs.submit(a_job()) for _ in range(3)]
+    size = (await get(served, jobs[0].job_id)).ByteSize()
+    request = calls.ListLifecycleJobsRequest(tenant_id=ACME)
+    for bytes_max, expected in ((3 * size, 3), (3 * size - 1, 2), (1, 1)):
+        monkeypatch.setattr(job_rpcs, "PAGE_BYTES_MAX", bytes_max)
+        page = await served.stub.ListLifecycleJobs(request)
+        assert (len(page.jobs), bool(page.next_page_token)) == (expected, expected < 3)
 
 
 async def test_a_watch_ends_when_the_server_drains(served: ServedLifecycle) -> None:

@@ -191,6 +191,9 @@ async def test_columns_of_every_type_come_back_in_every_format(world: World) -> 
     assert first == {"power": 1.5, "steps": float(2**62), "gear": None, "moving": True, "lap": "1970-01-01T00:00:00Z"}
     assert str(second["power"]) == "nan"
     assert second["moving"] is None
+    nothing = await world.queried(format=pb.RECORD_FORMAT_ARROW, start_time=at(60))
+    empty = pa.ipc.open_stream(b"".join(part.arrow_stream for part in nothing)).read_all()
+    assert (empty.num_rows, empty.column_names) == (0, ["time", "lap", "power", "steps", "gear", "moving"])
     stream = b"".join(part.arrow_stream for part in arrow)
     table = pa.ipc.open_stream(stream).read_all()
     assert table.column_names == ["time", "lap", "power"]

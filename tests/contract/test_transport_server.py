@@ -13,7 +13,7 @@ import pytest
 from grpc import aio
 from structlog.testing import capture_logs
 
-from tallygate.v1 import access_pb2, subscription_service_pb2
+from tallygate.v1 import access_pb2, data_lifecycle_service_pb2, subscription_service_pb2
 from tallygate.v1.entitlement_service_pb2 import CheckAccessResponse
 from tallygate.v1.entitlement_service_pb2_grpc import (
     EntitlementServiceServicer,
@@ -28,7 +28,9 @@ from tallygate_server.transport.data_lifecycle_servicer import DataLifecycleServ
 from tallygate_server.transport.entitlement_servicer import EntitlementServicer
 from tallygate_server.transport.event_servicer import EventServicer
 from tallygate_server.transport.server import (
+    ANALYSING_RECORDS,
     ASKING_THE_PROVIDER,
+    WAITING_FOR_JOBS,
     AddressRefused,
     AddressTaken,
     GrpcServer,
@@ -281,3 +283,11 @@ def test_methods_that_ask_the_billing_provider_are_methods() -> None:
     assert methods >= ASKING_THE_PROVIDER
     # What only reads our own rows has the usual deadline.
     assert not {path for path in ASKING_THE_PROVIDER if path.rpartition("/")[2].startswith(("Get", "List"))}
+
+
+def test_long_methods_on_data_are_unary_methods_of_the_contract() -> None:
+    service = data_lifecycle_service_pb2.DESCRIPTOR.services_by_name["DataLifecycleService"]
+    unary = {f"/{service.full_name}/{method.name}" for method in service.methods if not method.server_streaming}
+
+    assert unary >= ANALYSING_RECORDS | WAITING_FOR_JOBS
+    assert not ANALYSING_RECORDS & WAITING_FOR_JOBS

@@ -31,6 +31,7 @@ from tallygate_server.domain.lifecycle import (
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.domain.retention import ImportanceRule, RetentionException, RetentionPolicy
 from tallygate_server.errors import (
+    ConsentRequired,
     FormNotRestorable,
     IntegrityViolation,
     InvalidRequest,
@@ -46,11 +47,18 @@ from tallygate_server.lifecycle.compression import (
     Fetching,
     WantedAnalysis,
     WantedImpact,
+    analysis,
     compression_request,
 )
 from tallygate_server.lifecycle.compression.handler import CompressionHandler
-from tallygate_server.lifecycle.compression.protection import Worth
-from tallygate_server.lifecycle.compression.report import DETAILS_BYTES_MAX, RESULTS_TOLD_MAX, Compressed, Report
+from tallygate_server.lifecycle.compression.protection import Skip, SkipKind, Worth
+from tallygate_server.lifecycle.compression.report import (
+    DETAILS_BYTES_MAX,
+    RESULTS_TOLD_MAX,
+    SKIPPED_TOLD_MAX,
+    Compressed,
+    Report,
+)
 from tallygate_server.lifecycle.jobs import JobControl
 from tallygate_server.lifecycle.policies import NewLegalHold
 from tallygate_server.storage.connection import Connection
@@ -243,10 +251,18 @@ async def test_only_what_was_chosen_is_compressed_and_what_lies_around_it_stays_
     assert "Single records are gone" in gap.explanation
 
 
-async def test_many_small_pieces_become_one(lifecycle: Lifecycle) -> None:
+async def test_many_small_pieces_become_one(lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = await a_dataset(lifecycle, columns=COLUMNS)
     for place in range(6):
         await put(lifecycle, dataset, a_ride(place * 300, 300), StorageTier.HOT)
+    monkeypatch.setattr(analysis, "SEGMENTS_MAX", 6)
+    monkeypatch.setattr(analysis, "SEGMENTS_TOLD_MAX", 5)
+    header, parts = await analysed(lifecycle, AnalysisKind.ROWS)
+    assert len(header.segments) == 5
+    assert pa.concat_tables(parts).equals(a_ride())
+    monkeypatch.setattr(analysis, "SEGMENTS_MAX", 5)
+    with pytest.raises(InvalidRequest):
+        await analysed(lifecycle, AnalysisKind.ROWS)
 
     report = await compress(lifecycle, SUMMARY)
 
@@ -331,7 +347,8 @@ async def test_holds_exceptions_and_policies_leave_data_alone(lifecycle: Lifecyc
     assert forms == dict.fromkeys(segments, CompressionForm.LOSSLESS) | {"free": CompressionForm.SUMMARY}
 
     # Without loss nothing is taken away: holds do not stand against it.
-    assert all(each["kind"] == "no_gain" for each in (await compress(lifecycle, CompressionSettings()))["skipped"][:1])
+    skipped = {each["segment_id"]: each for each in (await compress(lifecycle, CompressionSettings()))["skipped"]}
+    assert {skipped[segments[name].segment_id]["kind"] for name in segments if name != "free"} == {"no_gain"}
 
 
 async def test_a_hold_that_comes_while_data_is_compressed_wins(lifecycle: Lifecycle, clock: FrozenClock) -> None:
@@ -382,6 +399,8 @@ async def test_settings_that_do_not_suit_the_data_fail_and_change_nothing(lifecy
     assert await manifest(lifecycle) == before
     with pytest.raises(InvalidRequest):
         await job_of(lifecycle, CompressionSettings(form=CompressionForm.SUMMARY, zones={"rate": (2.0, 1.0)}))
+    with pytest.raises(InvalidRequest):
+        await job_of(lifecycle, CompressionSettings(form=CompressionForm.NONE))
 
 
 async def test_a_damaged_segment_is_put_in_quarantine_and_left_alone(lifecycle: Lifecycle) -> None:
@@ -511,6 +530,8 @@ async def test_behaviour_and_seasons_come_as_documents(lifecycle: Lifecycle) -> 
     }
     assert len(exact.content["sessions"]) == 1
     assert set(seasons.content) == {"power"}
+    with pytest.raises(InvalidRequest):
+        await analysed(lifecycle, AnalysisKind.ROWS, columns=("rate", "nothing"))
     await put(lifecycle, await a_dataset(lifecycle, data_type="x", columns=COLUMNS), a_ride())
     with pytest.raises(InvalidRequest):
         await analysed(lifecycle, AnalysisKind.BEHAVIOR)
@@ -562,6 +583,13 @@ async def test_the_impact_is_measured_without_changing_anything(lifecycle: Lifec
     with pytest.raises(InvalidRequest):
         await lifecycle.impacts.evaluate(
             WantedImpact(tenant_id=ACME, selection=selection, settings=STATISTICAL, target_column="no")
+        )
+    await lifecycle.policies.set(
+        RetentionPolicy(tenant_id=ACME, data_type="ride", training_purpose="ai_training"), actor="test"
+    )
+    with pytest.raises(ConsentRequired):
+        await lifecycle.impacts.evaluate(
+            WantedImpact(tenant_id=ACME, selection=selection, settings=STATISTICAL, target_column="rate")
         )
 
 
@@ -619,7 +647,7 @@ async def test_data_that_moves_while_it_is_read_is_not_called_damaged(lifecycle:
 
 
 def test_reports_stay_small_enough_for_a_message() -> None:
-    metrics = {f"column{place}": {"mean": 1.5} for place in range(200)}
+    sealed = {"key_id": "key", "sealed": "x" * 5_000}
     segment = Segment(
         tenant_id=ACME,
         segment_id="seg_1",
@@ -648,7 +676,7 @@ def test_reports_stay_small_enough_for_a_message() -> None:
         compressed_bytes=10,
         value_retained=0.5,
         columns=(),
-        summary_metrics=metrics,
+        sealed_metrics=sealed,
         exact=False,
         available_analyses=("windows",),
         limitation="",
@@ -657,14 +685,62 @@ def test_reports_stay_small_enough_for_a_message() -> None:
     report = Report({})
     for _ in range(RESULTS_TOLD_MAX + 1):
         report = report.with_result(compressed)
+    for place in range(SKIPPED_TOLD_MAX + 1):
+        for _ in range(2):
+            report.skip(replace(segment, segment_id=f"left_{place}"), Skip(kind=SkipKind.POLICY, explanation="young"))
     document = report.to_document()
 
+    assert len(document["skipped"]) == SKIPPED_TOLD_MAX
     assert document["segment_count"] == RESULTS_TOLD_MAX + 1
     assert document["record_count"] == 10 * (RESULTS_TOLD_MAX + 1)
     assert document["value_retained"] == pytest.approx(0.5)
     assert len(document["results"]) == RESULTS_TOLD_MAX
-    detailed = [result for result in document["results"] if "summary_metrics" in result]
-    each = len(json.dumps({"columns": [], "summary_metrics": metrics}))
+    detailed = [result for result in document["results"] if "sealed_metrics" in result]
+    each = len(json.dumps({"columns": [], "sealed_metrics": sealed}))
     assert len(detailed) == DETAILS_BYTES_MAX // each
     assert len(json.dumps(document)) < 2_000_000
     assert Report(report.checkpoint()).to_document() == document
+
+
+async def test_reports_tell_statistics_and_nothing_readable_is_stored(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+    table = a_ride().drop_columns(["what"]).append_column("what", [["a very private remark"] * COUNT])
+    segment = await put(lifecycle, dataset, table)
+
+    job = await job_of(lifecycle, SUMMARY)
+    [listed] = await lifecycle.jobs.page(ACME, limit=10)
+    watched = [state async for state in lifecycle.jobs.watch(ACME, job.job_id)]
+    async with lifecycle.database.tenant_transaction(ACME) as connection:
+        stored = (await connection.exec_driver_sql("SELECT row_to_json(j)::text FROM lifecycle_jobs j")).scalar_one()
+        await set_key_state(connection, ACME, segment.key_id, KeyState.DESTROYED, now=lifecycle.clock.now())
+    await lifecycle.segments.keys.store.destroy(ACME, segment.key_id)
+    lifecycle.segments.keys.forget(ACME, segment.key_id)
+    erased = await lifecycle.jobs.get(ACME, job.job_id)
+
+    assert job.result is not None
+    assert listed.result is not None
+    assert erased.result is not None
+    assert job.result["results"][0]["summary_metrics"]["what"]["top"] == {"a very private remark": COUNT}
+    assert watched[-1].result == job.result
+    assert "summary_metrics" not in listed.result["results"][0]
+    assert "private" not in stored
+    assert "summary_metrics" not in erased.result["results"][0]
+    assert "sealed_metrics" not in erased.result["results"][0]
+
+
+async def test_a_named_form_comes_whatever_it_saves_and_a_policys_only_when_it_saves(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle, columns=COLUMNS)
+    few = await put(lifecycle, dataset, a_ride(count=1))
+    await lifecycle.policies.set(
+        RetentionPolicy(
+            tenant_id=ACME, data_type="ride", compression=SUMMARY, compression_threshold_days=0, ai_value_threshold=1.0
+        ),
+        actor="test",
+    )
+
+    by_policy = await compress(lifecycle, None)
+    named = await compress(lifecycle, STATISTICAL)
+
+    assert [(each["segment_id"], each["kind"]) for each in by_policy["skipped"]] == [(few.segment_id, "no_gain")]
+    assert named["results"][0]["form"] == "COMPRESSION_FORM_STATISTICAL"
+    assert (await rows_of(lifecycle)).equals(a_ride(count=1))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import pyarrow as pa
 import pytest
 from grpc import aio
+from sqlalchemy import func, select
 
 from tallygate.v1 import data_lifecycle_pb2 as data
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
@@ -17,13 +19,19 @@ from tallygate_server.domain.lifecycle import (
     CompressionForm,
     DataImportance,
     DataSelection,
+    Segment,
+    StorageTier,
 )
 from tallygate_server.domain.retention import ImportanceRule, RetentionException, RetentionPolicy
 from tallygate_server.errors import StoreUnavailable
 from tallygate_server.lifecycle.jobs import LifecycleJob
 from tallygate_server.lifecycle.policies import NewLegalHold
+from tallygate_server.lifecycle.segments import SegmentStore
+from tallygate_server.lifecycle.value import plans
 from tallygate_server.lifecycle.value.plan_steps import PlanSteps
 from tallygate_server.privacy.consents import NewConsent
+from tallygate_server.storage.datasets import read_dataset_by_id
+from tallygate_server.storage.tables import data_plan_steps
 from tallygate_server.storage.value_rows import Plan, PlanStep
 from tallygate_server.transport.convert import to_api_instant
 from tests.support.acme import ACME, ANN, BOB
@@ -364,3 +372,103 @@ async def test_priorities_follow_the_model_and_change_what_is_important(
     with pytest.raises(aio.AioRpcError) as caught:
         await served.stub.UpdatePriorities(request)
     assert refusal_of(caught.value).fields == ["measure_time"]
+
+
+async def test_documents_are_sampled_as_they_were_put_without_those_that_others_replaced(
+    served: ServedLifecycle, clock: FrozenClock
+) -> None:
+    async def put(numbers: range, mood: str) -> None:
+        records = [
+            data.Record(
+                time=to_api_instant(clock.now() - timedelta(hours=number)),
+                values={"mood": mood, "steps": number * 100.0, "where": {"city": "Pune"}},
+                record_id=f"entry-{number}",
+            )
+            for number in numbers
+        ]
+        await served.stub.PutRecords(
+            wire.PutRecordsRequest(
+                tenant_id=ACME,
+                account_id=ANN,
+                data_type="diary",
+                records=data.RecordBatch(records=records),
+                shape=data.DATASET_SHAPE_DOCUMENTS,
+            )
+        )
+
+    await put(range(30), "fine")
+    await put(range(10), "sleepy")
+
+    found = await served.stub.SelectRepresentativeSamples(
+        wire.SelectRepresentativeSamplesRequest(
+            tenant_id=ACME, selection=data.DataSelection(account_id=ANN, data_types=["diary"]), sample_count=1_000
+        )
+    )
+
+    told = {sample.record.record_id: sample.record.values for sample in found.samples}
+    assert len(found.samples) == len(told) == 30
+    assert {told[f"entry-{number}"]["mood"] for number in range(10)} == {"sleepy"}
+    assert {told[f"entry-{number}"]["mood"] for number in range(10, 30)} == {"fine"}
+    assert told["entry-3"]["where"]["city"] == "Pune"
+    assert found.coverage == 1.0
+
+
+class MovingStore(SegmentStore):
+    """A store where others are always faster, once for each segment."""
+
+    moved: ClassVar[set[str]] = set()
+
+    async def read(self, segment: Segment, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the records of a segment that was replaced just now."""
+        if segment.form is CompressionForm.NONE:
+            self.moved.add(segment.segment_id)
+            async with self.database.tenant_transaction(ACME) as connection:
+                dataset = await read_dataset_by_id(connection, ACME, segment.dataset_id)
+            assert dataset is not None
+            table = await super().read(segment)
+            prepared = await self.prepare(dataset, table, tier=StorageTier.WARM)
+            await self.replace([segment], [prepared], actor="test", action="data.moved")
+        return await super().read(segment, columns=columns)
+
+
+async def test_what_moves_while_it_is_read_is_looked_at_again(served: ServedLifecycle) -> None:
+    await put_days(served, range(2))
+    lifecycle = served.lifecycle
+    store = MovingStore(lifecycle.database, lifecycle.objects, lifecycle.keys, lifecycle.clock)
+    lifecycle.values._gatherer._store = store
+
+    found = await served.stub.SelectRepresentativeSamples(
+        wire.SelectRepresentativeSamplesRequest(**asked(sample_count=1_000))
+    )
+
+    assert len(store.moved) == 2
+    assert len(found.samples) == 240
+
+
+async def test_plans_that_have_expired_or_are_too_many_go_with_their_steps(
+    served: ServedLifecycle, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "PLANS_MAX", 2)
+
+    async def kept() -> list[tuple[str, int]]:
+        async with served.lifecycle.database.tenant_transaction(ACME) as connection:
+            found = await connection.execute(
+                select(data_plan_steps.c.plan_id, func.count())
+                .group_by(data_plan_steps.c.plan_id)
+                .order_by(data_plan_steps.c.plan_id)
+            )
+            return [(plan_id, count) for plan_id, count in found]
+
+    await put_days(served, range(3))
+    first, second, third = [await planned_after(served, clock, timedelta(seconds=1)) for _ in range(3)]
+    crowded = await kept()
+    last = await planned_after(served, clock, timedelta(hours=24))
+
+    assert crowded == sorted([(second.plan_id, 3), (third.plan_id, 3)])
+    assert first.plan_id not in dict(crowded)
+    assert await kept() == [(last.plan_id, 3)]
+
+
+async def planned_after(served: ServedLifecycle, clock: FrozenClock, pause: timedelta) -> wire.PlanRetentionResponse:
+    clock.advance(pause)
+    return await planned(served, 0)

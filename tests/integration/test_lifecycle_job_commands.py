@@ -6,12 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from grpc import StatusCode
 from typer.testing import CliRunner, Result
 
+from tallygate.v1 import data_lifecycle_pb2 as data
+from tallygate.v1 import data_lifecycle_service_pb2 as data_service
 from tallygate_server.cli import app as command_line
+from tallygate_server.cli import job_progress
+from tallygate_server.client import CallFailed
 from tallygate_server.domain.lifecycle import JobKind
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.errors import LegalHoldActive
@@ -86,3 +92,25 @@ async def test_exit_codes_tell_a_failure_and_a_cancellation(served: ServedLifecy
         failed = await say("data", "job", "watch", ACME, failing.job_id)
     assert failed.exit_code == 2
     assert "(LEGAL_HOLD)" in failed.stdout
+
+
+async def test_a_watch_goes_on_when_the_server_was_away_and_gives_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_progress, "RETRY_S", 0.0)
+    monkeypatch.setattr(job_progress, "RETRIES_MAX", 3)
+
+    def client(*, breaks: int) -> Any:
+        async def stream(_method: object, request: Any) -> AsyncIterator[Any]:
+            calls.append(request)
+            if len(calls) <= breaks:
+                raise CallFailed(method="WatchLifecycleJob", target="", code=StatusCode.UNAVAILABLE, message="away")
+            state = data.LIFECYCLE_JOB_STATE_SUCCEEDED
+            yield data_service.WatchLifecycleJobResponse(job=data.LifecycleJob(job_id="job_1", state=state))
+
+        calls: list[Any] = []
+        return SimpleNamespace(stream=stream, lifecycle=SimpleNamespace(WatchLifecycleJob=None))
+
+    job = data.LifecycleJob(job_id="job_1", state=data.LIFECYCLE_JOB_STATE_RUNNING)
+    ended = await job_progress.follow_job(client(breaks=3), job, quiet=True)
+    assert ended.state == data.LIFECYCLE_JOB_STATE_SUCCEEDED
+    with pytest.raises(CallFailed):
+        await job_progress.follow_job(client(breaks=4), job, quiet=True)

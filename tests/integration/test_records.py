@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.assembly import Lifecycle, open_lifecycle
 from tallygate_server.lifecycle.compression.report import compression_facts
 from tallygate_server.lifecycle.keys import MasterKeys
-from tallygate_server.lifecycle.records import NewRecords, PlainRecords, RecordQuery
+from tallygate_server.lifecycle.records import NewRecords, PlainRecords, RecordQuery, RecordsPut
 from tallygate_server.lifecycle.records.reading import RecordReading
 from tallygate_server.storage.data_keys import KeyState, set_key_state
 from tallygate_server.storage.datasets import read_dataset_by_id
@@ -151,7 +151,8 @@ async def test_reads_are_counted_once_for_a_query(lifecycle: Lifecycle, stores: 
     now = lifecycle.clock.now()
     assert {(row["segment_id"], row["day"], row["read_count"]) for row in found} == {
         (early.segment_id, now.date(), 3),
-        (late.segment_id, now.date(), 1),
+        # Fetched together with the first, though the last query needed none of it.
+        (late.segment_id, now.date(), 2),
     }
     assert last.header.dataset.access_time == now
 
@@ -231,6 +232,17 @@ async def test_concurrent_puts_of_the_same_ids_leave_one_of_each(lifecycle: Life
     assert (await query(lifecycle)).header.dataset.record_count == 20
 
 
+async def test_the_same_request_at_the_same_time_puts_once(lifecycle: Lifecycle) -> None:
+    async def put() -> RecordsPut:
+        return await put_records(lifecycle, [(NOON, "", {"n": 1.0})], request_id="r", content=b"1")
+
+    answers = await asyncio.gather(*(put() for _ in range(5)))
+
+    assert sorted(answer.replayed for answer in answers) == [False, True, True, True, True]
+    assert len({answer.dataset.dataset_id for answer in answers}) == 1
+    assert (await query(lifecycle)).table.num_rows == 1
+
+
 async def test_ids_are_known_again_after_the_key_has_changed(lifecycle: Lifecycle, clock: FrozenClock) -> None:
     await put_records(lifecycle, [(NOON, "a", {"n": 1.0})], request_id="r", content=b"1")
     await lifecycle.keys.retire(ACME, ANN)
@@ -272,30 +284,42 @@ class Moving:
         self._lifecycle = lifecycle
         self._tier = tier
         self._read = lifecycle.segments.read
+        self._read_many = lifecycle.segments.read_many
         self.reads: list[str] = []
 
     async def read(self, segment: Segment, *, columns: Any = None) -> pa.Table:
         """Read a segment."""
+        await self._note(segment)
+        return await self._read(segment, columns=columns)
+
+    async def read_many(self, segments: Sequence[Segment], *, columns: Any = None) -> list[pa.Table]:
+        """Read several."""
+        await self._note(segments[0])
+        return await self._read_many(segments, columns=columns)
+
+    async def _note(self, segment: Segment) -> None:
         self.reads.append(segment.segment_id)
         if len(self.reads) == 2:
             for each in await manifest(self._lifecycle):
                 await move(self._lifecycle, each, self._tier)
-        return await self._read(segment, columns=columns)
 
 
 @pytest.mark.parametrize("tier", [StorageTier.WARM, StorageTier.COLD])
+@pytest.mark.parametrize("together", [1, 2])
 async def test_what_moves_while_it_is_read_is_neither_lost_nor_told_twice(
-    lifecycle: Lifecycle, tier: StorageTier, monkeypatch: pytest.MonkeyPatch
+    lifecycle: Lifecycle, tier: StorageTier, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tallygate_server.lifecycle.records.reading.GROUP_SEGMENTS_MAX", together)
     for start in (0, 50, 50, 200, 300):
         await put_table(lifecycle, a_table(NOON + timedelta(seconds=start), 100))
     before = (await query(lifecycle)).table
     moving = Moving(lifecycle, tier)
     monkeypatch.setattr(lifecycle.segments, "read", moving.read)
+    monkeypatch.setattr(lifecycle.segments, "read_many", moving.read_many)
 
     after = (await query(lifecycle)).table
 
-    assert len(moving.reads) > 5
+    assert len(moving.reads) > 2
     assert {segment.tier for segment in await manifest(lifecycle)} == {tier}
     assert after.num_rows == 500
     assert after.column("time").equals(before.column("time"))
@@ -416,6 +440,32 @@ async def test_an_archive_that_does_not_answer_is_not_waited_for_longer_than_set
         async for _part in hurried.query(RecordQuery(tenant_id=ACME, account_id=ANN, data_type="ride")):
             pass
     assert caught.value.facts["timeout_ms"] == "1"
+
+
+async def test_small_segments_are_fetched_together_and_bounded(
+    lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute in range(5):
+        await put_table(lifecycle, a_table(NOON + timedelta(minutes=minute), 10))
+    sizes: list[int] = []
+    read_many = lifecycle.segments.read_many
+
+    async def counted(segments: Sequence[Segment], *, columns: Any = None) -> list[pa.Table]:
+        sizes.append(len(segments))
+        return await read_many(segments, columns=columns)
+
+    monkeypatch.setattr(lifecycle.segments, "read_many", counted)
+    together = (await query(lifecycle)).table
+    monkeypatch.setattr("tallygate_server.lifecycle.records.reading.GROUP_SEGMENTS_MAX", 2)
+    by_twos = await query(lifecycle)
+    [first, *_] = await manifest(lifecycle)
+    monkeypatch.setattr("tallygate_server.lifecycle.records.reading.GROUP_BYTES_MAX", first.stored_bytes)
+    apart = await query(lifecycle)
+
+    assert sizes == [5, 2, 2]
+    assert together.equals(by_twos.table)
+    assert together.equals(apart.table)
+    assert by_twos.totals.segment_count == apart.totals.segment_count == 5
 
 
 async def test_a_query_that_is_left_lets_go_of_what_it_fetches_ahead(lifecycle: Lifecycle) -> None:

@@ -25,14 +25,13 @@ from tallygate_server.domain.lifecycle import (
     StorageTier,
 )
 from tallygate_server.domain.retention import ImportanceRule, RetentionPolicy
-from tallygate_server.errors import StoreUnavailable
+from tallygate_server.errors import SegmentsChanged, StoreUnavailable
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.classification import cleanup_request
 from tallygate_server.lifecycle.jobs import LifecycleJob, LifecycleJobRunner, NewJob
 from tallygate_server.lifecycle.policies import Candidate, NewLegalHold, Removed, Remover
 from tallygate_server.lifecycle.records import NewRecords
 from tallygate_server.lifecycle.records.batches import PlainRecords
-from tallygate_server.lifecycle.segments import SegmentsChanged
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import read_segments
 from tests.support.acme import ANN, services
@@ -241,6 +240,33 @@ async def test_ids_of_removed_records_are_free_again(lifecycle: Lifecycle) -> No
     assert await all_of(lifecycle, "SELECT * FROM data_record_ids") == []
     assert await all_of(lifecycle, "SELECT * FROM data_replaced_records") == []
     assert await put_records(1) == 0
+
+
+async def test_what_is_on_hold_survives_being_replaced_and_moved(lifecycle: Lifecycle, clock: FrozenClock) -> None:
+    await lifecycle.service.accounts.provision(SPORTS, ANN)
+    hold, _ = await lifecycle.holds.create(
+        SPORTS, NewLegalHold(selection=DataSelection(account_id=ANN), reason_text="a suit"), actor="jo"
+    )
+    times = [int((lifecycle.clock.now() - timedelta(days=1)).timestamp() * 1e6)]
+    for speed in (1.0, 2.0):
+        rows = PlainRecords(times_us=times, values=[{"speed": speed}], record_ids=["a"])
+        await lifecycle.records.put(NewRecords(tenant_id=SPORTS, account_id=ANN, data_type="ride", batch=rows))
+    policy = RetentionPolicy(tenant_id=SPORTS, data_type="*", standard_retention_days=1_000)
+    await lifecycle.policies.set(policy, actor="jo")
+
+    clock.advance(timedelta(days=31))
+    await lifecycle.mover.run()
+    async with lifecycle.database.tenant_transaction(SPORTS) as connection:
+        [held] = await read_segments(connection, SPORTS, DataSelection())
+    await lifecycle.holds.release(SPORTS, hold.legal_hold_id, reason="it is over", actor="jo")
+    clock.advance(timedelta(days=90))
+    await lifecycle.mover.run()
+    async with lifecycle.database.tenant_transaction(SPORTS) as connection:
+        [free] = await read_segments(connection, SPORTS, DataSelection())
+
+    assert (held.tier, held.record_count) == (StorageTier.WARM, 2)
+    assert (free.tier, free.record_count) == (StorageTier.COLD, 1)
+    assert (await lifecycle.segments.read(free)).column("speed").to_pylist() == [2.0]
 
 
 async def test_a_clean_up_goes_on_after_a_crash_and_counts_once(

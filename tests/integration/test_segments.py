@@ -15,9 +15,9 @@ from tallygate_server.domain.lifecycle import (
     SegmentState,
     StorageTier,
 )
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle.assembly import Lifecycle
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged
+from tallygate_server.lifecycle.segments import PreparedSegment
 from tallygate_server.storage.data_segments import read_payload, read_segments
 from tests.support.acme import ACME, apply_catalog, services
 from tests.support.lifecycle import NOON, a_dataset, a_table, lifecycles

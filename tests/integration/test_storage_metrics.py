@@ -227,6 +227,7 @@ async def test_what_is_gone_stands_with_nothing_and_other_tenants_do_not_count(
     segments = [a_segment(1), a_segment(2, tenant_id=GLOBEX, tier=WARM, state=SegmentState.QUARANTINED)]
     await stand.add(segments)
     assert await stand.lifecycle.measuring.measure() == {"tenants_measured": 2}
+    await stand.lifecycle.measuring.publish()
     read = {tier: metrics.stored_bytes._read()[tier,] for tier in ("hot", "warm", "cold")}  # type: ignore[misc,index]
     assert read == {"hot": 1_000, "warm": 1_000, "cold": 0}
     assert metrics.segments_quarantined._read() == 1  # type: ignore[misc]

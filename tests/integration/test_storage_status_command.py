@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tallygate_server.cli import app as command_line
+from tallygate_server.cli.output import bytes_text
 from tallygate_server.cli.storage_commands import sparkline
 from tallygate_server.cli.storage_plot import round_sizes
 from tallygate_server.domain.lifecycle import StorageTier
@@ -105,6 +106,22 @@ async def test_other_forms_and_nothing_to_draw_are_refused(served: ServedLifecyc
     without_days = await say(ACME, "--account", "ann", "--plot", str(tmp_path / "growth.png"))
     assert (without_days.exit_code, "no day is known" in without_days.output) == (2, True)
     assert list(tmp_path.glob("growth.*")) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1_023, "1,023 B"),
+        (1_024, "1.00 KiB"),
+        (10 * 1_024, "10.0 KiB"),
+        (100 * 1_024, "100 KiB"),
+        (-3 * GIB, "-3.00 GiB"),
+        (5_000 * 1_024 * GIB, "5,000 TiB"),
+    ],
+)
+def test_sizes_have_three_digits(count: int, text: str) -> None:
+    assert bytes_text(count) == text
 
 
 def test_the_axis_has_round_sizes() -> None:

@@ -15,7 +15,7 @@ from tallygate_server.domain.lifecycle import DataSelection, Dataset, Segment, S
 from tallygate_server.domain.retention import RetentionPolicy
 from tallygate_server.lifecycle.assembly import Lifecycle
 from tallygate_server.lifecycle.tiers import Mover
-from tallygate_server.lifecycle.tiers.groups import groups_of, is_ripe
+from tallygate_server.lifecycle.tiers.groups import GROUP_SPAN_MAX, groups_of, is_ripe
 from tallygate_server.storage.data_segments import read_segments
 from tests.support.acme import ACME, apply_catalog, services
 from tests.support.clock import FrozenClock
@@ -94,6 +94,22 @@ async def test_data_leaves_the_hot_tier_after_30_days_and_the_warm_after_90(
     assert (await lifecycle.segments.read(cold)).equals(pa.concat_tables(pieces))
 
 
+async def test_measuring_a_move_changes_nothing_and_tells_what_comes_of_it(lifecycle: Lifecycle, mover: Mover) -> None:
+    dataset = await a_dataset(lifecycle)
+    pieces = [a_table(NOON + timedelta(seconds=100 * place)) for place in range(2)]
+    group = [await put_hot(lifecycle, dataset, piece) for piece in pieces]
+    before = await manifest(lifecycle)
+
+    measured = await mover.measure_group(dataset, group, StorageTier.COLD)
+    half = await mover.measure_group(dataset, group, StorageTier.COLD, part=lambda table: table.slice(0, 100))
+
+    assert await manifest(lifecycle) == before
+    assert (half.segment_count, half.record_count, half.source_bytes) == (2, 100, measured.source_bytes // 2)
+    moved = await mover.move_group(dataset, group, StorageTier.COLD)
+    assert measured == replace(moved, segments=())
+    assert measured.target_bytes < measured.source_bytes
+
+
 async def test_a_damaged_segment_stays_behind_in_quarantine(
     lifecycle: Lifecycle, mover: Mover, clock: FrozenClock
 ) -> None:
@@ -130,3 +146,17 @@ async def test_groups_are_bounded_and_wait_for_company(lifecycle: Lifecycle) -> 
     assert is_ripe(groups[0], cutoff, last=False)
     assert not is_ripe(groups[1], cutoff, last=True)
     assert is_ripe(groups[1], cutoff + timedelta(hours=1), last=True)
+
+
+async def test_what_lies_months_apart_stays_apart(lifecycle: Lifecycle) -> None:
+    dataset = await a_dataset(lifecycle)
+    [first, last] = [
+        (await lifecycle.segments.prepare(dataset, a_table(begin, count=2), tier=StorageTier.HOT)).segment
+        for begin in (NOON, NOON + timedelta(days=20))
+    ]
+    span = last.end_time - first.start_time
+    at_the_bound = replace(last, end_time=last.end_time + GROUP_SPAN_MAX - span)
+    beyond = replace(last, end_time=at_the_bound.end_time + timedelta(microseconds=1))
+
+    assert [len(group) for group in groups_of([first, at_the_bound])] == [2]
+    assert [len(group) for group in groups_of([first, beyond])] == [1, 1]

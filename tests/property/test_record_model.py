@@ -103,6 +103,11 @@ async def test_a_query_tells_what_a_dictionary_would(
         return
     model = sorted([*by_id.values(), *without])
     everything = await query(lifecycle, data_type=data_type, with_record_ids=True)
+    with pytest.MonkeyPatch.context() as cramped:
+        bounds = {"HELD_BYTES_MAX": 100, "MERGED_ROWS_MAX": 2, "MANIFEST_PAGE": 2, "GROUP_SEGMENTS_MAX": 2}
+        for bound, value in bounds.items():
+            cramped.setattr(f"tallygate_server.lifecycle.records.reading.{bound}", value)
+        again = await query(lifecycle, data_type=data_type, with_record_ids=True)
     ranged = await query(
         lifecycle,
         data_type=data_type,
@@ -113,6 +118,7 @@ async def test_a_query_tells_what_a_dictionary_would(
 
     for found, expected in (
         (everything, model),
+        (again, model),
         (ranged, [record for record in model if min(start, end) <= record[0] <= max(start, end)]),
     ):
         rows = found.table.to_pylist()

@@ -56,6 +56,9 @@ PREAMBLE = "tenant: shop\ncurrency: USD\nfeatures: {calls: counter, seats: gauge
 CREATED = datetime(2026, 7, 1, tzinfo=UTC)
 
 
+TOO_FEW_DAYS = "too few: 0 to keep raw usage for ever, or at least 40, as answers to repeated requests rest on it"
+
+
 def mistakes(text: str) -> list[str]:
     with pytest.raises(CatalogInvalid) as caught:
         parse_catalog(text)
@@ -360,8 +363,7 @@ PRICE = "tenant: shop\nmodel_prices:\n  m:\n    "
         ),
         (
             "tenant: shop\nusage_retention_days: 39",
-            "usage_retention_days: line 2, column 23: 39 is too few: 0 to keep raw usage for ever, or at least 40, as"
-            " answers to repeated requests rest on it",
+            f"usage_retention_days: line 2, column 23: 39 is {TOO_FEW_DAYS}",
         ),
     ],
 )

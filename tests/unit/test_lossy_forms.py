@@ -7,6 +7,7 @@ import json
 import math
 import random
 import statistics
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from tallygate_server.lifecycle.lossy import (
     encode,
     lossy_settings,
     patterns_of,
+    summary,
 )
 
 START: Final = datetime(2026, 3, 2, 0, 0, tzinfo=UTC)
@@ -241,6 +243,13 @@ def test_actions_beyond_the_bound_are_counted_together() -> None:
     assert len(actions_of(257)) == 256
     assert actions_of(257)["*"] == 2
     assert actions_of(257)["a000"] == 2
+    names = [f"a{place:04}" for place in range(1_000)]
+    result = encode(
+        a_table([START + timedelta(seconds=place) for place in range(1_000)], what=names),
+        LossySettings(form=LossyForm.BEHAVIORAL),
+    )
+    assert decode(result.payload).profile()["merged"] == 1_000 - 255
+    assert result.value_retained <= 0.255
 
 
 def test_the_action_must_be_named_where_it_is_not_plain() -> None:
@@ -403,7 +412,13 @@ def test_every_form_takes_no_record_and_one(form: LossyForm, count: int) -> None
 def test_extreme_numbers_break_no_form(form: LossyForm) -> None:
     values = [1.7e308, -1.7e308, math.inf, math.nan, 5e-324, None] * 20
     times = [START + timedelta(hours=place) for place in range(len(values))]
-    table = a_table(times, v=pa.array(values, pa.float64()), n=[2**63 - 1, -(2**63)] * 60, kind=["x"] * 120)
+    table = a_table(
+        times,
+        v=pa.array(values, pa.float64()),
+        n=[2**63 - 1, -(2**63)] * 60,
+        wide=pa.array([5e-324, sys.float_info.max, -sys.float_info.max] * 40, pa.float64()),
+        kind=["x"] * 120,
+    )
 
     result = encode(table, LossySettings(form=form))
     kept = decode(result.payload)
@@ -411,6 +426,19 @@ def test_extreme_numbers_break_no_form(form: LossyForm) -> None:
     assert 0 <= result.value_retained <= 1
     json.dumps([result.summary_metrics, [loss.max_error for loss in result.columns]], allow_nan=False)
     assert kept.available_analyses == result.available_analyses
+
+
+@pytest.mark.parametrize("form", [LossyForm.PIECEWISE, LossyForm.SUMMARY, LossyForm.SEASONAL])
+def test_truth_values_and_instants_can_be_in_every_form(form: LossyForm) -> None:
+    times = [START + timedelta(seconds=place) for place in range(40)]
+    table = a_table(times, v=list(range(40)), on=[True] * 39 + [None], seen=times)
+
+    result = encode(table, LossySettings(form=form))
+
+    fits = {column.column: column for column in result.columns}
+    # All are alike, so that what is left of them tells every one; of instants, no two of which are, at most one.
+    assert fits["on"].root_mean_square_error <= math.sqrt(1 / 40) + 1e-12
+    assert form is LossyForm.PIECEWISE or fits["seen"].root_mean_square_error == pytest.approx(math.sqrt(39 / 40))
 
 
 @pytest.mark.parametrize("form", LossyForm)
@@ -504,3 +532,28 @@ def test_the_contracts_settings_name_a_form() -> None:
     assert form_of(CompressionForm.STATISTICAL, seasonal=True) is LossyForm.SEASONAL
     with pytest.raises(LossySettingsInvalid, match="form"):
         form_of(CompressionForm.LOSSLESS)
+
+
+def test_documents_become_at_most_a_hundred_columns() -> None:
+    def columns_of(count: int) -> set[str]:
+        documents = [json.dumps({f"f{place:03}": 1 for place in range(count)}), json.dumps({"f000": 2})]
+        result = encode(a_table([START, START + HOUR], document=documents), LossySettings(form=LossyForm.SUMMARY))
+        return {loss.column for loss in result.columns}
+
+    assert len(columns_of(100)) == 100
+    assert len(columns_of(101)) == 100
+    assert "f100" not in columns_of(101)
+
+
+def test_a_reading_that_spans_too_many_windows_counts_where_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = a_table([START + timedelta(seconds=10 * place) for place in range(4)], v=[1.0, 5.0, 1.0, 5.0])
+    settings = LossySettings(form=LossyForm.SUMMARY, window=timedelta(seconds=1), zones={"v": (3.0,)})
+
+    def seconds() -> float:
+        rows = decode(encode(table, settings).payload).windows().table.to_pylist()
+        return math.fsum(row["v.zone0_seconds"] + row["v.zone1_seconds"] for row in rows)
+
+    monkeypatch.setattr(summary, "ZONE_PIECES_MAX", 30)
+    assert seconds() == 30
+    monkeypatch.setattr(summary, "ZONE_PIECES_MAX", 29)
+    assert seconds() == 3

@@ -51,5 +51,41 @@ def test_only_what_is_at_or_behind_the_frontier_is_held() -> None:
     assert not merge.empty
 
 
+def test_what_is_put_in_order_at_once_is_bounded() -> None:
+    merge = Merge()
+    merge.add(a_table([1, 2, 3, 9], 0))
+    merge.add(a_table([1, 2, 2, 2], 1))
+
+    assert merge.bound(None, 8) is None
+    assert merge.bound(9, 7) == 9
+    assert merge.bound(None, 7) == 9
+    assert merge.bound(None, 2) == 2
+    assert merge.bound(None, 1) == 2
+
+
+def test_what_takes_too_much_is_dropped_from_an_instant_on() -> None:
+    merge = Merge()
+    merge.add(a_table([1, 2, 3, 4], 0))
+    merge.add(a_table([1, 5, 6, 7], 1))
+    half = merge.byte_count // 2
+
+    assert merge.shed(2 * half) is None
+    assert merge.shed(half) == 4
+    assert merge.byte_count <= half
+    taken: list[tuple[int, int]] = []
+    take(merge, None, taken)
+    assert taken == [(1, 0), (1, 1), (2, 0), (3, 0)]
+
+
+def test_one_instant_is_kept_whole() -> None:
+    merge = Merge()
+    merge.add(a_table([5] * 10, 0))
+    merge.add(a_table([5, 6], 1))
+
+    assert merge.shed(1) == 6
+    assert merge.row_count == 11
+    assert merge.shed(1) is None
+
+
 def test_slices_have_a_bounded_number_of_rows() -> None:
     assert [part.num_rows for part in slices(a_table(list(range(7)), 0), 3)] == [3, 3, 1]

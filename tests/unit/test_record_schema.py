@@ -113,6 +113,16 @@ def test_columns_teach_their_very_types() -> None:
     assert [c.name for c in found.columns if c.nullable] == ["s"]
 
 
+def test_columns_teach_their_types_also_without_a_value() -> None:
+    empty = columns(n=pa.nulls(2, pa.int64()), nothing=pa.nulls(2))
+
+    found = learned(empty)
+
+    assert found.columns == (DataColumn(name="n", type=INT64, nullable=True),)
+    assert fitted(empty, DataColumn(name="a", type=DOUBLE)).table.column_names == ["time"]
+    assert fitted(empty, DataColumn(name="n", type=STRING)).table.column("n").type == pa.string()
+
+
 def test_definitions_add_units_limits_and_columns_that_have_yet_to_come() -> None:
     wanted = [
         ColumnDefinition(name="hr", unit="bpm", min_valid=30, max_valid=220),

@@ -247,6 +247,19 @@ def test_a_data_types_own_policy_counts_then_that_for_all_then_none() -> None:
     assert PolicySet.of(ACME, []).policy_for("run").version == 0
 
 
+def test_nothing_younger_than_what_any_policy_says_is_looked_at() -> None:
+    made = PolicySet.of(
+        ACME,
+        [
+            a_policy("ride", standard_retention_days=100, compression_threshold_days=20),
+            a_policy("*", deletion_threshold_days=50, exceptions=(an_exception(30), an_exception(-1))),
+        ],
+    )
+
+    assert made.youngest_days == 20
+    assert PolicySet.of(ACME, [a_policy()]).youngest_days == -1
+
+
 @pytest.mark.parametrize(
     ("value", "days"),
     [

@@ -43,6 +43,12 @@ def test_the_root_has_a_public_reason_too() -> None:
     assert f"ERROR_REASON_{TallygateError.reason}" in dict(ErrorReason.items())
 
 
+def test_a_rule_about_the_whole_request_reads_as_a_sentence() -> None:
+    error = InvalidRequest([FieldViolation("", "end_time must be after start_time"), FieldViolation("c", "is missing")])
+
+    assert failure_of(error, method="/a/b").message == "end_time must be after start_time; c: is missing"
+
+
 def test_facts_become_metadata() -> None:
     failure = failure_of(errors.RevisionNotReached(wanted=9, current=7), method="/a/b")
 

@@ -401,7 +401,8 @@ def print_analysis(
     for part in parts:
         for gap in part.header.gaps:
             begin, end = gap.span.start_time.ToJsonString(), gap.span.end_time.ToJsonString()
-            typer.echo(f"{begin} to {end}: {gap.kind}: {gap.explanation}")
+            errors = ", ".join(f"{name} {gap.max_errors[name]:.6g}" for name in sorted(gap.max_errors))
+            typer.echo(f"{begin} to {end}: {gap.kind}: {gap.explanation}{f' ({errors})' if errors else ''}")
     if not any(part.header.segments or part.header.gaps for part in parts):
         typer.echo("There is no such data.")
 

@@ -23,8 +23,12 @@ RETRY_S: Final = 0.5
 """Pause before a watch is taken up again that broke: the job may go on elsewhere."""
 RETRIES_MAX: Final = 120
 """Watches in a row that break at once before the command gives up; the job goes on all the same."""
-ROWS_MAX: Final = 20
+ROWS_MAX: Final = 10
 """Rows of a list in a report; JSON has all."""
+HIDDEN: Final = frozenset(
+    {"checksum_sha256", "codec", "create_time", "compress_time", "dataset_id", "encrypted", "state"}
+)
+"""Columns of such lists that only programs look at."""
 
 
 async def follow_job(
@@ -235,7 +239,7 @@ def _print_list(name: str, rows: list[Message]) -> None:
 
 def _is_plain(field: Any) -> bool:
     message = field.message_type
-    return not field.is_repeated and (message is None or message.full_name == _TIMESTAMP)
+    return field.name not in HIDDEN and not field.is_repeated and (message is None or message.full_name == _TIMESTAMP)
 
 
 def _any_set(field: Any, rows: Iterable[Message]) -> bool:

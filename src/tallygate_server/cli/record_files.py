@@ -142,7 +142,7 @@ def written(file: Path) -> Iterator[BinaryIO]:
     try:
         with part.open("wb") as taken:
             yield taken
-        if file.suffix.lower() in {".csv", ".parquet"} and part.stat().st_size:
+        if file.suffix.lower() in {".csv", ".parquet"}:
             _convert(part, file)
         else:
             part.replace(file)

@@ -247,7 +247,7 @@ def _print_growth(metrics: data_lifecycle_service_pb2.GetStorageMetricsResponse)
             )
         ]
     else:
-        facts += [("", f"{len(past)} days are known so far: too few for a projection")]
+        facts += [("", f"days known so far: {len(past)}, too few for a projection")]
     width = len("growth")
     for name, value in facts:
         typer.echo(f"  {typer.style(name.ljust(width), dim=True)}  {value}")
@@ -283,7 +283,7 @@ _COLORS: Final = {"hot": "red", "warm": "yellow", "cold": "blue"}
 
 
 def _ratio_text(stored: int, plain: int) -> str:
-    return f"{stored / plain:.2f}" if plain else ""
+    return f"{stored / plain:.2g}" if plain else ""
 
 
 def _total(point: Any) -> int:

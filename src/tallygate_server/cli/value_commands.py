@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tallygate_server.client import Client
 
 ACTOR: Final = "tallygate command line"
+TIMEOUT_S: Final = 600.0
+"""Many records take a while to be read and learned from."""
 ROWS_MAX: Final = 50
 """Rows of a table; JSON has all that the server tells."""
 
@@ -75,7 +77,9 @@ def assess(
     request = data_lifecycle_service_pb2.AssessDataValueRequest(
         tenant_id=tenant, selection=_selection(account, data_type, start, end), model_key=model, page_size=count
     )
-    answer: Any = with_client(target, lambda client: client.call(client.lifecycle.AssessDataValue, request))
+    answer: Any = with_client(
+        target, lambda client: client.call(client.lifecycle.AssessDataValue, request, timeout_s=TIMEOUT_S)
+    )
     if as_json:
         print_message(answer)
         return
@@ -111,7 +115,9 @@ def critical(
         min_accuracy_ratio=ratio,
         seed=seed,
     )
-    answer: Any = with_client(target, lambda client: client.call(client.lifecycle.IdentifyCriticalData, request))
+    answer: Any = with_client(
+        target, lambda client: client.call(client.lifecycle.IdentifyCriticalData, request, timeout_s=TIMEOUT_S)
+    )
     if as_json:
         print_message(answer)
         return
@@ -152,7 +158,9 @@ def samples(
         seasons=[f"SEASON_KIND_{each.name}" for each in season or []],
         seed=seed,
     )
-    answer: Any = with_client(target, lambda client: client.call(client.lifecycle.SelectRepresentativeSamples, request))
+    answer: Any = with_client(
+        target, lambda client: client.call(client.lifecycle.SelectRepresentativeSamples, request, timeout_s=TIMEOUT_S)
+    )
     if as_json:
         print_message(answer)
         return
@@ -200,7 +208,9 @@ def training_set(
         target_column=column,
         seed=seed,
     )
-    answer: Any = with_client(target, lambda client: client.call(client.lifecycle.OptimizeTrainingDataset, request))
+    answer: Any = with_client(
+        target, lambda client: client.call(client.lifecycle.OptimizeTrainingDataset, request, timeout_s=TIMEOUT_S)
+    )
     if as_json:
         print_message(answer)
         return
@@ -297,7 +307,9 @@ def plan(
         storage_limit_bytes=bytes_of(limit),
         model_key=model,
     )
-    answer: Any = with_client(target, lambda client: client.call(client.lifecycle.PlanRetention, request))
+    answer: Any = with_client(
+        target, lambda client: client.call(client.lifecycle.PlanRetention, request, timeout_s=TIMEOUT_S)
+    )
     if as_json:
         print_message(answer)
     else:
@@ -362,7 +374,7 @@ def optimize(
         typer.echo(f"Carry it out with: tallygate data optimize {tenant} --plan {job.optimization.plan_id}")
 
 
-_UNITS: Final = {"": 1, "B": 1} | {
+_UNITS: Final = {"": 1, "B": 1, "kB": 1_000} | {
     f"{prefix}{ending}": base**power
     for power, prefix in enumerate("KMGT", start=1)
     for ending, base in (("B", 1000), ("iB", 1024))
@@ -371,7 +383,7 @@ _UNITS: Final = {"": 1, "B": 1} | {
 
 def bytes_of(text: str) -> int:
     """Read a size: digits, and a unit of thousands (MB) or of 1,024 (MiB). Raises CommandError."""
-    digits = text.rstrip("BKMGTi ")
+    digits = text.rstrip("BkKMGTi ")
     unit = text[len(digits) :].strip()
     try:
         size = float(digits) * _UNITS[unit]

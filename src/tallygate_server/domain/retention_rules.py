@@ -138,6 +138,22 @@ class PolicySet:
         own = self.policies.get(data_type) or self.policies.get(ALL_TYPES)
         return own or RetentionPolicy(tenant_id=self.tenant_id, data_type=data_type)
 
+    @property
+    def youngest_days(self) -> int:
+        """Age before which no policy lets anything be removed or compressed with loss; -1: none ever does."""
+        days = [
+            each
+            for policy in self.policies.values()
+            for each in (
+                policy.standard_retention_days,
+                policy.deletion_threshold_days,
+                policy.compression_threshold_days,
+                *(exception.retention_days for exception in policy.exceptions),
+            )
+            if each != FOR_EVER
+        ]
+        return min(days, default=FOR_EVER)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protections:

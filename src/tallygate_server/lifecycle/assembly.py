@@ -113,7 +113,7 @@ async def open_lifecycle(
         weights = ModelWeights(database)
         classifier = Classifier(segments, policies, service.tenants, clock, weights=weights.of)
         remover = Remover(segments, policies, clock)
-        mover = Mover(segments, policies, clock)
+        mover = Mover(segments, policies, clock, protections=policies.protections_in)
         models = ModelProcesses()
         fetching = Fetching(segments, retrieval_timeout_ms=options.retrieval_timeout_ms)
         scorer = Scorer(segments, policies, service.tenants, clock, weights)

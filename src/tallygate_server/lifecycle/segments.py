@@ -31,7 +31,13 @@ from tallygate_server.domain.lifecycle import (
     SegmentState,
     StorageTier,
 )
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, StoreUnavailable
+from tallygate_server.errors import (
+    ArchiveCorruption,
+    IntegrityViolation,
+    SegmentGone,
+    SegmentsChanged,
+    StoreUnavailable,
+)
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.keys import DataKey, DataKeys, KeyDestroyed, KeyUnreadable
 from tallygate_server.lifecycle.objects import ObjectMissing, ObjectStore, ObjectStoreUnavailable
@@ -47,20 +53,6 @@ log = structlog.get_logger(__name__)
 WRITER_TIME_MAX: Final = timedelta(hours=1)
 """An object that is still being written after this was left behind."""
 OBJECTS_PER_SWEEP_MAX: Final = 1_000
-
-
-class SegmentsChanged(Exception):
-    """Somebody else replaced, removed or damaged what was to be replaced; look again."""
-
-
-class SegmentGone(SegmentsChanged, IntegrityViolation):
-    """A segment was replaced or removed while it was read: nothing is damaged, look again."""
-
-    def __init__(self, segment: Segment) -> None:
-        """Name the segment."""
-        IntegrityViolation.__init__(
-            self, "it was replaced meanwhile", dataset_id=segment.dataset_id, segment_id=segment.segment_id
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +266,30 @@ class SegmentStore:
             sealed = await self._sealed_bytes(segment)
             return await asyncio.to_thread(self._decode, segment, await self._secret(segment), sealed, columns)
 
+    async def read_many(self, segments: Sequence[Segment], *, columns: Sequence[str] | None = None) -> list[pa.Table]:
+        """Return the records of exact segments of one tenant whose payloads are rows, all in one go. Raises as `read`.
+
+        The error names the first segment that cannot be read.
+        """
+        tenant_id = segments[0].tenant_id
+        async with self.database.tenant_transaction(tenant_id) as connection:
+            found = await rows.read_payloads(connection, tenant_id, [segment.segment_id for segment in segments])
+        secrets_by_key: dict[str, bytes] = {}
+        for segment in segments:
+            async with self._unless_gone(segment):
+                if segment.segment_id not in found:
+                    raise self._damaged(segment, "its payload is missing")
+                if segment.key_id not in secrets_by_key:
+                    secrets_by_key[segment.key_id] = await self._secret(segment)
+
+        def work() -> list[pa.Table]:
+            return [
+                self._decode(segment, secrets_by_key[segment.key_id], found[segment.segment_id], columns)
+                for segment in segments
+            ]
+
+        return await asyncio.to_thread(work)
+
     async def read_payload(self, segment: Segment) -> bytes:
         """Return the plain payload of a segment of any form. Raises as `read`."""
         async with self._unless_gone(segment):
@@ -306,7 +322,7 @@ class SegmentStore:
             async with self.database.tenant_transaction(segment.tenant_id) as connection:
                 present = await rows.read_segment(connection, segment.tenant_id, segment.segment_id)
             if present is None:
-                raise SegmentGone(segment) from error
+                raise SegmentGone(dataset_id=segment.dataset_id, segment_id=segment.segment_id) from error
             raise
 
     async def _sealed_bytes(self, segment: Segment) -> bytes:

@@ -13,10 +13,10 @@ from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataSelection, JobKind, Segment, SegmentState
 from tallygate_server.domain.lifecycle_job import LifecycleJob, NewJob
-from tallygate_server.errors import AccountNotFound, ArchiveCorruption, IntegrityViolation
+from tallygate_server.errors import AccountNotFound, ArchiveCorruption, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJobs
 from tallygate_server.lifecycle.keys import DataKey, DataKeys, KeyDestroyed, KeyUnreadable
-from tallygate_server.lifecycle.segments import SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.service import Service
 from tallygate_server.storage.accounts import account_exists
 from tallygate_server.storage.audit import add_audit_entry

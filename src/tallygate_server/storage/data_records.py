@@ -11,7 +11,7 @@ from sqlalchemy import ARRAY, BigInteger, LargeBinary, bindparam, delete, func, 
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.lifecycle import CompressionForm, Segment, SegmentState, StorageTier
+from tallygate_server.domain.lifecycle import CompressionForm, Dataset, Segment, SegmentState, StorageTier
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_keys import KeyState
 from tallygate_server.storage.data_segments import segment_of
@@ -181,9 +181,10 @@ async def stored_bytes_of(connection: Connection, tenant_id: TenantId, account_i
     return int((await connection.execute(statement)).scalar_one())
 
 
-async def usage_of(connection: Connection, tenant_id: TenantId, dataset_ids: Sequence[str]) -> dict[str, DatasetUsage]:
-    """Return what is stored of each dataset."""
+async def usage_of(connection: Connection, tenant_id: TenantId, wanted: Sequence[Dataset]) -> dict[str, DatasetUsage]:
+    """Return what is stored of each of a tenant's datasets."""
     columns = data_segments.c
+    dataset_ids = [dataset.dataset_id for dataset in wanted]
     rows = await connection.execute(
         select(
             columns.dataset_id,
@@ -195,7 +196,13 @@ async def usage_of(connection: Connection, tenant_id: TenantId, dataset_ids: Seq
             func.min(columns.start_time).label("start_time"),
             func.max(columns.end_time).label("end_time"),
         )
-        .where(columns.tenant_id == tenant_id, columns.dataset_id.in_(dataset_ids), columns.state.in_(_STORED))
+        .where(
+            columns.tenant_id == tenant_id,
+            # The index begins with it.
+            columns.account_id.in_({dataset.account_id for dataset in wanted}),
+            columns.dataset_id.in_(dataset_ids),
+            columns.state.in_(_STORED),
+        )
         .group_by(columns.dataset_id, columns.tier)
         .order_by(columns.dataset_id, columns.tier)
     )

@@ -170,6 +170,15 @@ async def read_payload(connection: Connection, tenant_id: TenantId, segment_id: 
     return payload
 
 
+async def read_payloads(connection: Connection, tenant_id: TenantId, segment_ids: Sequence[str]) -> dict[str, bytes]:
+    """Return sealed payloads by segment; those that there are not are left out."""
+    columns = data_payloads.c
+    statement = select(columns.segment_id, columns.payload).where(
+        columns.tenant_id == tenant_id, columns.segment_id.in_(list(segment_ids))
+    )
+    return {row.segment_id: row.payload for row in await connection.execute(statement)}
+
+
 async def payload_size(connection: Connection, tenant_id: TenantId, segment_id: str) -> int | None:
     """Return the bytes of a sealed payload without reading it; None where there is none."""
     columns = data_payloads.c

@@ -43,24 +43,53 @@ async def all_tenants(connection: Connection) -> list[TenantId]:
     return [TenantId(row[0]) for row in await connection.execute(select(tenants.c.tenant_id).order_by("tenant_id"))]
 
 
-async def count_orphans(connection: Connection, rule: OrphanRule, tenant_id: TenantId) -> int:
-    """Return how many rows of the tenant belong to nothing."""
+async def gone_owners(connection: Connection, rule: OrphanRule, tenant_id: TenantId) -> list[str]:
+    """Return the ids to which rows of the tenant belong, and which are gone.
+
+    Goes from one id to the next by the index: there may be many million rows of few datasets.
+    """
     found = await connection.execute(
-        text(f"SELECT count(*) FROM {rule.table} AS t WHERE t.tenant_id = :tenant_id AND {_alone(rule)}"),  # noqa: S608
+        text(
+            f"""
+WITH RECURSIVE owner AS (
+    (SELECT t.{rule.by} AS id FROM {rule.table} AS t WHERE t.tenant_id = :tenant_id ORDER BY t.{rule.by} LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT t.{rule.by} FROM {rule.table} AS t WHERE t.tenant_id = :tenant_id AND t.{rule.by} > owner.id
+        ORDER BY t.{rule.by} LIMIT 1
+    )
+    FROM owner WHERE owner.id IS NOT NULL
+)
+SELECT id FROM owner WHERE id IS NOT NULL AND NOT EXISTS (
+    SELECT FROM {rule.belongs_to} AS o WHERE o.tenant_id = :tenant_id AND o.{rule.by} = owner.id
+)
+"""  # noqa: S608 - names of our own.
+        ),
         {"tenant_id": tenant_id},
+    )
+    return list(found.scalars())
+
+
+async def count_orphans(connection: Connection, rule: OrphanRule, tenant_id: TenantId, gone: Sequence[str]) -> int:
+    """Return how many rows of the tenant belong to what is gone."""
+    found = await connection.execute(
+        text(f"SELECT count(*) FROM {rule.table} WHERE tenant_id = :tenant_id AND {rule.by} = ANY(:gone)"),  # noqa: S608
+        {"tenant_id": tenant_id, "gone": list(gone)},
     )
     return int(found.scalar_one())
 
 
-async def delete_orphans(connection: Connection, rule: OrphanRule, tenant_id: TenantId, *, limit: int) -> int:
-    """Delete rows of the tenant that belong to nothing, at most so many; return how many."""
+async def delete_orphans(
+    connection: Connection, rule: OrphanRule, tenant_id: TenantId, gone: Sequence[str], *, limit: int
+) -> int:
+    """Delete rows of the tenant that belong to what is gone, at most so many; return how many."""
     deleted = await connection.execute(
         text(
             f"DELETE FROM {rule.table} WHERE ctid = ANY(ARRAY("  # noqa: S608 - names of our own.
-            f"SELECT t.ctid FROM {rule.table} AS t WHERE t.tenant_id = :tenant_id AND {_alone(rule)} LIMIT :limit"
+            f"SELECT ctid FROM {rule.table} WHERE tenant_id = :tenant_id AND {rule.by} = ANY(:gone) LIMIT :limit"
             ")) AND tenant_id = :tenant_id"
         ),
-        {"tenant_id": tenant_id, "limit": limit},
+        {"tenant_id": tenant_id, "gone": list(gone), "limit": limit},
     )
     return int(deleted.rowcount)
 
@@ -104,10 +133,14 @@ async def known_objects(connection: Connection, tenant_id: TenantId, paths: Sequ
     noted = select(stored_objects.c.object_path).where(
         stored_objects.c.tenant_id == tenant_id, stored_objects.c.object_path.in_(paths)
     )
-    live = select(data_segments.c.object_path).where(
-        data_segments.c.tenant_id == tenant_id, data_segments.c.object_path.in_(paths)
-    )
-    return set((await connection.execute(noted.union(live))).scalars())
+    known = set((await connection.execute(noted)).scalars())
+    # Every object is noted before it is written. Whatever is not is looked for where it would be missed.
+    if rest := sorted(set(paths) - known):
+        live = select(data_segments.c.object_path).where(
+            data_segments.c.tenant_id == tenant_id, data_segments.c.object_path.in_(rest)
+        )
+        known |= set((await connection.execute(live)).scalars())
+    return known
 
 
 async def known_keys(connection: Connection, tenant_id: TenantId, key_ids: Sequence[str]) -> set[str]:
@@ -119,9 +152,3 @@ async def known_keys(connection: Connection, tenant_id: TenantId, key_ids: Seque
         )
     )
     return set(rows.scalars())
-
-
-def _alone(rule: OrphanRule) -> str:
-    return (
-        f"NOT EXISTS (SELECT FROM {rule.belongs_to} AS o WHERE o.tenant_id = t.tenant_id AND o.{rule.by} = t.{rule.by})"
-    )

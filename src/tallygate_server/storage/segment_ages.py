@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, literal, select
+from sqlalchemy import ColumnElement, Select, literal, or_, select
 
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import Segment, SegmentState
@@ -26,18 +26,25 @@ async def bare_segments(
     only: str | None = None,
     but: Sequence[str] = (),
     ended_before: datetime | None = None,
+    chosen_before: datetime | None = None,
     after_id: str = "",
     limit: int,
 ) -> list[Segment]:
     """Return live segments of one data type, or of all but some, by id, those after one.
 
-    Only those whose last record lies before an instant, where one is given. What tells of their content is left empty.
+    Only those whose last record lies before an instant, where one is given, or whose retention was chosen by hand to
+    end before another. What tells of their content is left empty.
     """
     statement: Select[Any] = select(*_BARE, literal(b"").label("checksum"), literal(b"").label("values_digest")).where(
         _c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), _c.segment_id > after_id, *_types(only, but)
     )
-    if ended_before is not None:
-        statement = statement.where(_c.end_time <= ended_before)
+    bounds = [
+        column <= bound
+        for column, bound in ((_c.end_time, ended_before), (_c.retention_end_time, chosen_before))
+        if bound is not None
+    ]
+    if bounds:
+        statement = statement.where(or_(*bounds))
     rows = await connection.execute(statement.order_by(_c.segment_id).limit(limit))
     return [segment_of(row) for row in rows]
 
@@ -52,6 +59,16 @@ async def segments_by_id(connection: Connection, tenant_id: TenantId, segment_id
         .order_by(_c.dataset_id, _c.segment_id)
     )
     return [segment_of(row) for row in await connection.execute(statement)]
+
+
+async def live_ids(connection: Connection, tenant_id: TenantId, segment_ids: Sequence[str]) -> set[str]:
+    """Return which of the segments are live."""
+    rows = await connection.execute(
+        select(_c.segment_id).where(
+            _c.tenant_id == tenant_id, _c.state == int(SegmentState.LIVE), _c.segment_id.in_(sorted(set(segment_ids)))
+        )
+    )
+    return set(rows.scalars())
 
 
 async def accounts_with_data(

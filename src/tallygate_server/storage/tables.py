@@ -1234,7 +1234,15 @@ data_segments = Table(
     PrimaryKeyConstraint("tenant_id", "segment_id"),
     CheckConstraint("start_time < end_time", name="span_not_empty"),
     Index("ix_data_segments_dataset", "tenant_id", "dataset_id", "start_time"),
-    Index("ix_data_segments_account", "tenant_id", "account_id"),
+    Index(
+        "ix_data_segments_sums",
+        "tenant_id",
+        "account_id",
+        "dataset_id",
+        "state",
+        "tier",
+        postgresql_include=["record_count", "stored_bytes", "original_bytes", "start_time", "end_time"],
+    ),
     Index("ix_data_segments_age", "tenant_id", "tier", "end_time"),
 )
 

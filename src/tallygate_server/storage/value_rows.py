@@ -90,9 +90,9 @@ async def write_weights(
     )
 
 
-async def add_plan(connection: Connection, tenant_id: TenantId, plan: Plan) -> None:
-    """Write a plan; those that have expired go."""
-    await _forget_plans(connection, tenant_id, before=plan.create_time)
+async def add_plan(connection: Connection, tenant_id: TenantId, plan: Plan, *, plans_max: int) -> None:
+    """Write a plan; those that have expired go, and the oldest where there are too many."""
+    await _forget_plans(connection, tenant_id, before=plan.create_time, keep=plans_max - 1)
     await connection.execute(
         data_plans.insert().values(
             tenant_id=tenant_id,
@@ -166,10 +166,19 @@ async def write_step_done(
     )
 
 
-async def _forget_plans(connection: Connection, tenant_id: TenantId, *, before: datetime) -> None:
+async def _forget_plans(connection: Connection, tenant_id: TenantId, *, before: datetime, keep: int) -> None:
     # Their steps go with them.
     plans = data_plans.c
     await connection.execute(delete(data_plans).where(plans.tenant_id == tenant_id, plans.expire_time <= before))
+    oldest = (
+        select(plans.plan_id)
+        .where(plans.tenant_id == tenant_id)
+        .order_by(plans.create_time.desc(), plans.plan_id.desc())
+        .offset(keep)
+    )
+    await connection.execute(
+        delete(data_plans).where(plans.tenant_id == tenant_id, plans.plan_id.in_(oldest.scalar_subquery()))
+    )
 
 
 def _step(row: Any) -> PlanStep:

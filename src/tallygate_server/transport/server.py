@@ -84,6 +84,24 @@ WAITING_FOR_JOBS: Final = frozenset(
     )
 )
 """Methods whose callers may ask them to wait a minute for the end of a job."""
+ANALYSIS_TIMEOUT_MS: Final = 60_000
+ANALYSING_RECORDS: Final = frozenset(
+    f"/tallygate.v1.DataLifecycleService/{name}"
+    for name in (
+        "AssessDataValue",
+        "ClassifyData",
+        "EvaluateCompressionImpact",
+        "GetStorageMetrics",
+        "IdentifyCriticalData",
+        "OptimizeTrainingDataset",
+        "PlanRetention",
+        "SelectRepresentativeSamples",
+        "SetRetentionPolicy",
+        "UpdatePriorities",
+        "VerifyErasureReceipt",
+    )
+)
+"""Methods that read as many records or segments as the caller chose, or fit a model to them."""
 
 WATCHES: Final = frozenset(
     {
@@ -247,6 +265,7 @@ def build_server(
             **_TIMEOUTS_MS,
             **dict.fromkeys(ASKING_THE_PROVIDER, limits.billing_timeout_ms),
             **dict.fromkeys(WAITING_FOR_JOBS, JOB_TIMEOUT_MS),
+            **dict.fromkeys(ANALYSING_RECORDS, ANALYSIS_TIMEOUT_MS),
         },
         watches=WATCHES,
     )

@@ -98,6 +98,7 @@ CODE_BY_ERROR: Final[Mapping[type[TallygateError], grpc.StatusCode]] = {
     errors.PeriodClosed: _Code.FAILED_PRECONDITION,
     errors.CompressionFailed: _Code.INTERNAL,
     errors.IntegrityViolation: _Code.DATA_LOSS,
+    errors.SegmentGone: _Code.UNAVAILABLE,
     errors.StorageLimitExceeded: _Code.FAILED_PRECONDITION,
     errors.CriticalDataLoss: _Code.FAILED_PRECONDITION,
     errors.ArchiveCorruption: _Code.DATA_LOSS,

@@ -26,7 +26,7 @@ from tallygate_server.domain.classification import (
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Dataset, Segment
 from tallygate_server.domain.retention_rules import Protections
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentGone
 from tallygate_server.lifecycle.policies import Policies
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.data_segments import read_segments
@@ -181,6 +181,8 @@ class Classifier:
                 await asyncio.sleep(0)
             try:
                 found[segment.segment_id] = statistics_in(await self._store.read_facts(segment))
+            except SegmentGone:
+                found[segment.segment_id] = None
             except (IntegrityViolation, ArchiveCorruption) as error:
                 log.warning("facts_not_read", segment_id=segment.segment_id, error=str(error))
                 found[segment.segment_id] = None

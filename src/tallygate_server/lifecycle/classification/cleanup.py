@@ -12,7 +12,7 @@ from tallygate_server.domain.classification import Classification
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataImportance, DataSelection, Segment, SegmentState
 from tallygate_server.domain.retention_rules import Kept, KeptKind, Protections
-from tallygate_server.errors import ArchiveCorruption, CriticalDataLoss, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, CriticalDataLoss, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle.classification.classifier import Classifier, Comparison
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJob
 from tallygate_server.lifecycle.policies.documents import classification_document, skipped_document
@@ -24,9 +24,10 @@ from tallygate_server.lifecycle.policies.removal import (
     Remover,
     records_before,
 )
-from tallygate_server.lifecycle.segments import SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.data_segments import read_segments, total_of_segments
+from tallygate_server.storage.segment_ages import live_ids
 
 SEGMENTS_PER_LOOK_MAX: Final = 500
 SKIPPED_TOLD_MAX: Final = 1_000
@@ -98,6 +99,7 @@ class CleanupHandler:
         """Go through everything that is chosen, once; False where others changed it meanwhile."""
         complete = True
         run.seen = 0
+        run.moved = False
         async for protections, classifications in self._pages(run):
             whole: dict[str, list[Classification]] = {}
             for each in classifications:
@@ -113,7 +115,7 @@ class CleanupHandler:
                     complete &= await self._step(run, several[start : start + SEGMENTS_PER_STEP_MAX], protections)
             run.seen += len(classifications)
             await run.tell("removing")
-        return complete
+        return complete and not run.moved
 
     def _why_not(self, run: _Run, each: Classification, protections: Protections) -> Kept | None:
         segment = each.segment
@@ -196,10 +198,12 @@ class CleanupHandler:
                 kept = protections.why_held(segment, self._clock.now())
                 if segment.state is SegmentState.QUARANTINED and kept is not None:
                     run.report.skip(segment, kept)
-            yield (
-                protections,
-                await self._classifier.classify(tenant_id, live, protections=protections, comparison=comparison),
-            )
+            found = await self._classifier.classify(tenant_id, live, protections=protections, comparison=comparison)
+            # What went away while it was looked at may be taken for something that it was not.
+            async with self._store.database.tenant_transaction(tenant_id) as connection:
+                there = await live_ids(connection, tenant_id, [segment.segment_id for segment in live])
+            run.moved |= len(there) < len(live)
+            yield protections, [each for each in found if each.segment.segment_id in there]
             if len(page) < SEGMENTS_PER_LOOK_MAX:
                 return
             after = (page[-1].start_time, page[-1].segment_id)
@@ -218,6 +222,8 @@ class _Run:
         self.report = _Report(control.checkpoint)
         self.total = 0
         self.seen = 0
+        self.moved = False
+        """Whether others moved or removed data while this pass looked at it."""
 
     async def tell(self, phase: str) -> None:
         done = max(self.report.segment_count, min(self.seen, self.total))

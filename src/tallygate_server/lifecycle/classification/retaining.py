@@ -17,19 +17,27 @@ from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataImportance, DataSelection, JobKind, Segment
 from tallygate_server.domain.retention_rules import RETENTION_FEATURE, Protections
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, Overloaded
+from tallygate_server.errors import (
+    ArchiveCorruption,
+    IntegrityViolation,
+    Overloaded,
+    SegmentsChanged,
+    TallygateError,
+    Unavailable,
+)
 from tallygate_server.lifecycle.classification.classifier import Classifier, Comparison
 from tallygate_server.lifecycle.compression import compression_request
 from tallygate_server.lifecycle.jobs import LifecycleJobs, NewJob
 from tallygate_server.lifecycle.policies.policies import Policies, compressible
 from tallygate_server.lifecycle.policies.removal import SEGMENTS_PER_STEP_MAX, Candidate, Removed, Remover
-from tallygate_server.lifecycle.segments import SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.removals import tenants_with_retention
 from tallygate_server.storage.segment_ages import bare_segments, segments_by_id
 
 log = structlog.get_logger(__name__)
 
-SEGMENTS_PER_LOOK_MAX: Final = 2_000
+SEGMENTS_PER_LOOK_MAX: Final = 500
+"""At a time: reading more rows at once would keep calls waiting."""
 SEGMENTS_PER_RUN_MAX: Final = 200_000
 """Of one tenant that one run looks at; the next goes on there."""
 CLASSIFIED_AT_ONCE_MAX: Final = 500
@@ -69,8 +77,14 @@ class Retainer:
             tenants = await tenants_with_retention(connection, RETENTION_FEATURE, now=self._clock.now())
         done = {"segments_removed": 0, "records_removed": 0, "compressions_queued": 0}
         for tenant_id in tenants:
-            for name, count in (await self.retain(tenant_id)).items():
-                done[name] += count
+            try:
+                for name, count in (await self.retain(tenant_id)).items():
+                    done[name] += count
+            except Unavailable:
+                raise
+            except TallygateError as error:
+                # One tenant's trouble keeps nobody else's promises from being kept.
+                log.warning("retention_failed", tenant_id=tenant_id, error=str(error))
         return {name: count for name, count in done.items() if count}
 
     async def retain(self, tenant_id: TenantId) -> dict[str, int]:
@@ -81,9 +95,15 @@ class Retainer:
         after_id = self._positions.pop(tenant_id, "")
         for _ in range(0, SEGMENTS_PER_RUN_MAX, SEGMENTS_PER_LOOK_MAX):
             now = self._clock.now()
+            due_before = await self._policies.oldest_kept(tenant_id, now)
             async with self._store.database.tenant_transaction(tenant_id) as connection:
                 page = await bare_segments(
-                    connection, tenant_id, ended_before=now, after_id=after_id, limit=SEGMENTS_PER_LOOK_MAX
+                    connection,
+                    tenant_id,
+                    ended_before=due_before,
+                    chosen_before=now,
+                    after_id=after_id,
+                    limit=SEGMENTS_PER_LOOK_MAX,
                 )
             protections = await self._policies.protections(tenant_id, {segment.account_id for segment in page})
             due, types = await asyncio.to_thread(_sifted, page, protections, now)

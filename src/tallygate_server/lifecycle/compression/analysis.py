@@ -65,8 +65,10 @@ from tallygate_server.storage.data_segments import add_reads, read_segments
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.tenants import TenantDirectory
 
-SEGMENTS_MAX: Final = 2_000
+SEGMENTS_MAX: Final = 10_000
 """Of one analysis; a longer range is asked for in pieces."""
+SEGMENTS_TOLD_MAX: Final = 1_000
+"""In a header, those with loss first: how to get at the others is no secret."""
 ROWS_AT_ONCE: Final = 10_000
 SESSIONS_AT_ONCE: Final = 1_000
 """In one document; more follow in further ones."""
@@ -194,6 +196,7 @@ class Analyses:
             yield AnalysisHeader(segments={})
             return
         dataset = await self._dataset(wanted.tenant_id, found)
+        _check_columns(wanted, dataset)
         visible = await self._policies.visible_start(wanted.tenant_id, dataset.account_id, now)
         plan, header = await self._planned(wanted, dataset, found, visible)
         async with aclosing(self._parts(plan)) as parts:
@@ -286,8 +289,8 @@ class Analyses:
             zones=policy.compression.zones,
         )
         header = AnalysisHeader(
-            segments=retrievals,
-            gaps=tuple(gaps),
+            segments=dict(sorted(retrievals.items(), key=lambda each: each[1]["exact"])[:SEGMENTS_TOLD_MAX]),
+            gaps=tuple(_coalesced(gaps)),
             columns=_columns(plan) if wanted.kind is AnalysisKind.ROWS else (),
             documents=wanted.kind is AnalysisKind.ROWS and dataset.shape is DatasetShape.DOCUMENTS,
         )
@@ -394,6 +397,18 @@ class Analyses:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def _check_columns(wanted: WantedAnalysis, dataset: Dataset) -> None:
+    """Raise InvalidRequest for a column that there is not."""
+    if dataset.shape is DatasetShape.DOCUMENTS:
+        if wanted.columns and wanted.kind is AnalysisKind.ROWS:
+            raise InvalidRequest.of("columns", "documents have no columns")
+        return
+    known = {column.name for column in dataset.columns}
+    for index, name in enumerate(wanted.columns):
+        if name not in known:
+            raise InvalidRequest.of(f"columns[{index}]", f"the dataset has no column {name!r}")
+
+
 def _micros(instant: datetime) -> int:
     return (instant - _EPOCH) // ONE_MICROSECOND
 
@@ -446,7 +461,31 @@ def _approximation(source: _Source, kind: AnalysisKind, resolution: timedelta) -
     errors = {column["column"]: column["max_error"] for column in facts["columns"] if column["max_error"] > 0}
     if not errors:
         return None
-    return _gap(segment, COMPRESSED, facts["limitation"], errors if kind is AnalysisKind.ROWS else None)
+    if kind is AnalysisKind.ROWS:
+        drawn = facts["form"] == LossyForm.SEASONAL.value
+        explanation = (
+            "rows are drawn from patterns: where there were records, they are no farther off than max_errors"
+            if drawn
+            else "values are approximate: no farther off than max_errors"
+        )
+        return _gap(segment, COMPRESSED, explanation, errors)
+    return _gap(segment, COMPRESSED, "made of approximate values")
+
+
+def _coalesced(gaps: Sequence[RecordsGap]) -> list[RecordsGap]:
+    """Put parts of the same sort that follow each other together, so that a header stays small."""
+    told: list[RecordsGap] = []
+    for gap in gaps:
+        last = told[-1] if told else None
+        if last is None or (last.kind, last.explanation) != (gap.kind, gap.explanation):
+            told.append(gap)
+            continue
+        errors = {
+            name: max(last.max_errors.get(name, 0.0), gap.max_errors.get(name, 0.0))
+            for name in {**last.max_errors, **gap.max_errors}
+        }
+        told[-1] = replace(last, end_time=max(last.end_time, gap.end_time), max_errors=errors)
+    return told
 
 
 def _bounded(table: pa.Table, plan: _Plan) -> pa.Table:

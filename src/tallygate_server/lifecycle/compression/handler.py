@@ -22,7 +22,7 @@ from tallygate_server.domain.lifecycle import (
     SegmentState,
     StorageTier,
 )
-from tallygate_server.errors import ArchiveCorruption, CompressionFailed, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, CompressionFailed, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.compression.bounds import parts
 from tallygate_server.lifecycle.compression.protection import (
@@ -33,8 +33,18 @@ from tallygate_server.lifecycle.compression.protection import (
     Worths,
     why_not,
 )
-from tallygate_server.lifecycle.compression.report import LOSSLESS_ANALYSES, Compressed, Report, compression_facts
+from tallygate_server.lifecycle.compression.report import (
+    BRIEF_RESULTS_MAX,
+    LOSSLESS_ANALYSES,
+    SEALED_METRICS,
+    Compressed,
+    Report,
+    compression_facts,
+    open_metrics,
+    seal_metrics,
+)
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJob
+from tallygate_server.lifecycle.keys import KeyDestroyed, KeyUnreadable
 from tallygate_server.lifecycle.lossy import (
     ColumnLoss,
     LossyPayloadDamaged,
@@ -47,10 +57,11 @@ from tallygate_server.lifecycle.lossy import (
 )
 from tallygate_server.lifecycle.lossy.measure import summarize
 from tallygate_server.lifecycle.policies import Policies
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of
 from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.storage.connection import Connection
+from tallygate_server.storage.data_keys import KeyState, read_keys_of_account
 from tallygate_server.storage.data_records import forget_replaced
 from tallygate_server.storage.data_segments import read_segments, total_of_segments
 from tallygate_server.storage.datasets import read_dataset_by_id
@@ -100,6 +111,8 @@ class _Wish:
     selection: DataSelection
     settings: CompressionSettings
     worths: Mapping[str, Worth]
+    by_policy: bool
+    """Whether the settings are the policy's, and not those of the request."""
 
 
 class CompressionHandler:
@@ -148,6 +161,33 @@ class CompressionHandler:
                 break
         return work.report.to_document()
 
+    async def reveal(self, job: LifecycleJob, *, brief: bool) -> dict[str, Any]:
+        """Return the report as callers see it: statistics opened where the key is left; briefly, without them."""
+        assert job.result is not None, "only a job that has ended has a report"
+        report = dict(job.result)
+        results = [dict(result) for result in report["results"]]
+        if brief:
+            report["results"] = results = results[:BRIEF_RESULTS_MAX]
+            report["skipped"] = list(report["skipped"])[:BRIEF_RESULTS_MAX]
+        secrets: dict[str, bytes | None] = {}
+        for result in results:
+            sealed = result.pop(SEALED_METRICS, None)
+            if sealed is None or brief:
+                continue
+            if sealed["key_id"] not in secrets:
+                secrets[sealed["key_id"]] = await self._secret(job.tenant_id, sealed["key_id"])
+            if (secret := secrets[sealed["key_id"]]) is not None:
+                metrics = open_metrics(secret, sealed, job.tenant_id, result["original_segment_id"])
+                result["summary_metrics"] = metrics
+        report["results"] = results
+        return report
+
+    async def _secret(self, tenant_id: TenantId, key_id: str) -> bytes | None:
+        try:
+            return await self._store.keys.to_unseal(tenant_id, key_id)
+        except (KeyDestroyed, KeyUnreadable):
+            return None
+
     async def _pages(self, tenant_id: TenantId, selection: DataSelection) -> AsyncIterator[list[Segment]]:
         after: tuple[datetime, str] | None = None
         while True:
@@ -173,8 +213,11 @@ class CompressionHandler:
             dataset = await read_dataset_by_id(connection, work.job.tenant_id, dataset_id)
         if dataset is None:
             return
-        policy = await self._policies.policy_for(dataset.tenant_id, dataset.data_type)
+        protections = await self._policies.protections(dataset.tenant_id, [dataset.account_id])
+        policy = protections.policy_for(dataset.data_type)
         chosen = settings or policy.compression
+        erased = await self._erased_keys(dataset)
+        segments = [segment for segment in segments if segment.key_id not in erased]
         worths: dict[str, Worth] = {}
         allowed: list[Segment] = []
         if chosen.form.exact:
@@ -185,7 +228,6 @@ class CompressionHandler:
                 else:
                     work.report.skip(segment, skip)
         else:
-            protections = await self._policies.protections(dataset.tenant_id, [dataset.account_id])
             worths |= await self._worths.worths(segments)
             for segment in segments:
                 worth = worths.get(segment.segment_id, USUAL)
@@ -194,7 +236,7 @@ class CompressionHandler:
                     allowed.append(segment)
                 else:
                     work.report.skip(segment, skip)
-        wish = _Wish(dataset=dataset, selection=selection, settings=chosen, worths=worths)
+        wish = _Wish(dataset=dataset, selection=selection, settings=chosen, worths=worths, by_policy=settings is None)
         for tier in StorageTier:
             for group in groups_of([segment for segment in allowed if segment.tier is tier]):
                 await self._compress(work, wish, group)
@@ -211,6 +253,9 @@ class CompressionHandler:
                 work.changed = True
                 group = await self._again(group)
                 continue
+            except KeyDestroyed:
+                # The account is being erased: what is left of its data is none of a compression's business.
+                return
             except _Protected as protected:
                 work.report.skip(protected.segment, protected.skip)
                 group = [each for each in group if each.segment_id != protected.segment.segment_id]
@@ -219,6 +264,8 @@ class CompressionHandler:
                 damaged = [each for each in group if each.segment_id == error.facts["segment_id"]]
                 if not damaged or work.job.validate_only:
                     raise
+                if damaged[0].key_id in await self._erased_keys(wish.dataset):
+                    return
                 why = str(error.facts["why"])
                 if await self._store.quarantine(damaged[0], why, actor=work.job.actor):
                     work.report.skip(damaged[0], Skip(kind=SkipKind.QUARANTINE, explanation=f"it is damaged: {why}"))
@@ -229,6 +276,12 @@ class CompressionHandler:
                 continue
             return
         raise SegmentsChanged(wish.dataset.dataset_id)
+
+    async def _erased_keys(self, dataset: Dataset) -> frozenset[str]:
+        """Return keys that were destroyed: what they sealed is no damage, but erased."""
+        async with self._store.database.tenant_transaction(dataset.tenant_id) as connection:
+            keys = await read_keys_of_account(connection, dataset.tenant_id, dataset.account_id)
+        return frozenset(key.key_id for key in keys if key.state is KeyState.DESTROYED)
 
     async def _again(self, group: Sequence[Segment]) -> list[Segment]:
         """Return which of a group are still there, as they are now."""
@@ -255,7 +308,9 @@ class CompressionHandler:
         ]
         before = sum(segment.stored_bytes for segment in group)
         after = sum(each.segment.stored_bytes for each in prepared)
-        if after >= before:
+        has_form = all(segment.form is settings.form for segment in group)
+        if after >= before and (wish.by_policy or has_form):
+            # Who names a form gets it, even if few records take more bytes in it; a policy only wants to save some.
             for segment in group:
                 work.report.skip(
                     segment,
@@ -263,8 +318,14 @@ class CompressionHandler:
                 )
             return
         made = replace(prepared[0], segment=_inheriting(prepared[0].segment, group))
+        key = await self._store.keys.to_seal(dataset.tenant_id, dataset.account_id)
         compressed = _compressed(
-            made.segment, group, encoded, now=self._clock.now(), retrieval_time=self._retrieval[made.segment.tier]
+            made.segment,
+            group,
+            encoded,
+            sealed_metrics=seal_metrics(key, encoded.summary_metrics, group[0]),
+            now=self._clock.now(),
+            retrieval_time=self._retrieval[made.segment.tier],
         )
         if work.job.validate_only:
             compressed = replace(compressed, segment_id="")
@@ -289,7 +350,7 @@ class CompressionHandler:
     ) -> None:
         """Ask again in the transaction that takes something away: a hold that was answered before it holds."""
         protections = await self._policies.protections_in(connection, group[0].tenant_id)
-        policy = await self._policies.policy_for(group[0].tenant_id, group[0].data_type)
+        policy = protections.policy_for(group[0].data_type)
         for segment in group:
             worth = worths.get(segment.segment_id, USUAL)
             if (skip := why_not(segment, worth, policy, protections, self._clock.now())) is not None:
@@ -420,7 +481,13 @@ def _verifier(result: LossyResult, table: pa.Table, settings: LossySettings) -> 
 
 
 def _compressed(
-    segment: Segment, group: Sequence[Segment], encoded: _Encoded, *, now: datetime, retrieval_time: timedelta
+    segment: Segment,
+    group: Sequence[Segment],
+    encoded: _Encoded,
+    *,
+    sealed_metrics: Mapping[str, str],
+    now: datetime,
+    retrieval_time: timedelta,
 ) -> Compressed:
     result = encoded.result
     return Compressed(
@@ -433,7 +500,7 @@ def _compressed(
         compressed_bytes=segment.stored_bytes,
         value_retained=result.value_retained if result is not None else 1.0,
         columns=encoded.columns,
-        summary_metrics=encoded.summary_metrics,
+        sealed_metrics=sealed_metrics,
         exact=result is None or result.exact,
         available_analyses=result.available_analyses if result is not None else LOSSLESS_ANALYSES,
         limitation=result.limitation if result is not None else "",

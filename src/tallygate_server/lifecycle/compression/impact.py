@@ -89,7 +89,7 @@ class CompressionImpacts:
                 connection, wanted.tenant_id, wanted.selection, state=SegmentState.LIVE, limit=SEGMENTS_MAX
             )
         if not found:
-            raise NotFound("data", "selection", field="selection")
+            raise NotFound("data", _named(wanted.selection), field="selection")
         datasets: dict[str, list[Segment]] = {}
         count = 0
         for segment in found:
@@ -120,3 +120,7 @@ class CompressionImpacts:
             return
         if not await self._consents.has_consent(tenant_id, account_id, policy.training_purpose):
             raise ConsentRequired(account_id, policy.training_purpose)
+
+
+def _named(selection: DataSelection) -> str:
+    return f"{selection.account_id or '*'}/{','.join(selection.data_types) or '*'}"

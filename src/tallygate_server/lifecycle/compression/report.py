@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import CompressionForm, Segment, StorageTier
 from tallygate_server.lifecycle.compression.protection import Skip
+from tallygate_server.lifecycle.keys import DataKey
 from tallygate_server.lifecycle.lossy import ROWS, ColumnLoss, LossyForm, LossyResult, LossySettings
+from tallygate_server.lifecycle.sealing import seal, unseal
 from tallygate_server.lifecycle.tiers.documents import time_document
 
+SEALED_METRICS: Final = "sealed_metrics"
+"""Stands for `summary_metrics` while a report is stored."""
+BRIEF_RESULTS_MAX: Final = 10
+"""Results, and skipped segments, of one report in a list of jobs."""
 RESULTS_TOLD_MAX: Final = 1_000
 SKIPPED_TOLD_MAX: Final = 1_000
 DETAILS_BYTES_MAX: Final = 524_288
@@ -34,7 +42,9 @@ class Compressed:
     compressed_bytes: int
     value_retained: float
     columns: tuple[ColumnLoss, ...]
-    summary_metrics: Mapping[str, Any]
+    sealed_metrics: Mapping[str, str]
+    """Statistics of the records, which hold values of people: sealed with the account's key, as `seal_metrics` wrote
+    them."""
     exact: bool
     available_analyses: tuple[str, ...]
     limitation: str
@@ -53,7 +63,7 @@ class Compressed:
             "value_retained": self.value_retained,
             "record_count": self.record_count,
             "columns": [loss_document(loss) for loss in self.columns],
-            "summary_metrics": dict(self.summary_metrics),
+            SEALED_METRICS: dict(self.sealed_metrics),
             "retrieval": retrieval_document(
                 self.sources[0].tier,
                 self.retrieval_time,
@@ -62,6 +72,23 @@ class Compressed:
                 limitation=self.limitation,
             ),
         }
+
+
+def seal_metrics(key: DataKey, metrics: Mapping[str, Any], segment: Segment) -> dict[str, str]:
+    """Seal statistics for a report: jobs are kept readable, and what people have measured must not be."""
+    sealed = seal(key.secret, json.dumps(metrics).encode(), place=_place(segment.tenant_id, segment.segment_id))
+    return {"key_id": key.key_id, "sealed": base64.b64encode(sealed).decode()}
+
+
+def open_metrics(secret: bytes, sealed: Mapping[str, str], tenant_id: TenantId, segment_id: str) -> dict[str, Any]:
+    """Return what `seal_metrics` has sealed of a segment. Raises SealBroken."""
+    content = unseal(secret, base64.b64decode(sealed["sealed"]), place=_place(tenant_id, segment_id))
+    metrics: dict[str, Any] = json.loads(content)
+    return metrics
+
+
+def _place(tenant_id: TenantId, segment_id: str) -> str:
+    return f"{tenant_id}/compression/{segment_id}"
 
 
 def loss_document(loss: ColumnLoss) -> dict[str, Any]:
@@ -123,6 +150,10 @@ class Report:
         self._results: list[dict[str, Any]] = list(checkpoint.get("results", ()))
         self._skipped: list[dict[str, Any]] = list(checkpoint.get("skipped", ()))
         self._details_bytes: int = checkpoint.get("details_bytes", 0)
+        self._made = {result["segment_id"] for result in self._results}
+        self._left_alone = {each["segment_id"] for each in self._skipped}
+        self.skipped_count: int = checkpoint.get("skipped_count", 0)
+        """All that were left alone; the first of them are told."""
         begun = checkpoint.get("begun")
         self.begun: datetime | None = datetime.fromisoformat(begun) if begun else None
         """When the first attempt began."""
@@ -130,7 +161,7 @@ class Report:
     @property
     def done_count(self) -> int:
         """Segments that were looked at, as far as they are told."""
-        return int(self._sums["segment_count"]) + len(self._skipped)
+        return int(self._sums["segment_count"]) + self.skipped_count
 
     @property
     def read_bytes(self) -> int:
@@ -144,7 +175,7 @@ class Report:
 
     def has_made(self, segment: Segment) -> bool:
         """Tell whether this job has written a segment, in an attempt before or just now."""
-        if any(result["segment_id"] == segment.segment_id for result in self._results):
+        if segment.segment_id in self._made:
             return True
         full = len(self._results) == RESULTS_TOLD_MAX
         return full and self.begun is not None and segment.create_time >= self.begun
@@ -164,18 +195,22 @@ class Report:
         report._sums = {name: self._sums[name] + added[name] for name in _SUMS}
         if len(report._results) < RESULTS_TOLD_MAX:
             document = compressed.to_document()
-            details = {name: document.pop(name) for name in ("columns", "summary_metrics")}
+            details = {name: document.pop(name) for name in ("columns", SEALED_METRICS)}
             size = len(json.dumps(details))
             if self._details_bytes + size <= DETAILS_BYTES_MAX:
                 report._details_bytes += size
                 document |= details
             report._results.append(document)
+            report._made.add(compressed.segment_id)
         return report
 
     def skip(self, segment: Segment, skip: Skip) -> None:
         """Note a segment that was left alone; once, however many attempts there are."""
-        known = {each["segment_id"] for each in self._skipped}
-        if segment.segment_id not in known and len(self._skipped) < SKIPPED_TOLD_MAX:
+        if segment.segment_id in self._left_alone:
+            return
+        self.skipped_count += 1
+        if len(self._skipped) < SKIPPED_TOLD_MAX:
+            self._left_alone.add(segment.segment_id)
             self._skipped.append(skip.to_document(segment))
 
     def checkpoint(self) -> dict[str, Any]:
@@ -186,6 +221,7 @@ class Report:
             "results": list(self._results),
             "skipped": list(self._skipped),
             "details_bytes": self._details_bytes,
+            "skipped_count": self.skipped_count,
         }
 
     def to_document(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tallygate_server.domain.identifier import TenantId
-from tallygate_server.domain.lifecycle import CompressionSettings, DataSelection, JobKind
+from tallygate_server.domain.lifecycle import CompressionForm, CompressionSettings, DataSelection, JobKind
 from tallygate_server.errors import InvalidRequest
 from tallygate_server.lifecycle.compression.handler import compression_request
 from tallygate_server.lifecycle.jobs import LifecycleJob, LifecycleJobs, NewJob
@@ -36,6 +36,8 @@ class Compressions:
         With `validate_only` the effect is measured now. Raises TenantNotFound, InvalidRequest, RequestIdReused,
         Overloaded, StoreUnavailable.
         """
+        if settings is not None and settings.form is CompressionForm.NONE:
+            raise InvalidRequest.of("settings.form", "plain rows are no compression")
         if settings is not None and not settings.form.exact:
             try:
                 lossy_settings(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle_job import JobProgress, LifecycleJob
@@ -35,6 +35,14 @@ class JobHandler(Protocol):
         A TallygateError becomes the job's error; anything else an incident. Work that was begun before is gone on with
         from `control.checkpoint`.
         """
+
+
+@runtime_checkable
+class RevealingHandler(JobHandler, Protocol):
+    """A handler whose reports hold something sealed."""
+
+    async def reveal(self, job: LifecycleJob, *, brief: bool) -> dict[str, Any]:
+        """Return the report of a job as callers see it; brief: short, for lists."""
 
 
 class JobControl:

@@ -140,9 +140,9 @@ class LifecycleJobRunner:
                         await self._claim(key)
             except StoreUnavailable as error:
                 log.debug("lifecycle_jobs_not_read", error=type(error).__name__)
-            except Exception:
-                # A right that is missing, or a defect: it may be mended while we run.
-                log.exception("lifecycle_jobs_not_read")
+            except Exception as error:  # noqa: BLE001 - whatever it is, it may be mended while we run.
+                # A right that is missing, or a schema that is not there yet.
+                log.warning("lifecycle_jobs_not_read", error=type(error).__name__)
             if self._closing.is_set():
                 return
             with contextlib.suppress(TimeoutError):
@@ -309,7 +309,11 @@ class LifecycleJobRunner:
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
             for run in list(self._running.values()):
-                await self._renew_one(run)
+                try:
+                    await self._renew_one(run)
+                except Exception:
+                    # The others' leases are to be renewed all the same.
+                    log.exception("lifecycle_job_not_renewed", job_id=run.job.job_id)
 
     async def _renew_one(self, run: _Run) -> None:
         job = run.job

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -14,7 +15,7 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import JobKind, JobState
 from tallygate_server.domain.lifecycle_job import JobProgress, LifecycleJob, NewJob
 from tallygate_server.errors import JobEnded, NotFound, Overloaded, RequestIdReused, StoreUnavailable, TallygateError
-from tallygate_server.lifecycle.jobs.control import JobHandler
+from tallygate_server.lifecycle.jobs.control import JobHandler, RevealingHandler
 from tallygate_server.lifecycle.jobs.watches import JobWatches
 from tallygate_server.storage import lifecycle_jobs as rows
 from tallygate_server.storage.audit import add_audit_entry
@@ -70,9 +71,9 @@ class LifecycleJobs:
             for on_submitted in self._on_submitted:
                 on_submitted()
         if wait is None or wait <= timedelta(0) or job.state.ended:
-            return job
+            return await self._revealed(job)
         ended = await self.watches.wait(job, min(wait, WAIT_MAX))
-        return ended or await self.get(job.tenant_id, job.job_id)
+        return await self._revealed(ended) if ended else await self.get(job.tenant_id, job.job_id)
 
     async def get(self, tenant_id: TenantId, job_id: str) -> LifecycleJob:
         """Return a job. Raises TenantNotFound, NotFound, StoreUnavailable."""
@@ -81,7 +82,7 @@ class LifecycleJobs:
             job = await rows.read_job(connection, tenant_id, job_id)
         if job is None:
             raise _no_job(job_id)
-        return job
+        return await self._revealed(job)
 
     async def page(
         self,
@@ -96,7 +97,7 @@ class LifecycleJobs:
         """Return jobs, newest first, those before one. Raises TenantNotFound, StoreUnavailable."""
         await self._tenants.get(tenant_id)
         async with self.database.tenant_transaction(tenant_id) as connection:
-            return await rows.page_of_jobs(
+            jobs = await rows.page_of_jobs(
                 connection,
                 tenant_id,
                 account_id=account_id,
@@ -105,6 +106,7 @@ class LifecycleJobs:
                 before_job_id=before_job_id,
                 limit=limit,
             )
+        return [await self._revealed(job, brief=True) for job in jobs]
 
     async def cancel(self, tenant_id: TenantId, job_id: str, *, actor: str) -> LifecycleJob:
         """Cancel a job: at once while it waits, else after its present step.
@@ -142,7 +144,7 @@ class LifecycleJobs:
         """
         async with contextlib.aclosing(self.watches.watch(await self.get(tenant_id, job_id))) as states:
             async for job in states:
-                yield job
+                yield await self._revealed(job)
 
     async def forget(self) -> dict[str, int]:
         """Delete jobs that ended long ago; return how many."""
@@ -162,6 +164,13 @@ class LifecycleJobs:
     async def close(self) -> None:
         """Stop looking at what is watched."""
         await self.watches.close()
+
+    async def _revealed(self, job: LifecycleJob, *, brief: bool = False) -> LifecycleJob:
+        """Return a job whose report can be read: handlers seal in it what must not lie about readable."""
+        handler = self._handlers.get(job.kind)
+        if job.result is None or not isinstance(handler, RevealingHandler):
+            return job
+        return replace(job, result=await handler.reveal(job, brief=brief))
 
     async def _add(self, wanted: NewJob) -> LifecycleJob:
         fingerprint = fingerprint_of(wanted)

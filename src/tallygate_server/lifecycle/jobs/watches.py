@@ -132,6 +132,9 @@ class JobWatches:
                 await self._look_once()
             except StoreUnavailable as error:
                 log.debug("watched_jobs_not_read", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it may be mended while we run.
+                # A right that is missing, or a defect.
+                log.warning("watched_jobs_not_read", error=type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._look_seconds):
                     await self._woken.wait()

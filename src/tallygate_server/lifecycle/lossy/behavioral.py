@@ -9,7 +9,7 @@ are counted together as `*`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -48,6 +48,8 @@ class Behavior:
     """Of each action."""
     missing_count: int
     """Records without one."""
+    merged_count: int
+    """Records whose action is counted with others as `*`: which one it was is gone."""
     session_gap: timedelta
     session_starts: Integers
     """Microseconds since 1970."""
@@ -69,6 +71,7 @@ class Behavior:
         return {
             "actions": {action: int(count) for action, count in zip(self.actions, self.counts, strict=True)},
             "missing": self.missing_count,
+            "merged": self.merged_count,
             "transitions": {
                 action: {self.actions[to]: int(row[to]) for to in np.flatnonzero(row)}
                 for action, row in zip(self.actions, self.transitions, strict=True)
@@ -123,11 +126,13 @@ def behavior_of(table: pa.Table, settings: LossySettings) -> Behavior:
     to_place = np.array(
         [places[names[code] if code in kept_codes else OTHER_ACTIONS] for code in range(len(names))], dtype=np.int64
     )
+    merged = sum(int(frequency[code]) for code in ranked[len(kept) :])
     codes = to_place[codes] if names else codes
-    return _counted(times_of(table)[valid], codes, actions, int((~valid).sum()), settings.session_gap)
+    behavior = _counted(times_of(table)[valid], codes, actions, settings.session_gap)
+    return replace(behavior, missing_count=int((~valid).sum()), merged_count=merged)
 
 
-def _counted(times: Integers, codes: Integers, actions: Sequence[str], missing_count: int, gap: timedelta) -> Behavior:
+def _counted(times: Integers, codes: Integers, actions: Sequence[str], gap: timedelta) -> Behavior:
     size = len(actions)
     breaks = np.diff(times) > gap // timedelta(microseconds=1)
     session = np.concatenate([np.zeros(min(len(times), 1), dtype=np.int64), np.cumsum(breaks)])
@@ -141,7 +146,8 @@ def _counted(times: Integers, codes: Integers, actions: Sequence[str], missing_c
     return Behavior(
         actions=tuple(actions),
         counts=np.bincount(codes, minlength=size).astype(np.int64),
-        missing_count=missing_count,
+        missing_count=0,
+        merged_count=0,
         session_gap=gap,
         session_starts=times[begins],
         session_ends=times[ends],
@@ -180,18 +186,19 @@ def explained_share(behavior: Behavior) -> float:
     """Return how much of what happens next the kept counts tell: 0 nothing, 1 all.
 
     The larger of two shares of the actions' entropy: what the action before in the session tells (or that there was
-    none), and what the hour of the week tells.
+    none), and what the hour of the week tells; times the share of records whose action is known by its name.
     """
     total = int(behavior.counts.sum())
     if not total:
         return 0.0
+    named = 1.0 - behavior.merged_count / total
     whole = _entropy(behavior.counts)
     if not whole:
-        return 1.0
+        return named
     firsts = behavior.counts - behavior.transitions.sum(axis=0)
     before = np.vstack([behavior.transitions, firsts])
     unexplained = min(_conditional(before), _conditional(behavior.profile.T)) / whole
-    return max(0.0, 1.0 - unexplained)
+    return max(0.0, 1.0 - unexplained) * named
 
 
 def _conditional(rows: npt.NDArray[np.int64]) -> float:
@@ -230,6 +237,7 @@ def add_behavior(writer: PayloadWriter, behavior: Behavior) -> tuple[dict[str, A
     told = {
         "actions": list(behavior.actions),
         "missing": behavior.missing_count,
+        "merged": behavior.merged_count,
         "gap": behavior.session_gap // timedelta(microseconds=1),
     }
     return told, stored
@@ -253,6 +261,7 @@ def read_behavior(reader: PayloadReader, header: Mapping[str, Any]) -> Behavior:
         actions=actions,
         counts=tables["profile"].sum(axis=1),
         missing_count=int(header["missing"]),
+        merged_count=int(header["merged"]),
         session_gap=timedelta(microseconds=int(header["gap"])),
         session_starts=starts,
         session_ends=starts + lengths,

@@ -41,6 +41,8 @@ WINDOWS: Final = "windows"
 PROFILE: Final = "profile"
 SESSIONS: Final = "sessions"
 PATTERNS: Final = "patterns"
+COLUMNS_NAMED_MAX: Final = 10
+"""In a sentence for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +144,7 @@ class KeptRows(Kept):
         bounds = self.bounds
         if not bounds:
             return ""
-        told = ", ".join(f"{column} within {bound:.6g}" for column, bound in sorted(bounds.items()))
+        told = _told({column: f"within {bound:.6g}" for column, bound in bounds.items()})
         return f"Values are approximate: {told}. Everything else is exact."
 
     def rows(self, resolution: timedelta | None = None) -> pa.Table:
@@ -255,9 +257,7 @@ class KeptPatterns(Kept):
     @property
     def limitation(self) -> str:
         """Say that rows are gone, and how far drawn ones are off."""
-        errors = ", ".join(
-            f"{column} {facts['root_mean_square_error']:.6g}" for column, facts in sorted(self._measured.items())
-        )
+        errors = _told({column: f"{facts['root_mean_square_error']:.6g}" for column, facts in self._measured.items()})
         return seasonal.LIMITATION + (f" Root of the mean squared error: {errors}." if errors else "")
 
     def rows(self, resolution: timedelta | None = None) -> pa.Table:
@@ -275,6 +275,13 @@ class KeptPatterns(Kept):
         """Return trend and profile at each time, and of other columns the commonest value."""
         found = _from_statistics(self.summary_metrics, times, columns)
         return found | {season.column: seasonal.column_at(season, times) for season in self._seasons}
+
+
+def _told(columns: Mapping[str, str]) -> str:
+    names = sorted(columns)
+    more = len(names) - COLUMNS_NAMED_MAX
+    told = [f"{name} {columns[name]}" for name in names[:COLUMNS_NAMED_MAX]]
+    return ", ".join([*told, f"and {more} more columns"] if more > 0 else told)
 
 
 _KEPT: Final[Mapping[str, type[Kept]]] = {

@@ -103,7 +103,9 @@ def _distances(left: Integers, right: Integers) -> Floats:
 
 
 def _fit_of_others(original: Column, given: Column) -> ColumnFit:
-    equal = pc.fill_null(pc.equal(original.array, given.array), fill_value=False)
+    # Statistics know values of every type by their text.
+    wanted = original.array if original.kind is given.kind else original.array.cast(given.kind.arrow)
+    equal = pc.fill_null(pc.equal(wanted, given.array), fill_value=False)
     neither = pc.and_(original.array.is_null(), given.array.is_null())
     hit = float(np.mean(np.asarray(pc.or_(equal, neither))))
     counts = pc.value_counts(original.array).field("counts")

@@ -194,7 +194,8 @@ def _with(season: Season, **changes: Any) -> Season:
 def add_season(writer: PayloadWriter, section: str, season: Season) -> tuple[dict[str, Any], int]:
     """Store patterns; return what the reader must know, and the bytes they take."""
     known = ~np.isnan(season.profile)
-    spread = float(np.nanmax(season.spread["std"])) if known.any() else 0.0
+    spreads = season.spread["std"][~np.isnan(season.spread["std"])]
+    spread = float(np.max(spreads, initial=0.0))
     grid = spread / LEVELS_PER_SPREAD if spread > 0 and np.isfinite(spread) else 0.0
     stored = writer.add_array(f"{section}.trend", season.trend)
     stored += writer.add_bytes(f"{section}.known", np.packbits(known).tobytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from typing import Final
 
 import structlog
@@ -38,8 +39,10 @@ def main() -> int:
         answer = answer_line(job_function(name)(parameters, tables))
     except ModelJobRefused as error:
         answer = error_line(error)
-    except Exception as error:  # the edge of the process: whatever it is, the server hears of it
-        log.exception("model_job_failed")
+    except Exception as error:  # noqa: BLE001 - the edge of the process: whatever it is, the server hears of it
+        # Where, and no more: messages of libraries may quote what people have stored.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        log.error("model_job_failed", error=f"{type(error).__name__} at {place.filename}:{place.lineno}")  # noqa: TRY400
         answer = error_line(error)
     sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()

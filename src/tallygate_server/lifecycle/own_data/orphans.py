@@ -25,6 +25,7 @@ from tallygate_server.storage.orphans import (
     all_tenants,
     count_orphans,
     delete_orphans,
+    gone_owners,
     known_keys,
     known_objects,
     release_segment_objects,
@@ -74,13 +75,13 @@ class OrphanSweep:
 
     async def _sweep_rows(self, rule: OrphanRule, tenant_id: TenantId, *, validate_only: bool) -> int:
         async with self._database.tenant_snapshot(tenant_id) as connection:
-            count = await count_orphans(connection, rule, tenant_id)
-        if validate_only or not count:
-            return count
+            gone = await gone_owners(connection, rule, tenant_id)
+            if validate_only or not gone:
+                return await count_orphans(connection, rule, tenant_id, gone) if gone else 0
         total, deleted = 0, ROWS_PER_DELETE_MAX
         while deleted == ROWS_PER_DELETE_MAX:
             async with self._database.tenant_transaction(tenant_id) as connection:
-                deleted = await delete_orphans(connection, rule, tenant_id, limit=ROWS_PER_DELETE_MAX)
+                deleted = await delete_orphans(connection, rule, tenant_id, gone, limit=ROWS_PER_DELETE_MAX)
                 if deleted:
                     await self._audit(connection, tenant_id, f"table/{rule.table}", {"rows": deleted})
             total += deleted

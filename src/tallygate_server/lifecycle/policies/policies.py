@@ -37,7 +37,7 @@ FRESH_NS: Final = 5_000_000_000
 """How long policies are used unasked where nothing is removed: a changed one is seen everywhere after this."""
 CACHED_TENANTS_MAX: Final = 1_000
 ACCOUNTS_PER_READ_MAX: Final = 200
-SEGMENTS_PER_READ_MAX: Final = 2_000
+SEGMENTS_PER_READ_MAX: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +93,7 @@ class Policies:
         self, tenant_id: TenantId, account_ids: Iterable[AccountId], now: datetime
     ) -> dict[AccountId, PlanDays]:
         """Return what the plans of accounts say about their data; those whose plan says nothing are left out."""
-        tenant = await self._tenants.get(tenant_id)
-        if not {RETENTION_FEATURE, HISTORY_FEATURE} & (tenant.features.keys() | tenant.retired_features.keys()):
+        if not await self._has_feature(tenant_id, RETENTION_FEATURE, HISTORY_FEATURE):
             return {}
         wanted = sorted({account_id for account_id in account_ids if account_id})
         found: dict[AccountId, PlanDays] = {}
@@ -137,6 +136,22 @@ class Policies:
         """
         await rows.share_protections(connection, tenant_id)
         return await _protections(connection, tenant_id, plans or {})
+
+    async def oldest_kept(self, tenant_id: TenantId, now: datetime) -> datetime | None:
+        """Return the instant behind which nothing is due yet, whoever it is about; None: nothing ever is.
+
+        What a hand has chosen is another matter.
+        """
+        if await self._has_feature(tenant_id, RETENTION_FEATURE):
+            # Plans may say anything, account by account.
+            return now
+        days = (await self.policy_set(tenant_id)).youngest_days
+        return None if days == FOR_EVER else now - timedelta(days=days)
+
+    async def _has_feature(self, tenant_id: TenantId, *feature_keys: str) -> bool:
+        """Tell whether any plan of the tenant may say something."""
+        tenant = await self._tenants.get(tenant_id)
+        return any(key in tenant.features or key in tenant.retired_features for key in feature_keys)
 
     # --- The use cases ----------------------------------------------------------------------------------------------
 

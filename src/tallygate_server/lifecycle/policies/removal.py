@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from tallygate_server.clock import Clock
 from tallygate_server.domain.lifecycle import DataImportance, Dataset, Segment
 from tallygate_server.domain.retention_rules import Kept, Protections
+from tallygate_server.errors import SegmentsChanged
 from tallygate_server.lifecycle.policies.policies import Policies
-from tallygate_server.lifecycle.segments import SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.removals import add_removal, forget_records
@@ -173,16 +174,14 @@ class Remover:
             if kept:
                 raise _Protected(kept)
             await forget_records(connection, first.tenant_id, first.dataset_id, gone)
-            if not removed.segments:
-                # Whole segments are counted where they are deleted.
-                await add_removal(
-                    connection,
-                    first.tenant_id,
-                    first.data_type,
-                    day=now.date(),
-                    record_count=removed.record_count,
-                    removed_bytes=removed.freed_bytes,
-                )
+            await add_removal(
+                connection,
+                first.tenant_id,
+                first.data_type,
+                day=now.date(),
+                record_count=removed.record_count,
+                removed_bytes=removed.freed_bytes,
+            )
             if note is not None:
                 await note(connection, removed)
 

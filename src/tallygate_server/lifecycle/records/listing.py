@@ -37,7 +37,7 @@ class RecordListing:
             found = await page_of_datasets(
                 connection, tenant_id, account_id=account_id, data_type=data_type, after=after, limit=limit
             )
-            usage = await rows.usage_of(connection, tenant_id, [dataset.dataset_id for dataset in found])
+            usage = await rows.usage_of(connection, tenant_id, found)
         return [DatasetView.of(dataset, usage[dataset.dataset_id]) for dataset in found]
 
     async def segments(

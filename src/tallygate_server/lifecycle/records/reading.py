@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -63,6 +63,13 @@ QUERY_ROWS_MAX: Final = 10_000
 """Records handed on at once."""
 MANIFEST_PAGE: Final = 500
 """Segments looked up at once."""
+GROUP_SEGMENTS_MAX: Final = 128
+GROUP_BYTES_MAX: Final = 2**20
+"""Small segments in Postgres are fetched together: so many, of so many bytes in all."""
+MERGED_ROWS_MAX: Final = 2**17
+"""Records of several segments that are put in order at once."""
+HELD_BYTES_MAX: Final = 2**27
+"""What overlapping segments may take in memory; beyond that the latest records are read once more in their time."""
 GAPS_MAX: Final = 1_000
 """Parts that a header names; beyond that the last one stands for all that follow."""
 RESTARTS_MAX: Final = 100
@@ -150,8 +157,10 @@ class _Manifest:
     dataset: Dataset
     view: DatasetView
     upcoming: deque[Segment]
+    last: Segment | None
+    """Up to which the manifest was looked up."""
     complete: bool
-    """Whether there are no segments behind those upcoming."""
+    """Whether there are no segments behind it."""
     inexact: list[Segment]
     erased_keys: frozenset[str]
     replaced: Any
@@ -235,7 +244,7 @@ class RecordReading:
             dataset = await read_dataset(connection, tenant_id, wanted.account_id, wanted.data_type)
             if dataset is None:
                 raise NotFound("dataset", f"{wanted.account_id}/{wanted.data_type}", field="data_type")
-            usage = await rows.usage_of(connection, tenant_id, [dataset.dataset_id])
+            usage = await rows.usage_of(connection, tenant_id, [dataset])
             keys = await read_keys_of_account(connection, tenant_id, wanted.account_id)
             page = await self.page(connection, dataset, start_time, wanted.end_time, also=tuple(max_errors))
             inexact = await rows.inexact_segments(
@@ -258,6 +267,7 @@ class RecordReading:
             dataset=dataset,
             view=DatasetView.of(dataset, usage[dataset.dataset_id]),
             upcoming=deque(page),
+            last=page[-1] if page else None,
             complete=len(page) < MANIFEST_PAGE,
             inexact=inexact,
             erased_keys=frozenset(key.key_id for key in keys if key.state is KeyState.DESTROYED),
@@ -362,10 +372,12 @@ class _Run:
         self._manifest = manifest
         self._start = self._frontier = start_time
         """Everything before the frontier has been handed on; the manifest was read from the start on."""
-        self._last: Segment | None = None
         self._timeout_ms = retrieval_timeout_ms
         self._merge = Merge()
-        self._ahead: dict[str, asyncio.Task[pa.Table]] = {}
+        self._ahead: tuple[list[Segment], asyncio.Task[list[pa.Table]]] | None = None
+        """The segments that come next, being fetched."""
+        self._overlapping: list[Segment] = []
+        """Segments that were read and reach beyond the frontier."""
         self._restarts = 0
         self._known_gaps = {segment.segment_id for segment in manifest.inexact}
         self._schema = _answer_schema(wanted, manifest.dataset, columns)
@@ -382,75 +394,136 @@ class _Run:
             if (table := await self._take(segment.start_time)) is not None:
                 return table
             try:
-                loaded = await self._load(segment)
+                loaded = await self._load()
             except _ManifestChangedError:
                 await self._restart()
                 continue
-            self._manifest.upcoming.popleft()
-            self._merge.add(await asyncio.to_thread(self._arranged, loaded))
+            cut = await asyncio.to_thread(self._add, loaded)
+            if cut is not None:
+                await self._come_back(_EPOCH + cut * _MICROSECOND)
+
+    def _add(self, loaded: Sequence[tuple[Segment, pa.Table]]) -> int | None:
+        """Hold records; return from when on some had to be dropped, None if none."""
+        self._merge.add(self._joined(loaded))
+        return self._merge.shed(HELD_BYTES_MAX)
+
+    async def _come_back(self, cut: datetime) -> None:
+        """Read again, when their time has come, the segments whose records from an instant on were dropped."""
+        await self.close()
+        upcoming = {segment.segment_id: segment for segment in self._manifest.upcoming}
+        for segment in self._overlapping:
+            if segment.end_time > cut:
+                waiting = upcoming.get(segment.segment_id)
+                start_time = cut if waiting is None else min(cut, waiting.start_time)
+                upcoming[segment.segment_id] = replace(segment, start_time=start_time)
+        self._manifest.upcoming = deque(sorted(upcoming.values(), key=_place))
 
     async def close(self) -> None:
         """Stop what is being fetched."""
-        tasks = list(self._ahead.values())
-        self._ahead.clear()
-        for task in tasks:
+        if self._ahead is not None:
+            _, task = self._ahead
+            self._ahead = None
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _take(self, before: datetime | None) -> pa.Table | None:
-        if self._merge.empty:
-            table = None
-        else:
-            table = await asyncio.to_thread(self._merge.take, None if before is None else _micros(before))
+        """Return records before an instant (None: all), so many as are merged at once; None where there are none."""
+        table: pa.Table | None = None
+        if not self._merge.empty:
+            table, bound_us = await asyncio.to_thread(self._taken, None if before is None else _micros(before))
+            before = None if bound_us is None else _EPOCH + bound_us * _MICROSECOND
         if before is not None and (self._frontier is None or before > self._frontier):
             self._frontier = before
         return table
 
+    def _taken(self, before_us: int | None) -> tuple[pa.Table | None, int | None]:
+        bound_us = self._merge.bound(before_us, MERGED_ROWS_MAX)
+        return self._merge.take(bound_us), bound_us
+
     async def _peek(self) -> Segment | None:
+        """Return the segment that comes next."""
         manifest = self._manifest
-        last: Segment | None = None
         while True:
-            while manifest.upcoming:
-                if manifest.upcoming[0].key_id not in manifest.erased_keys:
-                    return manifest.upcoming[0]
-                last = manifest.upcoming.popleft()
-            if manifest.complete:
+            if not self._next_is_known():
+                assert manifest.last is not None, "a page that is not the last one has segments"
+                page = await self._reading.more(manifest, self._start, self._wanted.end_time, manifest.last)
+                manifest.upcoming = deque(sorted([*manifest.upcoming, *page], key=_place))
+                manifest.last = page[-1] if page else manifest.last
+                manifest.complete = len(page) < MANIFEST_PAGE
+            elif not manifest.upcoming:
                 return None
-            after = last or self._last
-            assert after is not None, "a page that is not the last one has segments"
-            page = await self._reading.more(manifest, self._start, self._wanted.end_time, after)
-            manifest.upcoming.extend(page)
-            manifest.complete = len(page) < MANIFEST_PAGE
+            elif manifest.upcoming[0].key_id in manifest.erased_keys:
+                manifest.upcoming.popleft()
+            else:
+                return manifest.upcoming[0]
 
-    async def _load(self, segment: Segment) -> pa.Table:
-        """Return a segment's records, and begin to fetch the next one's meanwhile."""
-        task = self._ahead.pop(segment.segment_id, None) or asyncio.create_task(self._read(segment))
-        self._ahead[segment.segment_id] = task
-        try:
-            table = await asyncio.shield(task)
-        finally:
-            if task.done():
-                del self._ahead[segment.segment_id]
-        self._last = segment
-        if len(self._manifest.upcoming) > 1:
-            following = self._manifest.upcoming[1]
-            if following.key_id not in self._manifest.erased_keys and following.segment_id not in self._ahead:
-                self._ahead[following.segment_id] = asyncio.create_task(self._read(following))
-        self.read_segments.add(segment.segment_id)
-        self.read_bytes += segment.stored_bytes
-        return table
+    def _next_is_known(self) -> bool:
+        """Tell whether nothing that was not looked up can come before what is upcoming."""
+        manifest = self._manifest
+        if manifest.complete or manifest.last is None:
+            return True
+        return bool(manifest.upcoming) and manifest.upcoming[0].start_time <= manifest.last.start_time
 
-    async def _read(self, segment: Segment) -> pa.Table:
-        timeout = asyncio.timeout(self._timeout_ms / 1_000) if segment.object_path else nullcontext()
+    async def _load(self) -> list[tuple[Segment, pa.Table]]:
+        """Return the records of the segments that come next, and begin to fetch those behind them meanwhile."""
+        if self._ahead is None:
+            self._fetch()
+        assert self._ahead is not None, "there is a segment to come"
+        segments, task = self._ahead
+        # Shielded: whoever leaves the query ends what it fetches in `close`.
+        tables = await asyncio.shield(task)
+        self._ahead = None
+        for segment in segments:
+            assert self._manifest.upcoming.popleft() is segment, "they were the next ones"
+        frontier = self._frontier
+        self._overlapping = [
+            segment
+            for segment in self._overlapping
+            if (frontier is None or segment.end_time > frontier) and segment.segment_id not in _ids(segments)
+        ]
+        self._overlapping.extend(segments)
+        self.read_segments.update(segment.segment_id for segment in segments)
+        self.read_bytes += sum(segment.stored_bytes for segment in segments)
+        upcoming = self._manifest.upcoming
+        if upcoming and self._next_is_known() and upcoming[0].key_id not in self._manifest.erased_keys:
+            self._fetch()
+        return list(zip(segments, tables, strict=True))
+
+    def _fetch(self) -> None:
+        segments = self._next_group()
+        self._ahead = (segments, asyncio.create_task(self._read(segments)))
+
+    def _next_group(self) -> list[Segment]:
+        """Return the next segment to fetch; of small ones in Postgres as many as are fetched in one go."""
+        group: list[Segment] = []
+        size = 0
+        for segment in self._manifest.upcoming:
+            size += segment.stored_bytes
+            alone = bool(segment.object_path) or not segment.form.exact
+            erased = segment.key_id in self._manifest.erased_keys
+            if group and (alone or erased or size > GROUP_BYTES_MAX or len(group) >= GROUP_SEGMENTS_MAX):
+                break
+            group.append(segment)
+            if alone:
+                break
+        return group
+
+    async def _read(self, segments: Sequence[Segment]) -> list[pa.Table]:
+        first = segments[0]
+        timeout = asyncio.timeout(self._timeout_ms / 1_000) if first.object_path else nullcontext()
         try:
             async with timeout:
-                if segment.form.exact:
-                    return await self._segments.read(segment, columns=self._names)
-                return await asyncio.to_thread(_approximation, segment, await self._segments.read_payload(segment))
+                if len(segments) > 1:
+                    return await self._segments.read_many(segments, columns=self._names)
+                if first.form.exact:
+                    return [await self._segments.read(first, columns=self._names)]
+                payload = await self._segments.read_payload(first)
+                return [await asyncio.to_thread(_approximation, first, payload)]
         except TimeoutError:
-            raise RetrievalTimeout(dataset_id=segment.dataset_id, timeout_ms=self._timeout_ms) from None
+            raise RetrievalTimeout(dataset_id=first.dataset_id, timeout_ms=self._timeout_ms) from None
         except (IntegrityViolation, ArchiveCorruption) as error:
-            if await self._moved(segment, error):
+            damaged = next((each for each in segments if each.segment_id == error.facts.get("segment_id")), first)
+            if await self._moved(damaged, error):
                 raise _ManifestChangedError from None
             raise
 
@@ -483,14 +556,24 @@ class _Run:
         if unknown or manifest.erased_keys - before.erased_keys:
             # The header is out already, and nothing may be left out silently.
             raise Unavailable("a part of the data changed its form while it was read; query again")
-        self._merge = Merge()
-        self._manifest, self._start, self._last = manifest, self._frontier, None
+        self._merge, self._overlapping = Merge(), []
+        self._manifest, self._start = manifest, self._frontier
 
-    def _arranged(self, table: pa.Table) -> pa.Table:
-        """Return the records that belong to the answer, with its columns in its order."""
+    def _joined(self, loaded: Sequence[tuple[Segment, pa.Table]]) -> pa.Table:
+        """Return the records of segments as one table, in the order of time."""
+        joined = Merge()
+        for segment, table in loaded:
+            joined.add(self._arranged(segment, table))
+        merged = joined.take(None)
+        return self._schema.empty_table() if merged is None else merged
+
+    def _arranged(self, segment: Segment, table: pa.Table) -> pa.Table:
+        """Return the records that belong to the answer and have yet to come, with its columns in its order."""
         times = table.column(TIME)
         chosen: Any = None
-        for bound, comparison in ((self._frontier, pc.greater_equal), (self._wanted.end_time, pc.less)):
+        # One that comes back begins where its first records ended.
+        start = segment.start_time if self._frontier is None else max(segment.start_time, self._frontier)
+        for bound, comparison in ((start, pc.greater_equal), (self._wanted.end_time, pc.less)):
             if bound is not None:
                 fits = comparison(times, pa.scalar(bound, times.type))
                 chosen = fits if chosen is None else pc.and_(chosen, fits)
@@ -601,6 +684,14 @@ def _why_inexact(segment: Segment, manifest: _Manifest) -> tuple[str, str]:
         return "compressed", "given approximately: no value is off by more than its column's largest error"
     form = segment.form.name.lower()
     return "compressed", f"left out: only its {form} form is left; DecompressForAnalysis tells what that can give"
+
+
+def _place(segment: Segment) -> tuple[datetime, str]:
+    return segment.start_time, segment.segment_id
+
+
+def _ids(segments: Sequence[Segment]) -> set[str]:
+    return {segment.segment_id for segment in segments}
 
 
 def _micros(instant: datetime) -> int:

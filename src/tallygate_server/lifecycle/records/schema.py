@@ -75,10 +75,15 @@ class _Came:
 
     values: pa.Array
     type_name: str
-    """Of the values, for errors; empty when all are missing."""
+    """Of the values, for errors; empty when they tell none."""
     loose: bool = False
     """Came as JSON: numbers are doubles, instants are texts."""
     whole_times: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether every value is missing."""
+        return bool(self.values.null_count == len(self.values))
 
 
 class _MisfitError(Exception):
@@ -210,7 +215,10 @@ def _column(
     definition = said[1] if said is not None else None
     if known is None:
         learned = None if came is None or not came.type_name else COLUMN_TYPE.get(came.values.type)
-        if definition is None and dataset is not None and learned is not None and came is not None:
+        if definition is None and dataset is not None and came is not None:
+            if came.empty:
+                # Nothing is lost with a column that has no value.
+                return None
             raise _drift(
                 dataset,
                 name,
@@ -255,7 +263,7 @@ def _fitted(came: _Came, wanted: ColumnType) -> pa.Array:
     values, target = came.values, ARROW_TYPE[wanted]
     if values.type == target:
         return values
-    if values.null_count == len(values):
+    if came.empty:
         return pa.nulls(len(values), target)
     if wanted is ColumnType.DOUBLE and values.type == pa.int64() and _exact_as_doubles(values):
         return values.cast(pa.float64(), safe=False)
@@ -310,8 +318,7 @@ def _columns_of_table(batch: ColumnRecords) -> dict[str, _Came]:
         values = batch.table.column(name).combine_chunks()
         if isinstance(values, pa.ChunkedArray):
             values = values.chunk(0) if values.num_chunks else pa.array([], values.type)
-        there = values.null_count < len(values)
-        type_name = _name(COLUMN_TYPE[values.type]) if there and values.type in COLUMN_TYPE else ""
+        type_name = _name(COLUMN_TYPE[values.type]) if values.type in COLUMN_TYPE else ""
         columns[name] = _Came(values, type_name, whole_times=batch.whole_times)
     return columns
 

@@ -202,7 +202,7 @@ class RecordWriting:
                 replaced += await rows.take_places(connection, tenant_id, dataset.dataset_id, digests, sequences)
             await self._segments.put_hot(connection, prepared)
             after = await _write_sums(connection, dataset, quality, len(fitted.table), now)
-            usage = await rows.usage_of(connection, tenant_id, [dataset.dataset_id])
+            usage = await rows.usage_of(connection, tenant_id, [dataset])
             answer = RecordsPut(
                 dataset=DatasetView.of(after, usage[dataset.dataset_id]),
                 record_count=len(fitted.table),

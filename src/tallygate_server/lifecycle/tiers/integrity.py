@@ -56,6 +56,16 @@ class _Wrong(Exception):
         self.actual = actual
 
 
+def _told(wrong: _Wrong) -> str:
+    """Return for people why a segment is in quarantine; digests would tell them nothing."""
+    return {
+        "CHECKSUM_MISMATCH": "its bytes do not match their checksum",
+        "MISSING": wrong.actual,
+        "COUNT_MISMATCH": f"it holds {wrong.actual} instead of {wrong.expected}",
+        "VALUE_MISMATCH": "its values are not those that were put",
+    }.get(wrong.kind, f"it cannot be read: {wrong.actual}")
+
+
 class IntegrityHandler:
     """Checks segments one by one; whoever is sound again after a quarantine becomes live again."""
 
@@ -114,9 +124,7 @@ class IntegrityHandler:
                 return
             quarantined = segment.state is SegmentState.QUARANTINED
             if not job.validate_only and not quarantined:
-                quarantined = await self._store.quarantine(
-                    segment, f"{wrong.kind.lower()}: {wrong.actual}", actor=job.actor
-                )
+                quarantined = await self._store.quarantine(segment, _told(wrong), actor=job.actor)
             _find(report, segment.segment_id, segment.dataset_id, wrong, quarantined=quarantined)
         else:
             report["read_bytes"] += read_bytes
@@ -170,11 +178,11 @@ class IntegrityHandler:
             try:
                 return await self._store.objects.size(segment.object_path)
             except ObjectMissing:
-                raise _Wrong("MISSING", f"{segment.stored_bytes} bytes", "no object") from None
+                raise _Wrong("MISSING", f"{segment.stored_bytes} bytes", "its object is missing") from None
         async with self._store.database.tenant_transaction(segment.tenant_id) as connection:
             size = await payload_size(connection, segment.tenant_id, segment.segment_id)
         if size is None:
-            raise _Wrong("MISSING", f"{segment.stored_bytes} bytes", "no payload")
+            raise _Wrong("MISSING", f"{segment.stored_bytes} bytes", "its payload is missing")
         return size
 
     async def _look_for_the_unmentioned(self, tenant_id: TenantId, report: dict[str, Any]) -> None:

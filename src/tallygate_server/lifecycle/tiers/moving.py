@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
 import structlog
 
 from tallygate_server.clock import Clock
@@ -20,8 +21,9 @@ from tallygate_server.domain.lifecycle import (
     StorageTier,
 )
 from tallygate_server.domain.retention import RetentionPolicy
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.domain.retention_rules import Protections
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentsChanged
+from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.groups import groups_of, is_ripe
 from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.storage.connection import Connection
@@ -44,6 +46,10 @@ class Policies(Protocol):
 
     async def policy_for(self, tenant_id: TenantId, data_type: str) -> RetentionPolicy:
         """Return the policy of a sort of data: its own, the one for all, or the defaults."""
+
+
+ProtectionsIn = Callable[[Connection, TenantId], Awaitable[Protections]]
+"""Tells what protects a tenant's data until the transaction ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +77,14 @@ class Moved:
 class Mover:
     """Moves segments between tiers, each group of them whole or not at all."""
 
-    def __init__(self, store: SegmentStore, policies: Policies, clock: Clock) -> None:
-        """Move by these policies."""
+    def __init__(
+        self, store: SegmentStore, policies: Policies, clock: Clock, *, protections: ProtectionsIn | None = None
+    ) -> None:
+        """Move by these policies; `protections` tells of legal holds (None: there are none)."""
         self.store = store
         self._policies = policies
         self._clock = clock
+        self._protections = protections
 
     async def run(self) -> dict[str, Any]:
         """Move everything that is due, of all tenants; damaged data is put in quarantine and left behind."""
@@ -124,6 +133,9 @@ class Mover:
         ]
 
         async def forget(connection: Connection) -> None:
+            if dropped and await self._on_hold(connection, group):
+                # Set since the records were read: they are read again, and nothing of them is dropped.
+                raise SegmentsChanged(dataset.dataset_id)
             if await forget_replaced(connection, dataset.tenant_id, dataset.dataset_id, dropped) != len(dropped):
                 raise SegmentsChanged(dataset.dataset_id)
             if note is not None:
@@ -135,16 +147,47 @@ class Mover:
         )
         return moved
 
+    async def measure_group(
+        self,
+        dataset: Dataset,
+        group: Sequence[Segment],
+        tier: StorageTier,
+        *,
+        part: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> Moved:
+        """Return the sums of `move_group` by doing everything but the writing; `part` picks what would be moved.
+
+        Raises IntegrityViolation, ArchiveCorruption and SegmentsChanged as reading does.
+        """
+        prepared, _dropped = await self._prepare(dataset, group, tier, part=part)
+        moved = _moved(group, [each.segment for each in prepared])
+        whole = sum(segment.record_count for segment in group)
+        share = 1.0 if part is None else moved.record_count / max(whole, 1)
+        return replace(moved, source_bytes=round(moved.source_bytes * share), segments=())
+
     async def _prepare(
-        self, dataset: Dataset, group: Sequence[Segment], tier: StorageTier
+        self,
+        dataset: Dataset,
+        group: Sequence[Segment],
+        tier: StorageTier,
+        *,
+        part: Callable[[pa.Table], pa.Table] | None = None,
     ) -> tuple[list[PreparedSegment], list[int]]:
         """Return what takes the place of a group, and the replaced records that are dropped on the way."""
         policy = await self._policies.policy_for(dataset.tenant_id, dataset.data_type)
         only = group[0]
         encoded = CompressionForm.NONE if tier is StorageTier.HOT else CompressionForm.LOSSLESS
-        if len(group) == 1 and (not only.form.exact or (only.form is encoded and not dataset.has_record_ids)):
+        copied = not only.form.exact or (only.form is encoded and not dataset.has_record_ids)
+        if part is None and len(group) == 1 and copied:
             return [await self.store.prepare_copy(only, tier=tier)], []
-        table, dropped = await read_merged(self.store, group)
+        # What is on hold is kept as it was: also what has been replaced since, though no query finds it.
+        held = False
+        if dataset.has_record_ids:
+            async with self.store.database.tenant_transaction(dataset.tenant_id) as connection:
+                held = await self._on_hold(connection, group)
+        table, dropped = await read_merged(self.store, group, with_replaced=held)
+        if part is not None:
+            table = await asyncio.to_thread(part, table)
         if table.num_rows == 0:
             return [], dropped
         weight = sum(segment.record_count for segment in group)
@@ -153,6 +196,13 @@ class Mover:
             dataset, table, tier=tier, level=policy.compression.level, quality_score=quality
         )
         return [prepared], dropped
+
+    async def _on_hold(self, connection: Connection, group: Sequence[Segment]) -> bool:
+        """Tell whether a legal hold covers any of these segments."""
+        if self._protections is None:
+            return False
+        protections, now = await self._protections(connection, group[0].tenant_id), self._clock.now()
+        return any(protections.why_on_hold(segment, now) is not None for segment in group)
 
     async def _move_dataset(self, due: DueDataset, tier: StorageTier) -> Moved:
         policy = await self._policies.policy_for(due.tenant_id, due.data_type)

@@ -16,11 +16,13 @@ from tallygate_server.storage.data_records import replaced_sequences
 SEQUENCE = "_sequence"
 
 
-async def read_merged(store: SegmentStore, segments: Sequence[Segment]) -> tuple[pa.Table, list[int]]:
-    """Return the records of exact segments, and the sequences of replaced ones that were left out."""
+async def read_merged(
+    store: SegmentStore, segments: Sequence[Segment], *, with_replaced: bool = False
+) -> tuple[pa.Table, list[int]]:
+    """Return the records of exact segments, and the sequences of replaced ones that were left out, if they are."""
     tables = [await store.read(segment) for segment in segments]
     replaced: list[int] = []
-    if any(SEQUENCE in table.column_names for table in tables):
+    if not with_replaced and any(SEQUENCE in table.column_names for table in tables):
         replaced = await _replaced(store, segments[0].tenant_id, segments[0].dataset_id, tables)
     return await asyncio.to_thread(merged, tables, replaced), replaced
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataSelection, DatasetShape, Segment
 from tallygate_server.domain.retention import RetentionPolicy
-from tallygate_server.errors import ConsentRequired, InvalidRequest
+from tallygate_server.errors import ConsentRequired, InvalidRequest, SegmentGone
 from tallygate_server.lifecycle.lossy.documents import as_columns
 from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers.records import read_merged
@@ -29,6 +29,8 @@ SEGMENTS_MAX: Final = 50_000
 """Segments that one call looks at; a selection of more is refused."""
 SEGMENTS_READ_MAX: Final = 1_024
 """Segments whose records one call reads; of more, an even choice in the order of time."""
+LOOKS_MAX: Final = 5
+"""At segments that others move while they are read."""
 RECORDS_MEASURED_MAX: Final = 100_000
 """Records that a model process is given; of more, every so many-th of each segment stands for those up to the next."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -97,6 +99,18 @@ class Records:
         return [found[place] for place in places]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What of a selection may be used for training."""
+
+    segments: Sequence[Segment]
+    """In the order of time."""
+    unconsented: Sequence[Segment]
+    """What may not be used."""
+    records: Records | None
+    """None: there is none, or none was wanted."""
+
+
 class Gatherer:
     """Reads data that a model may be trained on."""
 
@@ -136,14 +150,32 @@ class Gatherer:
             allowed=groups.keys() - refused.keys(),
         )
 
-    async def segments(self, tenant_id: TenantId, chosen: Chosen) -> tuple[list[Segment], list[Segment]]:
-        """Return the segments that may be looked at, in the order of time, and those that may not."""
-        async with self._store.database.tenant_snapshot(tenant_id) as connection:
-            found = await read_segments(connection, tenant_id, chosen.selection, limit=SEGMENTS_MAX)
-        allowed = [segment for segment in found if chosen.allows(segment)]
-        return allowed, [segment for segment in found if not chosen.allows(segment)]
+    async def gather(
+        self, tenant_id: TenantId, selection: DataSelection, now: datetime, *, with_records: bool = True
+    ) -> Gathered:
+        """Return what of a selection may be used for training, with its records or without.
 
-    async def records(
+        Looks again where others move segments meanwhile. Raises as `choose`, and what reading raises.
+        """
+        chosen = await self.choose(tenant_id, selection, now)
+        for look in range(1, LOOKS_MAX + 1):
+            async with self._store.database.tenant_snapshot(tenant_id) as connection:
+                found = await read_segments(connection, tenant_id, selection, limit=SEGMENTS_MAX)
+            allowed = [segment for segment in found if chosen.allows(segment)]
+            try:
+                records = await self._records(tenant_id, selection, allowed) if with_records else None
+            except SegmentGone:
+                if look == LOOKS_MAX:
+                    raise
+                continue
+            return Gathered(
+                segments=allowed,
+                unconsented=[segment for segment in found if not chosen.allows(segment)],
+                records=records,
+            )
+        raise AssertionError("the last look returns or raises")
+
+    async def _records(
         self, tenant_id: TenantId, selection: DataSelection, segments: Sequence[Segment]
     ) -> Records | None:
         """Return records of segments in a selection's range, all or evenly chosen; None where there is none.

@@ -27,7 +27,7 @@ TEXTS_MAX: Final = 8
 """Values of a text column that are told apart; the commonest."""
 OUTLIER: Final = 5.0
 """Standard deviations that count as no more than this: one wrong value must not outweigh everything."""
-MODEL_ROWS_MAX: Final = 20_000
+MODEL_ROWS_MAX: Final = 10_000
 MODEL_ROWS_MIN: Final = 40
 CLASSES_MAX: Final = 50
 TEST_SHARE: Final = 0.3
@@ -35,7 +35,7 @@ TEST_SHARE: Final = 0.3
 ACCURACY_RATIO_DEFAULT: Final = 0.95
 VALIDATION_SHARE: Final = 0.25
 """Of the training part: decides between the models."""
-FITS_MAX: Final = {"ridge": 300, "gradient_boosting": 60}
+FITS_MAX: Final = {"ridge": 300, "gradient_boosting": 100}
 """Models that are fitted to find critical segments: every set of them is tried where that is enough, else each next to
 those chosen, else they are taken by their worth."""
 BLOCKS_MAX: Final = 2_000
@@ -47,7 +47,7 @@ REGIMES_MAX: Final = 16
 """Clusters that tell how common a record is."""
 CLEARLY_BETTER: Final = 0.1
 """Share of the linear model's error that trees must save to be taken."""
-_TREES: Final = 60
+_TREES: Final = 40
 _DAY: Final = 86_400_000_000
 
 
@@ -129,7 +129,11 @@ def identify_critical(parameters: Mapping[str, Any], tables: Sequence[pa.Table])
     elif count * (count + 1) // 2 <= fits:
         found, method = _greedy(task, by_worth, wanted), "the segment that helped most was added, one after the other"
     else:
-        found, method = _prefix(task, by_worth, wanted), "segments were added by their worth"
+        found, method = (
+            _prefix(task, by_worth, wanted),
+            "segments were added by their worth, and those needless left out",
+        )
+    found = _pruned(task, found, wanted, fits=fits)
     return told | {
         "segments": found,
         "accuracy_critical": task.accuracy(found),
@@ -389,6 +393,16 @@ def _prefix(task: _Task, segments: Sequence[int], wanted: float) -> list[int]:
         else:
             low = middle
     return list(segments[:high])
+
+
+def _pruned(task: _Task, segments: Sequence[int], wanted: float, *, fits: int) -> list[int]:
+    """Leave out segments that are not needed, from the last one on, as far as the models that are left to fit reach."""
+    kept = list(segments)
+    for segment in reversed(segments):
+        left = [each for each in kept if each != segment]
+        if left and len(task.known) < fits and task.accuracy(left) >= wanted:
+            kept = left
+    return kept
 
 
 def _by_loss(task: _Task, segments: Sequence[int]) -> list[int]:

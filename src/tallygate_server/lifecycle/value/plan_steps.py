@@ -19,7 +19,7 @@ from tallygate_server.domain.lifecycle import (
 )
 from tallygate_server.domain.lifecycle_job import LifecycleJob
 from tallygate_server.domain.retention_rules import Protections
-from tallygate_server.errors import ArchiveCorruption, IntegrityViolation
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentsChanged
 from tallygate_server.lifecycle import columnar
 from tallygate_server.lifecycle.compression.report import compression_facts
 from tallygate_server.lifecycle.lossy import (
@@ -30,7 +30,7 @@ from tallygate_server.lifecycle.lossy import (
     lossy_settings,
 )
 from tallygate_server.lifecycle.policies import Candidate, Policies, Removed, Remover
-from tallygate_server.lifecycle.segments import PreparedSegment, SegmentsChanged, SegmentStore
+from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.lifecycle.value.plan_rules import Untouchable, demand_allowed, lossy_settings_for
 from tallygate_server.lifecycle.value.scoring import Scored, Scorer

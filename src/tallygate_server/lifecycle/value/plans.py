@@ -51,6 +51,8 @@ from tallygate_server.storage.data_segments import read_segment, read_segments
 from tallygate_server.storage.value_rows import Plan, PlanStep
 
 PLAN_LIFETIME: Final = timedelta(hours=24)
+PLANS_MAX: Final = 100
+"""Of one tenant; the oldest is forgotten for a new one."""
 STEPS_MAX: Final = 10_000
 """Of one plan; what more would be needed is for the next one."""
 STEPS_LISTED_MAX: Final = 1_000
@@ -154,16 +156,18 @@ class StoragePlans:
     ) -> LifecycleJob:
         """Ask for the job that plans, or that carries a plan out. Raises TenantNotFound, NotFound, PlanOutdated."""
         await self._tenants.get(tenant_id)
+        account_id = wanted.selection.account_id
         if wanted.plan_id:
             # What can be told at once is told to the caller, not to the job. A retry finds the job that it began.
             plan = await self._read(tenant_id, wanted.plan_id)
+            account_id = DataSelection.from_document(plan.document["selection"]).account_id
             if not request_id:
                 self._demand_fresh(plan)
         return await self._jobs.submit(
             NewJob(
                 kind=JobKind.OPTIMIZATION,
                 tenant_id=tenant_id,
-                account_id=wanted.selection.account_id,
+                account_id=account_id,
                 request=wanted.to_document(),
                 validate_only=validate_only,
                 actor=actor,
@@ -246,7 +250,7 @@ class StoragePlans:
             steps=steps,
         )
         async with self._database.tenant_transaction(tenant_id) as connection:
-            await rows.add_plan(connection, tenant_id, plan)
+            await rows.add_plan(connection, tenant_id, plan, plans_max=PLANS_MAX)
         return PlanView(
             plan=plan,
             present_bytes=present,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from tallygate_server.clock import Clock
@@ -25,6 +26,8 @@ from tallygate_server.storage.value_rows import ModelWeights
 
 ACCURACY_RATIO_DEFAULT: Final = 0.95
 CRITICAL_LISTED_MAX: Final = 1_000
+MEASURED_AHEAD_MAX: Final = timedelta(minutes=5)
+"""By how much the clock of whoever measured may be ahead."""
 SEGMENTS_COMPARED_MAX: Final = 20_000
 """Segments whose importance is compared before and after new weights."""
 
@@ -186,14 +189,12 @@ class DataValues:
         Raises TenantNotFound, ConsentRequired, InvalidRequest.
         """
         await self._tenants.get(tenant_id)
-        now = self._clock.now()
         ratio = min_accuracy_ratio or ACCURACY_RATIO_DEFAULT
-        chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments, _ = await self._gatherer.segments(tenant_id, chosen)
-        known = await self._scorer.score(tenant_id, segments, model_key=model_key)
-        if not target_column:
-            return _critical_by_worth(known, ratio)
-        records = await self._gatherer.records(tenant_id, selection, segments)
+        gathered = await self._gatherer.gather(
+            tenant_id, selection, self._clock.now(), with_records=bool(target_column)
+        )
+        records = gathered.records
+        known = await self._scorer.score(tenant_id, gathered.segments, model_key=model_key)
         if records is None:
             return _critical_by_worth(known, ratio)
         worths = {each.segment.segment_id: each.worth for each in known}
@@ -243,9 +244,7 @@ class DataValues:
     ) -> Samples:
         """Select records that represent all, stratified by season. Raises as `identify_critical`."""
         await self._tenants.get(tenant_id)
-        chosen = await self._gatherer.choose(tenant_id, selection, self._clock.now())
-        segments, _ = await self._gatherer.segments(tenant_id, chosen)
-        records = await self._gatherer.records(tenant_id, selection, segments)
+        records = (await self._gatherer.gather(tenant_id, selection, self._clock.now())).records
         if records is None:
             return Samples(samples=(), coverage=0.0, counts={})
         told = await self._run(
@@ -253,7 +252,7 @@ class DataValues:
             {"sample_count": sample_count, "seasons": [int(kind) for kind in seasons or SEASONS_DEFAULT], "seed": seed},
             records,
         )
-        originals = records.rows(told["rows"])
+        originals = await asyncio.to_thread(records.rows, told["rows"])
         datasets = records.table.column("dataset").to_numpy()
         return Samples(
             samples=tuple(
@@ -278,11 +277,9 @@ class DataValues:
     ) -> TrainingSet:
         """Choose the training set of a size that covers most and is worth most. Raises as `identify_critical`."""
         await self._tenants.get(tenant_id)
-        now = self._clock.now()
-        chosen = await self._gatherer.choose(tenant_id, selection, now)
-        segments, unconsented = await self._gatherer.segments(tenant_id, chosen)
-        unconsented_count = sum(records_in(segment, selection) for segment in unconsented)
-        records = await self._gatherer.records(tenant_id, selection, segments)
+        gathered = await self._gatherer.gather(tenant_id, selection, self._clock.now())
+        segments, records = gathered.segments, gathered.records
+        unconsented_count = sum(records_in(segment, selection) for segment in gathered.unconsented)
         if records is None:
             return TrainingSet(
                 excluded_record_count=sum(records_in(segment, selection) for segment in segments),
@@ -332,7 +329,7 @@ class DataValues:
         await self._tenants.get(tenant_id)
         now = self._clock.now()
         measure_time = measured.measure_time or now
-        if measure_time > now:
+        if measure_time > now + MEASURED_AHEAD_MAX:
             raise InvalidRequest.of("measure_time", "must not be in the future")
         changes: list[WeightsChange] = []
         async with self._database.tenant_transaction(tenant_id) as connection:
@@ -410,7 +407,7 @@ def _critical_by_worth(scored: Sequence[Scored], ratio: float) -> CriticalData:
 
 
 def _span_text(span: Mapping[str, Any]) -> str:
-    every = "every record" if span["stride"] == 1 else f"every {span['stride']}th record"
+    every = "every record" if span["stride"] == 1 else f"one record in {span['stride']}"
     return (
         f"{every}, {span['records']:,} in all: worth {span['score']:.2f}, and uncommon by {span['novelty']:.2f};"
         " the more of both, the more is taken"

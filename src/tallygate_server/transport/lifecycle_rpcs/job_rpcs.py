@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Final
 
+from tallygate.v1 import data_lifecycle_pb2
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import JobKind, JobState
@@ -12,6 +14,9 @@ from tallygate_server.transport import convert, paging
 from tallygate_server.transport.lifecycle_rpcs import storage_convert
 from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
 from tallygate_server.transport.lifecycle_rpcs.job_convert import job_to_api
+
+PAGE_BYTES_MAX: Final = 2 * 1_048_576
+"""Of the jobs on one page; gRPC's clients take messages of up to 4 MiB."""
 
 
 class JobRpcs(LifecycleRpcs):
@@ -38,9 +43,18 @@ class JobRpcs(LifecycleRpcs):
             before_job_id=paging.page_position(request, now=now),
             limit=size + 1,
         )
-        page, more = jobs[:size], len(jobs) > size
+        page: list[data_lifecycle_pb2.LifecycleJob] = []
+        page_bytes = 0
+        for job in jobs[:size]:
+            api = job_to_api(job)
+            page_bytes += api.ByteSize()
+            # Reports may be long: a page of some of them is better than one that no client takes.
+            if page and page_bytes > PAGE_BYTES_MAX:
+                break
+            page.append(api)
+        more = len(jobs) > len(page)
         return wire.ListLifecycleJobsResponse(
-            jobs=[job_to_api(job) for job in page],
+            jobs=page,
             next_page_token=paging.page_token(request, page[-1].job_id, now=now) if more else "",
         )
 

@@ -43,7 +43,7 @@ from tallygate_server.lifecycle.records import (
     RecordsTotals,
 )
 from tallygate_server.lifecycle.records.arrow_stream import read_arrow
-from tallygate_server.lifecycle.records.batches import time_array
+from tallygate_server.lifecycle.records.batches import ARROW_TYPE, time_array
 from tallygate_server.lifecycle.records.merge import slices
 from tallygate_server.lifecycle.records.schema import DOCUMENT
 from tallygate_server.lifecycle.records.writing import RECORD_ID
@@ -342,12 +342,21 @@ def to_api_totals(totals: RecordsTotals) -> wire.QueryRecordsResponse:
     )
 
 
+def answers_of(header: RecordsHeader, record_format: int) -> RecordAnswers:
+    """Begin the answer that a header is of."""
+    documents = header.dataset.shape is DatasetShape.DOCUMENTS
+    fields = [(TIME, _INSTANT), *((column.name, ARROW_TYPE[column.type]) for column in header.columns)]
+    if documents:
+        fields.append((DOCUMENT, pa.string()))
+    return RecordAnswers(record_format, documents=documents, schema=pa.schema(fields))
+
+
 class RecordAnswers:
     """Makes messages of tables, in the format that was asked for."""
 
-    def __init__(self, record_format: int, *, documents: bool) -> None:
-        """Begin an answer."""
-        self._arrow = _ArrowPieces() if record_format == wire.RECORD_FORMAT_ARROW else None
+    def __init__(self, record_format: int, *, documents: bool, schema: pa.Schema | None = None) -> None:
+        """Begin an answer; with a schema an Arrow stream is one even without a record."""
+        self._arrow = _ArrowPieces(schema) if record_format == wire.RECORD_FORMAT_ARROW else None
         self._columns = record_format == wire.RECORD_FORMAT_COLUMNS
         self._documents = documents
 
@@ -376,11 +385,11 @@ class RecordAnswers:
 
 
 class _ArrowPieces:
-    """An Arrow IPC stream, a piece at a time; the schema comes with the first records."""
+    """An Arrow IPC stream, a piece at a time; the schema comes with the first piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema | None) -> None:
         self._sink = _Sink()
-        self._writer: pa.RecordBatchStreamWriter | None = None
+        self._writer = pa.ipc.new_stream(self._sink, schema) if schema is not None else None
 
     def pieces(self, table: pa.Table) -> list[bytes]:
         """Return the bytes of a table."""
@@ -391,7 +400,7 @@ class _ArrowPieces:
         return self._sink.cut()
 
     def end(self) -> list[bytes]:
-        """Return the bytes that end the stream; none where there was no record."""
+        """Return the bytes that end the stream; none where there was neither a schema nor a record."""
         if self._writer is None:
             return []
         self._writer.close()

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import AccountId, TenantId
-from tallygate_server.domain.lifecycle import DatasetShape, Segment, SegmentState
+from tallygate_server.domain.lifecycle import Segment, SegmentState
 from tallygate_server.lifecycle.records import RecordsHeader, RecordsTotals
 from tallygate_server.transport import paging
 from tallygate_server.transport.lifecycle_rpcs import record_convert
@@ -33,9 +33,7 @@ class RecordRpcs(LifecycleRpcs):
         async with aclosing(parts):
             async for part in parts:
                 if isinstance(part, RecordsHeader):
-                    answers = record_convert.RecordAnswers(
-                        request.format, documents=part.dataset.shape is DatasetShape.DOCUMENTS
-                    )
+                    answers = record_convert.answers_of(part, request.format)
                     yield record_convert.to_api_header(part)
                     continue
                 assert answers is not None, "the header comes first"

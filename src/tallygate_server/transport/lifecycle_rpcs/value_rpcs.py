@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.transport import convert, paging
@@ -58,7 +60,8 @@ class ValueRpcs(LifecycleRpcs):
             seasons=value_convert.from_api_seasons(request),
             seed=request.seed,
         )
-        return value_convert.to_api_samples(samples)
+        # Up to 10,000 records: others get their turn in between.
+        return await asyncio.to_thread(value_convert.to_api_samples, samples)
 
     async def OptimizeTrainingDataset(
         self, request: wire.OptimizeTrainingDatasetRequest, _context: Context

@@ -160,3 +160,42 @@ async def test_damage_is_found_named_and_put_in_quarantine(served: ServedLifecyc
 
     quarantined = {segment.data_type for segment in await manifest(served) if segment.state == SegmentState.QUARANTINED}
     assert quarantined == {"flipped", "miscounted"}
+
+
+async def test_what_others_move_meanwhile_is_archived_all_the_same(
+    served: ServedLifecycle, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = await a_dataset(served.lifecycle)
+    for begin in range(0, 300, 100):
+        await put_hot(served, dataset, a_table(NOON + timedelta(seconds=begin)))
+    clock.advance(timedelta(days=40))
+    mover = served.lifecycle.mover
+    move_group = mover.move_group
+
+    async def overtaken(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(mover, "move_group", move_group)
+        await mover.run()
+        return await move_group(*arguments, **options)
+
+    monkeypatch.setattr(mover, "move_group", overtaken)
+    answer = await served.stub.ArchiveData(wire.ArchiveDataRequest(tenant_id=ACME, selection=chosen()))
+    job = await done(served, answer)
+
+    assert [(segment.tier, segment.record_count) for segment in await manifest(served)] == [(StorageTier.COLD, 300)]
+    assert (job.move.segment_count, job.move.record_count) == (1, 300)
+
+
+async def test_a_damaged_segment_is_left_behind_and_named(served: ServedLifecycle) -> None:
+    dataset = await a_dataset(served.lifecycle)
+    damaged = await put_hot(served, dataset, a_table())
+    await put_hot(served, dataset, a_table(NOON + timedelta(seconds=100)))
+    async with served.lifecycle.database.tenant_transaction(ACME) as connection:
+        await write_segment(connection, ACME, damaged.segment_id, {"checksum": b"another"})
+
+    answer = await served.stub.ArchiveData(wire.ArchiveDataRequest(tenant_id=ACME, selection=chosen()))
+    job = await done(served, answer)
+
+    assert [(skipped.segment_id, skipped.kind) for skipped in job.move.skipped] == [(damaged.segment_id, "quarantine")]
+    found = {segment.segment_id: (segment.tier, segment.state) for segment in await manifest(served)}
+    assert found.pop(damaged.segment_id) == (StorageTier.HOT, SegmentState.QUARANTINED)
+    assert list(found.values()) == [(StorageTier.COLD, SegmentState.LIVE)]

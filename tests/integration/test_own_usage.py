@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tallygate_server.catalog import CatalogSource
 from tallygate_server.corrections import Reversal
 from tallygate_server.domain.call import IncrementAnswer
 from tallygate_server.domain.identifier import AccountId, FeatureKey
@@ -23,7 +25,7 @@ from tallygate_server.lifecycle.own_data import usage
 from tallygate_server.lifecycle.own_data.usage import export_horizon
 from tallygate_server.rollups import UsageQuery
 from tallygate_server.service import Service
-from tallygate_server.simulation import WantedSimulation
+from tallygate_server.simulation import SimulatedAccount, SimulationTotals, WantedSimulation
 from tallygate_server.storage import usage_export
 from tallygate_server.storage.data_segments import read_segments
 from tallygate_server.storage.engine import connect
@@ -33,7 +35,7 @@ from tests.support.acme import ANN, BOB, a_check, an_increment, fetch, outcome_o
 from tests.support.clock import FrozenClock
 from tests.support.eventually import eventually
 from tests.support.lifecycle import lifecycles
-from tests.support.recording import METERED, NOON, a_call, a_job, apply_metered_catalog, metered_services
+from tests.support.recording import CATALOG, METERED, NOON, a_call, a_job, apply_metered_catalog, metered_services
 
 TABLES = {"usage_entry": "usage_entries", "usage_event": "usage_events", "usage_denial": "usage_denials"}
 DAY = timedelta(days=1)
@@ -68,6 +70,7 @@ async def lifecycle(
                 events = [a_call(f"{account_id}/{number}", account_id=account_id), a_job(f"{account_id}/{number}")]
                 await service.recorder.record(METERED, events)
                 await outcome_of(service, count(account_id, 5))
+                await outcome_of(service, count(account_id, 3, "seconds"))
                 # Denied, for ten are the limit.
                 await outcome_of(service, count(account_id, 11, "requests"))
                 clock.advance(5 * DAY)
@@ -223,6 +226,32 @@ async def test_what_needs_the_exported_lines_says_that_they_were_exported(
             await anext(updates)
     explained = await service.explainer.explain(a_check("soft_requests", tenant_id=METERED), NOON + DAY)
     assert not explained.history_complete
+
+
+async def test_a_draft_s_longer_period_knows_what_was_exported(lifecycle: Lifecycle) -> None:
+    catalog = CATALOG.format(tenant=METERED, auto_provision="true") + RETENTION
+    day, lifetime = "seconds: {limit: 1000000000000, period: day", "seconds: {limit: 7000, period: lifetime"
+    assert day in catalog
+    wanted = WantedSimulation(
+        tenant_id=METERED,
+        draft=CatalogSource(catalog.replace(day, lifetime)),
+        start_time=datetime(2026, 4, 1, tzinfo=UTC),
+    )
+
+    before = await simulated(lifecycle.service, wanted)
+    await lifecycle.own_data.run("export_usage")
+
+    assert await simulated(lifecycle.service, wanted) == before
+    assert before[0].denied_count > 0
+
+
+async def simulated(service: Service, wanted: WantedSimulation) -> tuple[SimulationTotals, int]:
+    """Return the totals, and how many accounts would have been denied something."""
+    async with aclosing(service.simulations.simulate(wanted)) as updates:
+        found = [update async for update in updates]
+    assert isinstance(found[-1], SimulationTotals)
+    accounts = sum(isinstance(update, SimulatedAccount) for update in found)
+    return replace(found[-1], duration=timedelta()), accounts
 
 
 async def test_whoever_dies_between_writing_and_deleting_loses_nothing_and_doubles_nothing(

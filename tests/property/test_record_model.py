@@ -104,7 +104,8 @@ async def test_a_query_tells_what_a_dictionary_would(
     model = sorted([*by_id.values(), *without])
     everything = await query(lifecycle, data_type=data_type, with_record_ids=True)
     with pytest.MonkeyPatch.context() as cramped:
-        for bound, value in (("HELD_BYTES_MAX", 100), ("MANIFEST_PAGE", 2), ("GROUP_SEGMENTS_MAX", 2)):
+        bounds = {"HELD_BYTES_MAX": 100, "MERGED_ROWS_MAX": 2, "MANIFEST_PAGE": 2, "GROUP_SEGMENTS_MAX": 2}
+        for bound, value in bounds.items():
             cramped.setattr(f"tallygate_server.lifecycle.records.reading.{bound}", value)
         again = await query(lifecycle, data_type=data_type, with_record_ids=True)
     ranged = await query(

@@ -51,6 +51,18 @@ def test_only_what_is_at_or_behind_the_frontier_is_held() -> None:
     assert not merge.empty
 
 
+def test_what_is_put_in_order_at_once_is_bounded() -> None:
+    merge = Merge()
+    merge.add(a_table([1, 2, 3, 9], 0))
+    merge.add(a_table([1, 2, 2, 2], 1))
+
+    assert merge.bound(None, 8) is None
+    assert merge.bound(9, 7) == 9
+    assert merge.bound(None, 7) == 9
+    assert merge.bound(None, 2) == 2
+    assert merge.bound(None, 1) == 2
+
+
 def test_what_takes_too_much_is_dropped_from_an_instant_on() -> None:
     merge = Merge()
     merge.add(a_table([1, 2, 3, 4], 0))

@@ -67,9 +67,11 @@ SELECT account_id, entry_id, feature_key, {source}::smallint AS source, recorded
 FROM usage_entries
 WHERE tenant_id = $1 AND recorded_time >= {start} AND recorded_time < {end} {more}
 """
-# What was exported of a counter counts as one line of when the last of it was recorded.
+# What was exported of a counter counts as one line, of an event, of when the last of it was recorded. These come before
+# all that is left, in the order of time, whatever the ids were.
 _EXPORTED: Final = """
-SELECT account_id, last_entry_id, feature_key, {source}::smallint, last_recorded_time, last_recorded_time, 1::smallint,
+SELECT account_id, (EXTRACT(epoch FROM last_recorded_time) * 1000)::bigint - 4000000000000000000, feature_key,
+    {source}::smallint, last_recorded_time, last_recorded_time, 3::smallint,
     quantity, last_used_after, -1::bigint, period_kind, period_start, NULL
 FROM exported_usage_sums
 WHERE tenant_id = $1 AND last_recorded_time >= {start} AND last_recorded_time < {end} {more}

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import CompressionSettings, DataSelection, Segment, SegmentState
-from tallygate_server.errors import ConsentRequired, FormNotRestorable, InvalidRequest, Unavailable
+from tallygate_server.errors import ConsentRequired, FormNotRestorable, InvalidRequest, NotFound, Unavailable
 from tallygate_server.lifecycle.compression.bounds import within
 from tallygate_server.lifecycle.compression.fetching import Fetching
 from tallygate_server.lifecycle.model_process import ModelJobRefused, ModelProcesses, ModelProcessFailed
@@ -60,7 +60,7 @@ class CompressionImpacts:
     async def evaluate(self, wanted: WantedImpact) -> dict[str, Any]:
         """Return what `lossy.impact.evaluate_impact` finds, as a document.
 
-        Raises TenantNotFound, InvalidRequest, ConsentRequired where a model is fitted to an account's data
+        Raises TenantNotFound, NotFound, InvalidRequest, ConsentRequired where a model is fitted to an account's data
         and the policy names a purpose that the account has not agreed to, FormNotRestorable where all of the data has
         lost something before, Overloaded, Unavailable, IntegrityViolation, ArchiveCorruption.
         """

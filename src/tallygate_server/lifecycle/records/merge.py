@@ -43,12 +43,23 @@ class Merge:
         if table.num_rows:
             self._held.append((table, time_of(table)))
 
+    def bound(self, before_us: int | None, rows_max: int) -> int | None:
+        """Return up to where to take at once: before the instant (None: all), or earlier where that is too much.
+
+        All records of one instant are taken together, however many there are.
+        """
+        parts = [part if before_us is None else part[: _end(part, before_us)] for _, part in self._held]
+        if sum(map(len, parts)) <= rows_max:
+            return before_us
+        times = np.concatenate(parts)
+        return max(int(np.partition(times, rows_max)[rows_max]), int(times.min()) + 1)
+
     def take(self, before_us: int | None) -> pa.Table | None:
         """Return all records before an instant (None: all), by time; of equal times, those of earlier tables first."""
         pieces: list[tuple[pa.Table, Any]] = []
         held: list[tuple[pa.Table, Any]] = []
         for table, times in self._held:
-            cut = len(times) if before_us is None else int(np.searchsorted(times, before_us, side="left"))
+            cut = len(times) if before_us is None else _end(times, before_us)
             if cut:
                 pieces.append((table.slice(0, cut), times[:cut]))
             if cut < len(times):
@@ -77,13 +88,18 @@ class Merge:
         cut = max(int(np.partition(times, kept)[kept]), int(times.min()) + 1)
         held, dropped = [], False
         for table, part in self._held:
-            end = int(np.searchsorted(part, cut, side="left"))
+            end = _end(part, cut)
             dropped |= end < len(part)
             if end:
                 # Copied: a slice would keep all of the table's memory.
                 held.append((table.take(np.arange(end)), part[:end].copy()))
         self._held = held
         return cut if dropped else None
+
+
+def _end(times: Any, before_us: int) -> int:
+    """Return how many of ascending times lie before an instant."""
+    return int(np.searchsorted(times, before_us, side="left"))
 
 
 def slices(table: pa.Table, rows_max: int) -> Iterator[pa.Table]:

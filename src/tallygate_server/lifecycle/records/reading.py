@@ -66,7 +66,9 @@ MANIFEST_PAGE: Final = 500
 GROUP_SEGMENTS_MAX: Final = 128
 GROUP_BYTES_MAX: Final = 2**20
 """Small segments in Postgres are fetched together: so many, of so many bytes in all."""
-HELD_BYTES_MAX: Final = 2**28
+MERGED_ROWS_MAX: Final = 2**17
+"""Records of several segments that are put in order at once."""
+HELD_BYTES_MAX: Final = 2**27
 """What overlapping segments may take in memory; beyond that the latest records are read once more in their time."""
 GAPS_MAX: Final = 1_000
 """Parts that a header names; beyond that the last one stands for all that follow."""
@@ -425,13 +427,18 @@ class _Run:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _take(self, before: datetime | None) -> pa.Table | None:
-        if self._merge.empty:
-            table = None
-        else:
-            table = await asyncio.to_thread(self._merge.take, None if before is None else _micros(before))
+        """Return records before an instant (None: all), so many as are merged at once; None where there are none."""
+        table: pa.Table | None = None
+        if not self._merge.empty:
+            table, bound_us = await asyncio.to_thread(self._taken, None if before is None else _micros(before))
+            before = None if bound_us is None else _EPOCH + bound_us * _MICROSECOND
         if before is not None and (self._frontier is None or before > self._frontier):
             self._frontier = before
         return table
+
+    def _taken(self, before_us: int | None) -> tuple[pa.Table | None, int | None]:
+        bound_us = self._merge.bound(before_us, MERGED_ROWS_MAX)
+        return self._merge.take(bound_us), bound_us
 
     async def _peek(self) -> Segment | None:
         """Return the segment that comes next."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from tallygate_server.clock import Clock
 from tallygate_server.domain.identifier import TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Dataset, Segment, SegmentState, StorageTier
-from tallygate_server.errors import SegmentsChanged
+from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentsChanged, StoreUnavailable
 from tallygate_server.lifecycle.jobs import JobControl, LifecycleJob
 from tallygate_server.lifecycle.segments import PreparedSegment, SegmentStore
 from tallygate_server.lifecycle.tiers.documents import segment_document, time_document
@@ -29,6 +29,8 @@ SEGMENTS_TOLD_MAX: Final = 1_000
 FOR_EVER_TIME: Final = datetime.fromisoformat("9999-01-01T00:00:00+00:00")
 """Retention of what was archived for ever: no policy removes it."""
 TRIES_MAX: Final = 5
+LOOKS_MAX: Final = 50
+"""For what others replace while it is moved."""
 
 
 def archive_request(selection: DataSelection, *, retention_days: int) -> dict[str, Any]:
@@ -80,25 +82,25 @@ class _MovingHandler:
         async with self._store.database.tenant_transaction(job.tenant_id) as connection:
             total = await total_of_segments(connection, job.tenant_id, selection)
         total_count = total + report.sums["segment_count"]
-        async for dataset, group in self._groups(job.tenant_id, selection, report):
-            if job.validate_only:
-                report.add(await self._measure(dataset, group, selection, move))
-            else:
-
-                async def note(connection: Connection, moved: Moved) -> None:
-                    # With the move itself: whoever goes on after a crash neither forgets it nor counts it twice.
-                    await control.note(connection, report.with_added(moved))
-
-                report.add(await self._move(dataset, group, selection, move, actor=job.actor, note=note))
-            await control.report(
-                done=report.sums["segment_count"],
-                total=total_count,
-                phase=f"moving to {move.target_tier.name.lower()}",
-                read_bytes=report.sums["source_bytes"],
-                written_bytes=report.sums["target_bytes"],
-                checkpoint=report.checkpoint,
-            )
-        return report.document()
+        for _ in range(LOOKS_MAX):
+            report.missed = False
+            async for dataset, group in self._groups(job.tenant_id, selection, report):
+                if job.validate_only:
+                    report.add(await self._measure(dataset, group, selection, move))
+                else:
+                    await self._move(dataset, group, selection, move, report, job=job, control=control)
+                await control.report(
+                    done=report.sums["segment_count"],
+                    total=max(total_count, report.sums["segment_count"]),
+                    phase=f"moving to {move.target_tier.name.lower()}",
+                    read_bytes=report.sums["source_bytes"],
+                    written_bytes=report.sums["target_bytes"],
+                    checkpoint=report.checkpoint,
+                )
+            # What somebody else replaced meanwhile has other ids now: look for what is left until nothing is.
+            if not report.missed:
+                return report.document()
+        raise StoreUnavailable("others keep moving the same data; the job goes on in a moment")
 
     async def _groups(
         self, tenant_id: TenantId, selection: DataSelection, report: _Report
@@ -135,37 +137,52 @@ class _MovingHandler:
         group: list[Segment],
         selection: DataSelection,
         move: _Move,
+        report: _Report,
         *,
-        actor: str,
-        note: Callable[[Connection, Moved], Awaitable[None]],
-    ) -> Moved:
-        for _ in range(TRIES_MAX):
+        job: LifecycleJob,
+        control: JobControl,
+    ) -> None:
+        """Move a group; what is damaged is put in quarantine and left behind, what others took is looked for again."""
+
+        async def note(connection: Connection, moved: Moved) -> None:
+            # With the move itself: whoever goes on after a crash neither forgets it nor counts it twice.
+            await control.note(connection, report.with_added(moved))
+
+        while group:
             try:
                 uncut = [
                     piece
                     for segment in group
                     for piece in (
-                        await self._cut(dataset, segment, selection, actor=actor)
+                        await self._cut(dataset, segment, selection, actor=job.actor)
                         if _is_cut(segment, selection)
                         else [segment]
                     )
                 ]
-                if not uncut:
-                    return Moved()
-                return await self._mover.move_group(
-                    dataset,
-                    uncut,
-                    move.target_tier,
-                    actor=actor,
-                    stay_end_time=move.stay_end_time,
-                    retention_end_time=move.retention_end_time,
-                    note=note,
-                )
+                if uncut:
+                    moved = await self._mover.move_group(
+                        dataset,
+                        uncut,
+                        move.target_tier,
+                        actor=job.actor,
+                        stay_end_time=move.stay_end_time,
+                        retention_end_time=move.retention_end_time,
+                        note=note,
+                    )
+                    report.add(moved)
             except SegmentsChanged:
-                group = await self._again(group, selection)
-                if not group:
-                    return Moved()
-        raise SegmentsChanged(dataset.dataset_id)
+                report.missed = True
+            except (IntegrityViolation, ArchiveCorruption) as error:
+                damaged = next((each for each in group if each.segment_id == error.facts["segment_id"]), None)
+                if damaged is None:
+                    # What we have just written reads back differently: nothing was replaced, and the job fails.
+                    raise
+                why = str(error.facts["why"])
+                await self._store.quarantine(damaged, why, actor=job.actor)
+                report.skip(damaged, "quarantine", f"it is damaged: {why}")
+                group = [each for each in group if each is not damaged]
+                continue
+            return
 
     async def _measure(self, dataset: Dataset, group: list[Segment], selection: DataSelection, move: _Move) -> Moved:
         """Return what moving a group would come to; nothing is written."""
@@ -253,6 +270,8 @@ class _Report:
             **checkpoint,
         }
         self._move = move
+        self.missed = False
+        """Whether somebody else replaced what was to be moved."""
 
     @property
     def sums(self) -> dict[str, int]:

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataSelection, DatasetShape, Segment
 from tallygate_server.domain.retention import RetentionPolicy
-from tallygate_server.errors import ConsentRequired, InvalidRequest
+from tallygate_server.errors import ConsentRequired, InvalidRequest, SegmentGone
 from tallygate_server.lifecycle.lossy.documents import as_columns
-from tallygate_server.lifecycle.segments import SegmentGone, SegmentStore
+from tallygate_server.lifecycle.segments import SegmentStore
 from tallygate_server.lifecycle.tiers.records import read_merged
 from tallygate_server.lifecycle.value.seasons import Integers
 from tallygate_server.storage.data_segments import count_by_account_and_type, read_segments

@@ -27,7 +27,7 @@ TEXTS_MAX: Final = 8
 """Values of a text column that are told apart; the commonest."""
 OUTLIER: Final = 5.0
 """Standard deviations that count as no more than this: one wrong value must not outweigh everything."""
-MODEL_ROWS_MAX: Final = 20_000
+MODEL_ROWS_MAX: Final = 10_000
 MODEL_ROWS_MIN: Final = 40
 CLASSES_MAX: Final = 50
 TEST_SHARE: Final = 0.3
@@ -35,7 +35,7 @@ TEST_SHARE: Final = 0.3
 ACCURACY_RATIO_DEFAULT: Final = 0.95
 VALIDATION_SHARE: Final = 0.25
 """Of the training part: decides between the models."""
-FITS_MAX: Final = {"ridge": 300, "gradient_boosting": 60}
+FITS_MAX: Final = {"ridge": 300, "gradient_boosting": 100}
 """Models that are fitted to find critical segments: every set of them is tried where that is enough, else each next to
 those chosen, else they are taken by their worth."""
 BLOCKS_MAX: Final = 2_000
@@ -47,7 +47,7 @@ REGIMES_MAX: Final = 16
 """Clusters that tell how common a record is."""
 CLEARLY_BETTER: Final = 0.1
 """Share of the linear model's error that trees must save to be taken."""
-_TREES: Final = 60
+_TREES: Final = 40
 _DAY: Final = 86_400_000_000
 
 

@@ -588,3 +588,14 @@ def test_every_form_takes_columns_of_every_type(form: LossyForm) -> None:
         for name in ("flag", "at", "nothing", "empty", "what"):
             assert losses[name].max_error == 0
             assert kept.rows().column(name).equals(table.column(name))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_a_moment_has_few_patterns_wherever_it_lies_in_the_day(count: int) -> None:
+    begin = START + timedelta(hours=13, minutes=29, seconds=59, microseconds=7)
+    times = [begin + timedelta(microseconds=place) for place in range(count)]
+
+    found = patterns_of(a_table(times, v=[float(place) for place in range(count)]))["v"]
+
+    assert 1 <= len(found["trend"]) <= 8
+    assert found["cycle"] == "none"

@@ -115,7 +115,8 @@ def season_of(column: Column, times: Integers) -> Season | None:
         return None
     present, at = values[finite], times[finite]
     step, cycle_steps, piece = _layout(at)
-    origin = (int(at[0]) - _MONDAY) // step * step + _MONDAY
+    # Pieces of a trend without a cycle may be far shorter than a step: they begin with the first reading.
+    origin = (int(at[0]) - _MONDAY) // step * step + _MONDAY if cycle_steps > 1 else int(at[0])
     pieces = (at - origin) // piece
     steps = steps_of(at, step, cycle_steps)
     profile = np.zeros(cycle_steps)

@@ -599,3 +599,13 @@ def test_a_moment_has_few_patterns_wherever_it_lies_in_the_day(count: int) -> No
 
     assert 1 <= len(found["trend"]) <= 8
     assert found["cycle"] == "none"
+
+
+def test_numbers_may_name_actions() -> None:
+    times = [START + timedelta(minutes=place) for place in range(90)]
+    table = a_table(times, code=[place % 3 for place in range(90)], v=[1.0] * 90)
+
+    result = encode(table, LossySettings(form=LossyForm.BEHAVIORAL, action_column="code"))
+
+    assert decode(result.payload).profile()["actions"] == {"0": 30, "1": 30, "2": 30}
+    assert result.columns[0].max_error == 1

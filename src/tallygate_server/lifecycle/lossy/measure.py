@@ -53,7 +53,9 @@ def measure_fit(original: Column, given: Column) -> ColumnFit:
     """Measure how near the given values come, row by row."""
     if len(original.array) == 0:
         return PERFECT
-    return _fit_of_numbers(original, given) if original.kind.numeric else _fit_of_others(original, given)
+    # Numbers may be known as texts: those that name an action.
+    numbers = original.kind.numeric and given.kind.numeric
+    return _fit_of_numbers(original, given) if numbers else _fit_of_others(original, given)
 
 
 def _fit_of_numbers(original: Column, given: Column) -> ColumnFit:

@@ -71,6 +71,10 @@ class Season:
 
     def at(self, times: Integers) -> Floats:
         """Return trend and profile at some times."""
+        with np.errstate(all="ignore"):
+            return self._at(times)
+
+    def _at(self, times: Integers) -> Floats:
         known = np.flatnonzero(~np.isnan(self.trend))
         middles = self.origin + known * float(self.piece) + self.piece / 2
         trend = np.interp(times.astype(np.float64), middles, self.trend[known])

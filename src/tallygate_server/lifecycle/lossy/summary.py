@@ -228,6 +228,12 @@ def coarser(windows: Windows, resolution: timedelta) -> Windows:
 
 
 def _grouped(windows: Windows, resolution: timedelta) -> Windows:
+    # Sums of numbers near the largest may leave the range of doubles.
+    with np.errstate(all="ignore"):
+        return _put_together(windows, resolution)
+
+
+def _put_together(windows: Windows, resolution: timedelta) -> Windows:
     table = windows.table
     groups = _Groups(times_of(table), resolution)
     found: dict[str, pa.Array] = {TIME: time_array(groups.windows * groups.length)}

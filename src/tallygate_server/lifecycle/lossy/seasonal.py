@@ -88,7 +88,7 @@ class Season:
         rows = max(1, self.cycle_steps * self.step // (DAY_SECONDS * _MICROS))
 
         def shaped(values: Floats) -> list[Any]:
-            told = [None if np.isnan(value) else float(value) for value in values]
+            told = [float(value) if np.isfinite(value) else None for value in values]
             size = len(told) // rows
             return [told[row * size : (row + 1) * size] for row in range(rows)] if rows > 1 else told
 
@@ -97,7 +97,7 @@ class Season:
             "trend": [
                 {"time": iso_time(self.origin + place * self.piece + self.piece // 2), "value": float(value)}
                 for place, value in enumerate(self.trend)
-                if not np.isnan(value)
+                if np.isfinite(value)
             ],
             "cycle": cycle,
             "step_seconds": self.step / _MICROS,

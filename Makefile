@@ -15,12 +15,13 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proof lint types imports protos docs-check tests gen fmt docs bench bench-query bench-simulate bench-lifecycle bench-tiers doctor second-opinion lock image clean
+.PHONY: help install run test proof proof-lifecycle lint types imports protos docs-check tests gen fmt docs bench bench-query bench-simulate bench-lifecycle bench-tiers doctor second-opinion lock image clean
 
 help:
 	@echo 'make run      start Tallygate with its own Postgres and Redis on 127.0.0.1:50051 (data in .tallygate)'
 	@echo 'make test     run every check and every test'
 	@echo 'make proof    tell a month of webhooks of a hundred subscriptions in a hundred shuffled ways; takes hours'
+	@echo 'make proof-lifecycle   kill processes that move and erase data 200 times, and try thousands of tables'
 	@echo 'make second-opinion   compare our local Stripe with localstripe, which it installs into .second-opinion'
 	@echo 'make doctor   find what is wrong with the set-up'
 	@echo 'make fmt      format Python and protos'
@@ -107,6 +108,12 @@ tests: install
 proof: export TALLYGATE_LONG := 1
 proof: install
 	$(BIN)/pytest --timeout 0 tests/journeys/test_shuffled_month.py $(ARGS)
+
+# Two hundred kills, and thousands of tables in place of dozens: the data lifecycle's promises at full length.
+proof-lifecycle: export TALLYGATE_LONG := 1
+proof-lifecycle: install
+	$(BIN)/pytest --timeout 0 tests/chaos/test_killed_lifecycle.py tests/property/test_lossy_error_bound.py \
+	  tests/property/test_columnar_roundtrip.py tests/property/test_record_model.py tests/property/test_retention.py $(ARGS)
 
 # Not part of `make test`: it installs a package that is no dependency (GPL; a process of its own) from the index.
 second-opinion: install

@@ -68,10 +68,18 @@ async def segments_of(lifecycle: Lifecycle, account_id: str) -> list[Segment]:
         return await read_segments(connection, ACME, DataSelection(account_id=AccountId(account_id)), state=None)
 
 
-async def assert_whole(lifecycle: Lifecycle, account_id: str, expected: pa.Table) -> None:
+Seen = dict[str, frozenset[tuple[str, bytes]]]
+"""Ids and checksums of an account's segments when its records were read last: what is the same is not read again."""
+
+
+async def assert_whole(lifecycle: Lifecycle, account_id: str, expected: pa.Table, seen: Seen) -> None:
     """Every record is there once, in whatever tier."""
     segments = await segments_of(lifecycle, account_id)
     assert {segment.state for segment in segments} == {SegmentState.LIVE}
+    present = frozenset((segment.segment_id, segment.checksum) for segment in segments)
+    if seen.get(account_id) == present:
+        return
+    seen[account_id] = present
     table = merged([await lifecycle.segments.read(segment) for segment in segments], [])
     assert table.sort_by("time").equals(expected), account_id
 
@@ -88,6 +96,7 @@ async def test_kills_at_random_moments_lose_nothing(fresh_database: str, fresh_r
     await apply_catalog(fresh_database)
     chance = random.Random(SEED)
     expected = a_table(count=SPAN_SECONDS)
+    seen: Seen = {}
     async with (
         services(fresh_database, fresh_redis) as [service],
         lifecycles(fresh_database, service, tmp_path) as lifecycle,
@@ -104,11 +113,11 @@ async def test_kills_at_random_moments_lose_nothing(fresh_database: str, fresh_r
         for _ in range(KILLS):
             await kill_one(fresh_database, fresh_redis, tmp_path, chance)
             for account_id in KEPT:
-                await assert_whole(lifecycle, account_id, expected)
+                await assert_whole(lifecycle, account_id, expected, seen)
             for account_id in ERASED:
                 state = await erasure_of(lifecycle, account_id)
                 if state is None:
-                    await assert_whole(lifecycle, account_id, expected)
+                    await assert_whole(lifecycle, account_id, expected, seen)
                 elif state.ended:
                     assert await segments_of(lifecycle, account_id) == []
 
@@ -125,7 +134,7 @@ async def test_kills_at_random_moments_lose_nothing(fresh_database: str, fresh_r
 
         await eventually(all_ended)
         for account_id in KEPT:
-            await assert_whole(lifecycle, account_id, expected)
+            await assert_whole(lifecycle, account_id, expected, {})
         for account_id in ERASED:
             if await erasure_of(lifecycle, account_id) is not None:
                 assert await segments_of(lifecycle, account_id) == []

@@ -557,3 +557,34 @@ def test_a_reading_that_spans_too_many_windows_counts_where_it_begins(monkeypatc
     assert seconds() == 30
     monkeypatch.setattr(summary, "ZONE_PIECES_MAX", 29)
     assert seconds() == 3
+
+
+@pytest.mark.parametrize("form", LossyForm)
+def test_every_form_takes_columns_of_every_type(form: LossyForm) -> None:
+    times = [START + timedelta(minutes=place) for place in range(240)]
+    table = a_table(
+        times,
+        flag=[None if place % 50 == 3 else place % 120 < 60 for place in range(240)],
+        at=pa.array([None if place % 40 == 1 else times[place // 60] for place in range(240)], TIME),
+        nothing=pa.array([None] * 240, pa.float64()),
+        empty=pa.array([None] * 240, pa.string()),
+        what=["run" if place % 120 < 60 else "rest" for place in range(240)],
+        v=[float(place % 7) for place in range(240)],
+    )
+
+    result = encode(table, LossySettings(form=form, action_column="what"))
+    kept = decode(result.payload)
+
+    assert 0 <= result.value_retained <= 1
+    losses = {loss.column: loss for loss in result.columns}
+    assert set(losses) == set(table.column_names) - {"time"}
+    if form is LossyForm.SUMMARY:
+        # Each hour has one value: what is missing is all that the windows do not tell.
+        assert losses["flag"].root_mean_square_error == pytest.approx(math.sqrt(5 / 240))
+        assert losses["at"].root_mean_square_error == pytest.approx(math.sqrt(6 / 240))
+        assert losses["what"].max_error == 0
+        assert json.loads(kept.windows().table.column("flag.top")[0].as_py()) == {"true": 58}
+    if form is LossyForm.PIECEWISE:
+        for name in ("flag", "at", "nothing", "empty", "what"):
+            assert losses[name].max_error == 0
+            assert kept.rows().column(name).equals(table.column(name))

@@ -34,10 +34,11 @@ def rides(count: int = 1_200) -> pa.Table:
                 "power": round(power),
                 "rate": None if place % 97 == 5 else round(rate, 1),
                 "hard": "yes" if power > 200 else "no",
+                "up": power > 200,
             }
         )
     numbers.shuffle(rows)
-    schema = {"power": pa.int64(), "rate": pa.float64(), "hard": pa.string()}
+    schema = {"power": pa.int64(), "rate": pa.float64(), "hard": pa.string(), "up": pa.bool_()}
     return pa.Table.from_pylist(rows, pa.schema({"time": pa.timestamp("us", tz="UTC"), **schema}))
 
 
@@ -61,7 +62,7 @@ async def test_what_is_lost_is_measured_before_and_afterwards_the_same_each_time
     assert first == again
     assert first["record_count"] == 1_200
     assert first["compressed_bytes"] < first["original_bytes"] / 10
-    assert {column["column"] for column in first["columns"]} == {"power", "rate", "hard"}
+    assert {column["column"] for column in first["columns"]} == {"power", "rate", "hard", "up"}
     assert first["accuracy_before"]["metric"] == "r2"
     assert first["accuracy_before"]["value"] > 0.9
     assert abs(first["accuracy_after"]["value"] - first["accuracy_before"]["value"]) < 0.05
@@ -71,8 +72,14 @@ async def test_what_is_lost_is_measured_before_and_afterwards_the_same_each_time
 
 
 async def test_without_loss_nothing_changes_and_texts_are_told_apart() -> None:
-    found = await impact(CompressionSettings(form=CompressionForm.LOSSLESS), "hard", rides(700), rides(500))
+    summary = CompressionSettings(form=CompressionForm.SUMMARY, window=timedelta(seconds=10))
+    found, truths = await asyncio.gather(
+        impact(CompressionSettings(form=CompressionForm.LOSSLESS), "hard", rides(700), rides(500)),
+        impact(summary, "up"),
+    )
 
+    assert truths["accuracy_before"]["metric"] == "accuracy"
+    assert truths["accuracy_after"]["value"] > 0.8
     assert found["accuracy_before"] == found["accuracy_after"]
     assert found["accuracy_before"]["metric"] == "accuracy"
     assert found["accuracy_before"]["value"] > 0.9

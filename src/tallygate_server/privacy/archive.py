@@ -19,13 +19,18 @@ from decimal import Decimal
 from types import TracebackType
 from typing import IO, Any, Final, Protocol, Self
 
-from tallygate_server.events.contents import safe_json
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tallygate_server.events.contents import SAFE_INTEGER_MAX, safe_json
 
 PIECE_BYTES: Final = 4 * 1_048_576
 """Bytes of the archive that are sealed as one object, but for the last."""
 _SPOOL_BYTES: Final = 4 * 1_048_576
 """A file's second form waits in memory up to here, then in a file without a name."""
 _COPY_BYTES: Final = 1_048_576
+_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""Seconds are written with as many digits as the column has."""
 
 
 class PieceStore(Protocol):
@@ -204,10 +209,28 @@ class TableWriter:
 
     async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows; encoding them is left to a thread."""
-        lines, table = await asyncio.to_thread(self._encode, rows)
-        await self._lines.write(lines, rows=len(rows))
+        await self._write(await asyncio.to_thread(self._encode, rows), len(rows))
+
+    async def write_records(self, records: pa.Table) -> None:
+        """Write records column by column, several times as fast as row by row."""
+        await self._write(await asyncio.to_thread(self._encode_records, records), records.num_rows)
+
+    async def _write(self, encoded: tuple[bytes, bytes], rows: int) -> None:
+        lines, table = encoded
+        await self._lines.write(lines, rows=rows)
         await asyncio.to_thread(self._spool.write, table)
-        self.row_count += len(rows)
+        self.row_count += rows
+
+    def _encode_records(self, records: pa.Table) -> tuple[bytes, bytes]:
+        """Write values as `exact` would: as JSON, and as the cells of a table."""
+        as_json, as_cells = [], []
+        for name in self._names:
+            values = _values(records.column(name)) if name in records.column_names else [None] * records.num_rows
+            key = json.dumps(name, ensure_ascii=False) + ": "
+            as_json.append([key + _as_json(value) for value in values])
+            as_cells.append([_cell(value) for value in values])
+        lines = "".join("{" + ", ".join(row) + "}\n" for row in zip(*as_json, strict=True))
+        return lines.encode(), _csv(zip(*as_cells, strict=True))
 
     def _encode(self, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, bytes]:
         plain = [[exact(row.get(name)) for name in self._names] for row in rows]
@@ -219,13 +242,19 @@ class TableWriter:
 
 def exact(value: Any) -> Any:
     """Return a value as JSON can say it without loss: what its readers would round or refuse becomes text."""
+    # Most values are of these; exports have many millions.
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is int and -SAFE_INTEGER_MAX <= value <= SAFE_INTEGER_MAX:
+        return value
     match value:
         case float() if not math.isfinite(value):
             return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         case Decimal():
             return str(value)
         case datetime():
-            return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
         case date():
             return value.isoformat()
         case bytes() | memoryview():
@@ -245,6 +274,27 @@ def exact(value: Any) -> Any:
 def manifest_of(files: Iterable[ArchivedFile], **facts: Any) -> bytes:
     """Return the manifest, which tells of every other file."""
     return json.dumps({**facts, "files": [asdict(each) for each in files]}, indent=2, ensure_ascii=False).encode()
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column's values as `exact` gives them."""
+    if pa.types.is_timestamp(column.type):
+        plain = pc.strftime(column.cast(pa.timestamp(column.type.unit)), _TIME_FORMAT)
+        return list(plain.to_pylist())
+    values = column.to_pylist()
+    if pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
+        return list(values)
+    return [exact(value) for value in values]
+
+
+def _as_json(value: Any) -> str:
+    if value is None:
+        return "null"
+    if value is True or value is False:
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _cell(value: Any) -> Any:

@@ -55,6 +55,7 @@ from tallygate_server.storage.account_rows import (
     Subject,
     account_tables,
     count_all,
+    names_in,
     read_names,
 )
 from tallygate_server.storage.accounts import account_exists, read_account, write_account
@@ -78,6 +79,8 @@ HOLDS_WAIT_SECONDS: Final = 15.0
 JOBS_PER_BATCH: Final = 20
 _POLL_SECONDS: Final = 0.2
 RECEIPT_PREFIX: Final = "rec"
+THE_ACCOUNT: Final = "the account itself"
+"""Who asked, where the name of whoever did is one of the account's."""
 
 BEGUN, GONE, DONE = "begun", "gone", "done"
 """Phases of a checkpoint: rows are being erased; the account is gone; the receipt is written."""
@@ -527,7 +530,7 @@ class Erasures:
         """Write the receipt, and take the account's id from the job."""
         subject, checkpoint = work.subject, work.checkpoint
         removed, kept = _items(work.removed, work.segments, shredded=not subject.held_keys, vacuumed=vacuumed)
-        named = any(name in job.actor for name in subject.all_names)
+        actor = THE_ACCOUNT if names_in(job.actor, subject.all_names) else job.actor
         receipt = await self._receipts.sign(
             ErasureReceipt(
                 receipt_id=checkpoint["receipt_id"],
@@ -539,7 +542,7 @@ class Erasures:
                 refused=obstacles.refused,
                 destroyed_key_ids=tuple(checkpoint.get("keys", ())),
                 erase_time=self._clock.now(),
-                actor="the account itself" if named else job.actor,
+                actor=actor,
             )
         )
         reason = str(job.request.get("reason_text", ""))
@@ -551,7 +554,7 @@ class Erasures:
                 actor=receipt.actor,
                 action="data.account_erased",
                 subject=f"erasure_receipt/{receipt.receipt_id}",
-                detail={"reason": "" if any(name in reason for name in subject.all_names) else reason},
+                detail={"reason": "" if names_in(reason, subject.all_names) else reason},
             )
             # The event names nobody: who knows the account recognises it by the digest.
             await add_event(
@@ -565,7 +568,9 @@ class Erasures:
                 },
                 create_time=self._clock.now(),
             )
-            await erasing.anonymize_job(connection, subject)
+            # A name of the account is worth more than finding the job again by an id that says it.
+            request_id = "" if names_in(job.request_id, subject.all_names) else job.request_id
+            await erasing.anonymize_job(connection, subject, actor=actor, request_id=request_id)
             await work.control.note(connection, {"phase": DONE, "receipt_id": receipt.receipt_id})
         log.info("account_erased", tenant_id=subject.tenant_id, receipt_id=receipt.receipt_id, rows=work.done)
         return receipt

@@ -45,7 +45,6 @@ from tallygate_server.storage.account_exports import (
     write_export,
 )
 from tallygate_server.storage.account_rows import (
-    ROWS_PER_BATCH,
     TABLES_WITHOUT_ACCOUNTS,
     AccountTable,
     Subject,
@@ -65,6 +64,8 @@ from tallygate_server.storage.engine import Database
 DOWNLOAD_BYTES_MAX: Final = 262_144
 """Bytes of one message of a download."""
 EXPORT_RETENTION: Final = timedelta(days=7)
+RECORDS_AT_ONCE: Final = 20_000
+"""Records that a thread encodes before others have their turn."""
 DATASETS_PER_PAGE: Final = 1_000
 FORMAT: Final = "tallygate-account-export"
 FORMAT_VERSION: Final = 1
@@ -348,7 +349,9 @@ class _Making:
             after: tuple[Any, ...] | None = None
             while True:
                 async with self._database.tenant_transaction(self._subject.tenant_id) as connection:
-                    rows, after = await read_page(connection, entry, self._subject, after=after, limit=ROWS_PER_BATCH)
+                    rows, after = await read_page(
+                        connection, entry, self._subject, after=after, limit=entry.rows_per_page
+                    )
                 await table.write(rows)
                 await self._tell(name, len(rows))
                 if after is None:
@@ -381,10 +384,14 @@ class _Making:
                 {"name": column.name, "type": column.type.name.lower(), "unit": column.unit}
                 for column in dataset.columns
             ]
-        first = await self._read(segments[0]) if segments and not dataset.columns else None
-        if first is not None:
+        for segment in segments if not dataset.columns else ():
+            # Of documents, whose columns no dataset tells; one that is damaged cannot say.
+            first = await self._read(segment)
+            if first is None:
+                continue
             known = {column["name"] for column in columns} | {"_sequence"}
             columns += [{"name": each.name, "type": str(each.type)} for each in first.schema if each.name not in known]
+            break
         async with self.archive.table(f"records/{dataset.data_type}", columns) as writer:
             for segment in segments:
                 table = await self._read(segment)
@@ -393,9 +400,10 @@ class _Making:
                 if replaced and "_sequence" in table.column_names:
                     gone = pc.is_in(table["_sequence"], value_set=pa.array(replaced, pa.int64()))
                     table = table.filter(pc.invert(gone))
-                for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH * 10):
-                    await writer.write(await asyncio.to_thread(batch.to_pylist))
-                    await self._tell(f"records of {dataset.data_type}", batch.num_rows)
+                for start in range(0, table.num_rows, RECORDS_AT_ONCE):
+                    part = table.slice(start, RECORDS_AT_ONCE)
+                    await writer.write_records(part)
+                    await self._tell(f"records of {dataset.data_type}", part.num_rows)
         self._count(dataset.data_type, writer.row_count)
 
     async def _lossy_records(self, dataset: Dataset, segments: Sequence[Segment]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, false, func, literal, null, or_, select, text, tuple_, update
+from sqlalchemy import delete, func, literal, null, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tallygate_server.domain.identifier import AccountId, TenantId
@@ -240,21 +240,13 @@ async def decline_cancellation(connection: Connection, subject: Subject) -> None
     )
 
 
-async def anonymize_job(connection: Connection, subject: Subject) -> None:
+async def anonymize_job(connection: Connection, subject: Subject, *, actor: str, request_id: str) -> None:
     """Take the account from the row of its erasure; the rest of the row stays, so that a retry finds the receipt."""
     jobs = tables.lifecycle_jobs
-    for column in (jobs.c.actor, jobs.c.request_id):
-        # A name of the account in one of these is worth more than finding the job again.
-        named = or_(false(), *(func.strpos(column, name) > 0 for name in subject.all_names))
-        await connection.execute(
-            update(jobs)
-            .where(jobs.c.tenant_id == subject.tenant_id, jobs.c.job_id == subject.job_id, named)
-            .values({column.name: ""})
-        )
     await connection.execute(
         update(jobs)
         .where(jobs.c.tenant_id == subject.tenant_id, jobs.c.job_id == subject.job_id)
-        .values(account_id="", request=literal({}, jobs.c.request.type))
+        .values(account_id="", request=literal({}, jobs.c.request.type), actor=actor, request_id=request_id)
     )
 
 

@@ -8,6 +8,7 @@ found through others stand before those, and what tells the account's other name
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -37,7 +38,7 @@ from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
 
 ROWS_PER_BATCH: Final = 1_000
-"""Rows that one transaction erases, or one read of an export holds."""
+"""Rows that one transaction erases."""
 SCAN_TIMEOUT_MS: Final = 600_000
 """A table without an index by account is read in whole."""
 
@@ -93,6 +94,8 @@ class AccountTable:
     """Columns that no export shows: secrets, and what only the database's own work needs."""
     exported: bool = True
     why_not_exported: str = ""
+    rows_per_page: int = 2_000
+    """Rows that an export holds at a time; fewer where they are long."""
     mentions: bool = False
     """Whether rows are found by what they say: every row of the tenant is read."""
 
@@ -109,6 +112,21 @@ def says(column: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[bool
     """Tell whether a JSON value says one of the names, as a whole string: `"ann"`, not a part of `"channel"`."""
     rendered = cast(column, String)
     return or_(false(), *(func.strpos(rendered, json.dumps(name, ensure_ascii=False)) > 0 for name in names))
+
+
+def names_in(content: str, names: Sequence[str]) -> bool:
+    """Tell whether a text for people says one of the names as a word: `ann` in `user:ann`, not in `channel`."""
+    return any(re.search(_word(name), content) for name in names)
+
+
+def _word(name: str) -> str:
+    escaped = re.sub(r"([^A-Za-z0-9])", r"\\\1", name)
+    return f"(^|[^A-Za-z0-9]){escaped}($|[^A-Za-z0-9])"
+
+
+def _names_someone(column: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[bool]:
+    """Tell the same of a column."""
+    return or_(false(), *(column.op("~")(_word(name)) for name in names))
 
 
 def _body_says(column: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[bool]:
@@ -145,27 +163,26 @@ def _webhook_deliveries(subject: Subject) -> ColumnElement[bool]:
 
 
 def _audit_entries(subject: Subject) -> ColumnElement[bool]:
-    columns = tables.audit_entries.c
+    columns, jobs = tables.audit_entries.c, tables.lifecycle_jobs.c
     subjects = [
         select(literal(prefix) + id_column).where(
-            id_column.table.c.tenant_id == subject.tenant_id, id_column.table.c.account_id == subject.account_id
+            id_column.table.c.tenant_id == subject.tenant_id,
+            id_column.table.c.account_id == subject.account_id,
+            id_column != subject.job_id,
         )
         for prefix, id_column in (
             ("grant:", tables.grants.c.grant_id),
             ("subscription:", tables.subscriptions.c.subscription_id),
             ("customer:", tables.customers.c.customer_id),
             ("dataset/", tables.datasets.c.dataset_id),
-            ("lifecycle_job/", tables.lifecycle_jobs.c.job_id),
+            ("lifecycle_job/", jobs.job_id),
         )
     ]
-    return and_(
-        columns.subject != f"lifecycle_job/{subject.job_id}",
-        or_(
-            columns.subject.in_([*subject.all_names]),
-            *(columns.subject.in_(each) for each in subjects),
-            columns.actor.in_(subject.all_names),
-            says(columns.detail, subject.all_names),
-        ),
+    return or_(
+        columns.subject.in_([*subject.all_names]),
+        *(columns.subject.in_(each) for each in subjects),
+        _names_someone(columns.actor, subject.all_names),
+        says(columns.detail, subject.all_names),
     )
 
 
@@ -274,7 +291,7 @@ def _money(table: Table, **more: Any) -> AccountTable:
 
 ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
     # What is found by what it says comes first: the account's other names are still known.
-    AccountTable(table=tables.webhook_events, find=_webhook_events, mentions=True),
+    AccountTable(table=tables.webhook_events, find=_webhook_events, mentions=True, rows_per_page=50),
     AccountTable(
         table=tables.webhook_deliveries,
         find=_webhook_deliveries,
@@ -291,7 +308,8 @@ ACCOUNT_TABLES: Final[tuple[AccountTable, ...]] = (
             "subject": f"account:{anonymous}",
             "detail": literal({}, tables.audit_entries.c.detail.type),
             "actor": case(
-                (tables.audit_entries.c.actor.in_(subject.all_names), anonymous), else_=tables.audit_entries.c.actor
+                (_names_someone(tables.audit_entries.c.actor, subject.all_names), anonymous),
+                else_=tables.audit_entries.c.actor,
             ),
         },
         reason="that something was done, when and by whom is kept for accountability; about whom is not",

@@ -202,6 +202,7 @@ async def test_a_plan_is_carried_out_and_keeps_its_promises(served: ServedLifecy
     assert (trial.optimization.optimized_bytes, trial.optimization.target_reached) == (plan.planned_bytes, True)
     assert not any(step.done for step in trial.optimization.steps)
     report = job.optimization
+    assert job.progress.done_count == job.progress.total_count == len(plan.steps)
     assert report.target_reached
     assert sum(segment.stored_bytes for segment in after) == report.optimized_bytes <= limit
     assert all(step.done for step in report.steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,13 +66,14 @@ async def test_a_job_is_watched_to_its_report(served: ServedLifecycle, say: Say)
     assert "succeeded" in watched.stdout
     assert "1.50 MiB" in watched.stdout
     assert "cold" in watched.stdout
+    assert re.search(r"record count +0", watched.stdout), "that there was nothing is an answer"
     assert "a hold of the court" in watched.stdout
 
     shown = await say("data", "job", "get", ACME, job.job_id, "--json")
     assert json.loads(shown.stdout)["move"]["segment_count"] == "4"
     listed = await say("data", "job", "list", ACME, "--kind", "archive", "--state", "succeeded")
     assert job.job_id in listed.stdout
-    assert "50 %" in listed.stdout
+    assert "100 %" in listed.stdout, "of 4 steps it did 2, and nobody else will do the others"
     assert job.job_id not in (await say("data", "job", "list", ACME, "--kind", "export")).stdout
 
 

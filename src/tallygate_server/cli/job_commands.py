@@ -141,4 +141,7 @@ def _progress_text(job: data_lifecycle_pb2.LifecycleJob) -> str:
     progress = job.progress
     if not progress.total_count:
         return f"{progress.done_count:,}" if progress.done_count else ""
+    if state_text(job) == State.SUCCEEDED:
+        # Others may have done a part of what it found at the beginning; nothing of it is left.
+        return "100 %"
     return f"{100 * progress.done_count / progress.total_count:.0f} %"

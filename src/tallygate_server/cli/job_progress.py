@@ -122,6 +122,13 @@ def print_report(report: Message) -> None:
     """Print any report: its values, and the first of what it lists."""
     facts: list[tuple[str, object]] = []
     lists: list[tuple[str, list[Message]]] = []
+    told = {field.name for field, _ in report.ListFields()}
+    # That nothing was found or done is an answer too.
+    facts += [
+        (name.replace("_", " "), "0")
+        for name in ("segment_count", "record_count", "finding_count")
+        if name in report.DESCRIPTOR.fields_by_name and name not in told
+    ]
     for field, value in report.ListFields():
         name = field.name.replace("_", " ")
         if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:

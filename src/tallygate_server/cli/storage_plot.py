@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,9 +41,11 @@ def draw_storage(metrics: data_lifecycle_service_pb2.GetStorageMetricsResponse, 
     axes: Any = figure.add_subplot()
     past, future = list(metrics.history), [metrics.history[-1], *metrics.projection]
     colors = [color for _, color in _TIERS]
-    axes.stackplot(
-        _days(past), *_stacks(past), labels=[tier for tier, _ in _TIERS], colors=colors, linewidth=0, alpha=0.9
-    )
+    days, stacks = _days(past), _stacks(past)
+    if len(past) == 1:
+        # An area over one instant has no width: it is drawn over its day.
+        days, stacks = [days[0], days[0] + timedelta(days=1)], [stack * 2 for stack in stacks]
+    axes.stackplot(days, *stacks, labels=[tier for tier, _ in _TIERS], colors=colors, linewidth=0, alpha=0.9)
     if metrics.projection:
         axes.stackplot(_days(future), *_stacks(future), colors=colors, linewidth=0, alpha=0.35)
         axes.axvline(_days(past)[-1], color="#444444", linewidth=1, linestyle="--")
@@ -55,9 +58,6 @@ def draw_storage(metrics: data_lifecycle_service_pb2.GetStorageMetricsResponse, 
             verticalalignment="top",
             color="#444444",
         )
-    if len(past) == 1:
-        # An area over one day has no width.
-        axes.plot(_days(past), [sum(stack) for stack in zip(*_stacks(past), strict=True)], "o", color="#444444")
     axes.set_title(title, loc="left")
     axes.set_ylabel("stored")
     axes.set_ylim(bottom=0)
@@ -68,7 +68,7 @@ def draw_storage(metrics: data_lifecycle_service_pb2.GetStorageMetricsResponse, 
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper left", frameon=False)
+    axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     # Without the time of drawing, the same data gives the same file.

@@ -201,7 +201,7 @@ class Exports:
         async with self._database.tenant_transaction(tenant_id) as connection:
             row = await read_export(connection, tenant_id, job_id)
         if row is None or row.state != EXPORT_COMPLETE or row.expire_time <= self._clock.now():
-            raise NotFound("finished export that has not expired", job_id, field="job_id")
+            raise NotFound("archive of an export", job_id, field="job_id")
         if offset_bytes > row.archive_bytes:
             raise InvalidRequest.of("offset_bytes", f"the archive has {row.archive_bytes} bytes")
         try:

@@ -333,6 +333,7 @@ class StoragePlans:
             lost += _lost_of(done)
             actual = replace(done, saved_bytes=done.done_bytes or 0, value_lost=done.done_value_lost or 0.0)
             told.append((actual, step.explanation, not job.validate_only))
+        await control.report(done=len(plan.steps), total=len(plan.steps), phase="carried out", written_bytes=saved)
         if not job.validate_only:
             async with self._database.tenant_transaction(tenant_id) as connection:
                 await rows.end_plan(connection, tenant_id, plan.plan_id, now=self._clock.now())

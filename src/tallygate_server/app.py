@@ -61,6 +61,8 @@ log = structlog.get_logger(__name__)
 PARTITION_INTERVAL_SECONDS: Final = 6 * 3600.0
 FORGET_INTERVAL_SECONDS: Final = 3600.0
 MOVE_TIERS_INTERVAL_SECONDS: Final = 600.0
+UPKEEP_DELAY_SECONDS: Final = 30.0
+"""Before what looks after stored data runs for the first time: a start has other work."""
 RETAIN_DATA_INTERVAL_SECONDS: Final = 600.0
 EXPIRE_RESERVATIONS_INTERVAL_SECONDS: Final = 1.0
 FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS: Final = 3600.0
@@ -327,17 +329,25 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
         Job(
             name="move_tiers",
             interval_seconds=MOVE_TIERS_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
             run=lifecycle.mover.run,
         ),
-        Job(name="retain_data", interval_seconds=RETAIN_DATA_INTERVAL_SECONDS, run=lifecycle.retainer.run),
+        Job(
+            name="retain_data",
+            interval_seconds=RETAIN_DATA_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
+            run=lifecycle.retainer.run,
+        ),
         Job(
             name="expire_exports",
             interval_seconds=FORGET_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
             run=lifecycle.privacy.exports.expire,
         ),
         Job(
             name="forget_lifecycle_jobs",
             interval_seconds=FORGET_LIFECYCLE_JOBS_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
             run=lifecycle.jobs.forget,
         ),
         Job(
@@ -368,21 +378,25 @@ def jobs(settings: Settings, stores: Stores, service: Service, lifecycle: Lifecy
         Job(
             name="archive_webhooks",
             interval_seconds=OWN_DATA_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
             run=lifecycle.own_data.job("archive_webhooks"),
         ),
         Job(
             name="export_usage",
             interval_seconds=OWN_DATA_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
             run=lifecycle.own_data.job("export_usage"),
         ),
         Job(
             name="sweep_orphans",
             interval_seconds=CLEANING_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
             run=lifecycle.own_data.job("sweep_orphans"),
         ),
         Job(
             name="purge_leftovers",
             interval_seconds=CLEANING_INTERVAL_SECONDS,
+            delay_seconds=UPKEEP_DELAY_SECONDS,
             run=lifecycle.own_data.job("purge_leftovers"),
         ),
     ]

@@ -303,6 +303,14 @@ class HotAccounts:
         """Drop the account from the process' cache."""
         self._cache.pop((tenant_id, account_id), None)
 
+    def forget_if_gone(self, tenant_id: TenantId, account_id: AccountId) -> None:
+        """Look soon whether a cached account still exists, and drop it where it does not.
+
+        One that exists stays, out of date as it may be: it answers while it cannot be loaded anew.
+        """
+        if (tenant_id, account_id) in self._cache:
+            self._spawn(self._forget_gone(tenant_id, account_id))
+
     def load_soon(self, tenant_id: TenantId, account_id: AccountId, on_loaded: OnLoaded, *, ask_redis: bool) -> None:
         """Load the account, as it is now or later; many loads of one tenant become one query.
 
@@ -361,6 +369,15 @@ class HotAccounts:
         task = asyncio.ensure_future(work)
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
+
+    async def _forget_gone(self, tenant_id: TenantId, account_id: AccountId) -> None:
+        try:
+            documents = await self._read(tenant_id, [account_id])
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known to be gone.
+            log.warning("account_not_looked_at", error=type(error).__name__)
+            return
+        if account_id not in documents:
+            self.forget(tenant_id, account_id)
 
     def _forget_all(self) -> None:
         """Forget every account: their keys have other names from now on."""

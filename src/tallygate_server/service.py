@@ -203,7 +203,7 @@ async def open_service(
         )
         stack.push_async_callback(hot_accounts.close)
         # One that is gone would stay in memory until others push it out.
-        by_hand.also_tell(hot_accounts.forget)
+        by_hand.also_tell(hot_accounts.forget_if_gone)
         checker = AccessChecker(
             accounts=hot_accounts, counters=counters, ledger=ledger, epochs=epochs, tenants=tenants, clock=clock
         )

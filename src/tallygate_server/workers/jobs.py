@@ -35,6 +35,8 @@ class Job:
     name: str
     interval_seconds: float
     run: Callable[[], Awaitable[Detail]]
+    delay_seconds: float = 0.0
+    """Pause before the first run: what is not urgent stays out of a start's way."""
 
 
 class JobRunner:
@@ -59,6 +61,8 @@ class JobRunner:
     async def _repeat(self, job: Job) -> None:
         connection: asyncpg.Connection | None = None
         try:
+            if job.delay_seconds:
+                await asyncio.sleep(job.delay_seconds)
             while True:
                 try:
                     if connection is None or connection.is_closed():

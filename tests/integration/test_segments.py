@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from tallygate_server.domain.lifecycle import (
     StorageTier,
 )
 from tallygate_server.errors import ArchiveCorruption, IntegrityViolation, SegmentsChanged
-from tallygate_server.lifecycle.assembly import Lifecycle
+from tallygate_server.lifecycle.assembly import Lifecycle, open_lifecycle
+from tallygate_server.lifecycle.keys import MasterKeys
 from tallygate_server.lifecycle.segments import PreparedSegment
 from tallygate_server.storage.data_segments import read_payload, read_segments
 from tests.support.acme import ACME, apply_catalog, services
-from tests.support.lifecycle import NOON, a_dataset, a_table, lifecycles
+from tests.support.lifecycle import NOON, a_dataset, a_table, lifecycles, options_in
 
 
 @pytest.fixture
@@ -132,3 +134,21 @@ async def test_nothing_stored_is_readable(lifecycle: Lifecycle) -> None:
     assert (await lifecycle.segments.read_facts(prepared.segment))["said"] == "private"
     assert (await lifecycle.segments.read(prepared.segment)).num_rows == 100
     assert prepared.segment.start_time == NOON
+
+
+async def test_a_server_without_the_keys_takes_nothing_away(
+    lifecycle: Lifecycle, fresh_database: str, tmp_path: Path
+) -> None:
+    dataset = await a_dataset(lifecycle)
+    hot = await put_hot(lifecycle, dataset)
+    strangers = MasterKeys(keys={"first": bytes(32)})
+    options = replace(options_in(tmp_path), master_keys=strangers)
+    elsewhere = replace(options_in(tmp_path), key_store_url=(tmp_path / "other keys").as_uri())
+
+    for wrong in (options, elsewhere):
+        async with open_lifecycle(fresh_database, lifecycle.service, wrong, clock=lifecycle.clock) as other:
+            with pytest.raises(IntegrityViolation) as caught:
+                await other.segments.read(hot)
+            assert not await other.segments.quarantine(hot, str(caught.value), actor="test")
+
+    assert [segment.state for segment in await manifest(lifecycle)] == [SegmentState.LIVE]

@@ -45,6 +45,7 @@ from tallygate_server.lifecycle.sealing import SealBroken, seal, unseal
 from tallygate_server.storage import data_segments as rows
 from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.connection import Connection
+from tallygate_server.storage.data_keys import KeyState, read_key
 from tallygate_server.storage.datasets import read_dataset_by_id
 from tallygate_server.storage.engine import Database
 
@@ -340,7 +341,14 @@ class SegmentStore:
         return sealed
 
     async def quarantine(self, segment: Segment, why: str, *, actor: str) -> bool:
-        """Take a damaged segment out of queries; False where it is gone or was taken out before."""
+        """Take a damaged segment out of queries.
+
+        False where it is gone, was taken out before, or only cannot be opened here: a server with other key stores or
+        master keys than its fellows must not take their data away.
+        """
+        if not await self._opens_here(segment):
+            log.warning("segment_not_opened", segment_id=segment.segment_id, dataset_id=segment.dataset_id, why=why)
+            return False
         async with self.database.tenant_transaction(segment.tenant_id) as connection:
             present = await rows.lock_segments(connection, segment.tenant_id, [segment.segment_id])
             if not present or present[0].state is not SegmentState.LIVE:
@@ -360,6 +368,18 @@ class SegmentStore:
                 detail={"segment_id": segment.segment_id, "why": why},
             )
         log.warning("segment_quarantined", segment_id=segment.segment_id, dataset_id=segment.dataset_id, why=why)
+        return True
+
+    async def _opens_here(self, segment: Segment) -> bool:
+        """Tell whether this server has the segment's key, or nobody has it any more."""
+        try:
+            await self.keys.to_unseal(segment.tenant_id, segment.key_id)
+        except KeyUnreadable:
+            return False
+        except KeyDestroyed:
+            async with self.database.tenant_transaction(segment.tenant_id) as connection:
+                key = await read_key(connection, segment.tenant_id, segment.key_id)
+            return key is not None and key.state is KeyState.DESTROYED
         return True
 
     async def release(self, segment: Segment, *, actor: str) -> bool:

@@ -14,6 +14,7 @@ from tallygate_server.catalog import CatalogSource
 from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import DataSelection, Dataset, Segment, StorageTier
 from tallygate_server.domain.retention import RetentionException, RetentionPolicy
+from tallygate_server.domain.retention_rules import PLAN_GRACE
 from tallygate_server.errors import (
     InvalidRequest,
     LegalHoldActive,
@@ -148,6 +149,25 @@ async def test_the_plan_says_what_is_kept_and_seen(lifecycle: Lifecycle) -> None
     unknown = await policies.get(TENANT, "ride", BOB)
     assert (unknown.effective_retention_days, unknown.visible_days) == (100, -1)
     assert (await policies.get(TENANT, "ride")).effective_retention_days == 0
+
+
+async def test_a_plan_that_keeps_less_removes_nothing_for_a_week(lifecycle: Lifecycle) -> None:
+    clock, policies = lifecycle.clock, lifecycle.policies
+    assert isinstance(clock, FrozenClock)
+    await lifecycle.service.accounts.provision(TENANT, ANN)
+    await change_plan(lifecycle.service, "pro", account_id=ANN, tenant_id=TENANT)
+    clock.advance(timedelta(days=10))
+    await change_plan(lifecycle.service, "free", account_id=ANN, tenant_id=TENANT)
+
+    at_once = await policies.get(TENANT, "ride", ANN)
+    clock.advance(PLAN_GRACE - timedelta(seconds=1))
+    in_time = await policies.get(TENANT, "ride", ANN)
+    clock.advance(timedelta(seconds=1))
+    afterwards = await policies.get(TENANT, "ride", ANN)
+
+    assert (at_once.effective_retention_days, at_once.visible_days) == (-1, 180)
+    assert in_time.effective_retention_days == -1
+    assert afterwards.effective_retention_days == 30
 
 
 async def test_a_hold_is_made_once_for_a_request_listed_and_released(lifecycle: Lifecycle) -> None:

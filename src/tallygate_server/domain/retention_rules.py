@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import MAXYEAR, datetime, timedelta
 from enum import Enum
 from itertools import pairwise
@@ -38,6 +38,8 @@ from tallygate_server.domain.retention import (
 
 RETENTION_FEATURE: Final = "data_retention_days"
 """Config feature of a plan: days that data is kept, -1 for ever."""
+PLAN_GRACE: Final = timedelta(days=7)
+"""Time after which a plan that keeps data for less removes what the one before kept."""
 HISTORY_FEATURE: Final = "history_days"
 """Config feature of a plan: days that can be seen, -1 all. It hides, and removes nothing."""
 PLAN_DAYS_MAX: Final = 36_500
@@ -96,6 +98,17 @@ def plan_days(sources: AccountSources, now: datetime) -> PlanDays:
         return None if entitlement is None or entitlement.denied is not None else days_of(entitlement.value)
 
     return PlanDays(retention_days=days(RETENTION_FEATURE), history_days=days(HISTORY_FEATURE))
+
+
+def with_grace(now: PlanDays, before: PlanDays) -> PlanDays:
+    """Return what counts while a plan that keeps less is new: data is kept as long as the plan before would have.
+
+    What can be seen changes at once: it comes back with the plan.
+    """
+    if now.retention_days is None or before.retention_days is None:
+        return now
+    for_ever = FOR_EVER in {now.retention_days, before.retention_days}
+    return replace(now, retention_days=FOR_EVER if for_ever else max(now.retention_days, before.retention_days))
 
 
 def days_of(value: ConfigValue) -> int | None:

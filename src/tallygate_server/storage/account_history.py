@@ -64,6 +64,12 @@ SELECT revision, begin_time, cause, sources::text AS document FROM account_revis
 WHERE tenant_id = :tenant_id AND account_id = :account_id
 """
 _AT: Final = text(f"{_ROWS} AND begin_time <= CAST(:at AS timestamptz) ORDER BY revision DESC LIMIT 1")
+_ALL_AT: Final = text("""
+SELECT DISTINCT ON (account_id) account_id, sources::text AS document FROM account_revisions
+WHERE tenant_id = :tenant_id AND account_id = ANY(CAST(:account_ids AS text[]))
+    AND begin_time <= CAST(:at AS timestamptz)
+ORDER BY account_id, revision DESC
+""")
 _FIRST: Final = text(f"{_ROWS} ORDER BY revision LIMIT 1")
 _SINCE: Final = text("""
 SELECT k.account_id, r.revision, r.begin_time, r.cause, r.sources::text AS document
@@ -331,6 +337,19 @@ async def current_sources(
     rows = await connection.execute(
         _CURRENT, {"tenant_id": tenant_id, "account_ids": list(account_ids), "begin_time": at}
     )
+    return {
+        AccountId(row.account_id): sources_from_document(tenant_id, AccountId(row.account_id), row.document)
+        for row in rows
+    }
+
+
+async def all_sources_at(
+    connection: Connection, tenant_id: TenantId, account_ids: Sequence[AccountId], at: datetime
+) -> dict[AccountId, AccountSources]:
+    """Return what decided the entitlements of accounts at an instant, of those that were there then."""
+    if not account_ids:
+        return {}
+    rows = await connection.execute(_ALL_AT, {"tenant_id": tenant_id, "account_ids": list(account_ids), "at": at})
     return {
         AccountId(row.account_id): sources_from_document(tenant_id, AccountId(row.account_id), row.document)
         for row in rows

@@ -14,6 +14,7 @@ from tallygate_server.domain.retention import ALL_TYPES, FOR_EVER, RetentionPoli
 from tallygate_server.domain.retention_rules import (
     HISTORY_FEATURE,
     NO_PLAN,
+    PLAN_GRACE,
     RETENTION_FEATURE,
     PlanDays,
     PolicySet,
@@ -22,11 +23,12 @@ from tallygate_server.domain.retention_rules import (
     plan_days,
     policy_problems,
     visible_start,
+    with_grace,
 )
 from tallygate_server.errors import FieldViolation, InvalidRequest, PolicyVersionMismatch
 from tallygate_server.storage import retention_policies as rows
 from tallygate_server.storage import segment_ages
-from tallygate_server.storage.account_history import current_sources
+from tallygate_server.storage.account_history import all_sources_at, current_sources
 from tallygate_server.storage.audit import add_audit_entry
 from tallygate_server.storage.connection import Connection
 from tallygate_server.storage.engine import Database
@@ -92,17 +94,24 @@ class Policies:
     async def plan_days(
         self, tenant_id: TenantId, account_ids: Iterable[AccountId], now: datetime
     ) -> dict[AccountId, PlanDays]:
-        """Return what the plans of accounts say about their data; those whose plan says nothing are left out."""
+        """Return what the plans of accounts say about their data; those whose plan says nothing are left out.
+
+        A plan that keeps data for less than the one before does so after a grace.
+        """
         if not await self._has_feature(tenant_id, RETENTION_FEATURE, HISTORY_FEATURE):
             return {}
         wanted = sorted({account_id for account_id in account_ids if account_id})
         found: dict[AccountId, PlanDays] = {}
         for start in range(0, len(wanted), ACCOUNTS_PER_READ_MAX):
             async with self._database.tenant_transaction(tenant_id) as connection:
-                sources = await current_sources(
-                    connection, tenant_id, wanted[start : start + ACCOUNTS_PER_READ_MAX], now
-                )
-            found |= {account_id: plan_days(each, now) for account_id, each in sources.items()}
+                chosen = wanted[start : start + ACCOUNTS_PER_READ_MAX]
+                sources = await current_sources(connection, tenant_id, chosen, now)
+                earlier = await all_sources_at(connection, tenant_id, chosen, now - PLAN_GRACE)
+            days = {account_id: plan_days(each, now) for account_id, each in sources.items()}
+            before = {account_id: plan_days(each, now - PLAN_GRACE) for account_id, each in earlier.items()}
+            found |= {
+                account_id: with_grace(each, before.get(account_id, NO_PLAN)) for account_id, each in days.items()
+            }
         return {account_id: days for account_id, days in found.items() if days != NO_PLAN}
 
     async def visible_start(self, tenant_id: TenantId, account_id: AccountId, now: datetime) -> datetime | None:

@@ -32,7 +32,7 @@ from tests.support.long_run import LONG
 
 pytestmark = pytest.mark.chaos
 
-KILLS = 200 if LONG else 6
+KILLS = 200 if LONG else 4
 SEED = random.SystemRandom().randrange(2**32) if LONG else 20_261_120
 DELAY_SECONDS_MAX = 1.5
 ROOT = Path(__file__).parents[2]

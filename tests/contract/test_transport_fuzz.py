@@ -32,7 +32,7 @@ from tests.support.lifecycle import lifecycles
 from tests.support.use_cases import example
 
 SEED = 20_261_120
-CALLS_PER_RPC = 60
+CALLS_PER_RPC = 40
 FEWER_CALLS = {
     "SimulateLimits": 6,
     "WatchEvents": 12,

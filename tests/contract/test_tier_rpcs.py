@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pyarrow as pa
 import pytest
+from grpc import aio
 
 from tallygate.v1 import data_lifecycle_pb2 as data
 from tallygate.v1 import data_lifecycle_service_pb2 as wire
@@ -20,6 +22,7 @@ from tests.support.acme import ACME, ANN
 from tests.support.clock import FrozenClock
 from tests.support.lifecycle import NOON, a_dataset, a_table
 from tests.support.lifecycle_server import TRANSPORTS, ServedLifecycle, serving_lifecycle
+from tests.support.transport_servers import refusal_of
 
 
 @pytest.fixture
@@ -199,3 +202,13 @@ async def test_a_damaged_segment_is_left_behind_and_named(served: ServedLifecycl
     found = {segment.segment_id: (segment.tier, segment.state) for segment in await manifest(served)}
     assert found.pop(damaged.segment_id) == (StorageTier.HOT, SegmentState.QUARANTINED)
     assert list(found.values()) == [(StorageTier.COLD, SegmentState.LIVE)]
+
+
+async def test_a_tier_that_is_none_is_named(served: ServedLifecycle) -> None:
+    selection = data.DataSelection(account_id=ANN, tiers=[data.STORAGE_TIER_WARM, data.STORAGE_TIER_UNSPECIFIED])
+
+    with pytest.raises(aio.AioRpcError) as caught:
+        await served.stub.ArchiveData(wire.ArchiveDataRequest(tenant_id=ACME, selection=selection))
+
+    refusal = refusal_of(caught.value)
+    assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["selection.tiers[1]"])

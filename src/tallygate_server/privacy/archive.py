@@ -186,26 +186,25 @@ class TableWriter:
             self._archive._file(f"{self._name}.jsonl", self._columns)  # noqa: SLF001 - of one module
         )
         # Deleted before anything is in it: nothing of it is left when the process dies.
-        self._spool = self._stack.enter_context(
-            tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - the stack closes it
-        )
+        self._spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - closed when the file ends
         self._spool.write(_csv([self._names]))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None:
-            await self._stack.__aexit__(kind, error, traceback)
-            return
-        await self._lines.__aexit__(None)
-        self._spool.seek(0)
-        async with self._archive._file(f"{self._name}.csv", self._columns) as file:  # noqa: SLF001 - of one module
-            rows = self.row_count
-            while content := await asyncio.to_thread(self._spool.read, _COPY_BYTES):
-                await file.write(content, rows=rows)
-                rows = 0
-        self._spool.close()
+        # Whatever ends it, also in the middle of copying: the rows that are spooled are let go.
+        with self._spool:
+            if kind is not None:
+                await self._stack.__aexit__(kind, error, traceback)
+                return
+            await self._lines.__aexit__(None)
+            self._spool.seek(0)
+            async with self._archive._file(f"{self._name}.csv", self._columns) as file:  # noqa: SLF001 - of one module
+                rows = self.row_count
+                while content := await asyncio.to_thread(self._spool.read, _COPY_BYTES):
+                    await file.write(content, rows=rows)
+                    rows = 0
 
     async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows; encoding them is left to a thread."""

@@ -22,7 +22,6 @@ from tallygate_server.domain.lifecycle import (
     ColumnType,
     CompressionForm,
     DataColumn,
-    DataSelection,
     DatasetShape,
     Segment,
     SegmentState,
@@ -273,18 +272,6 @@ def to_api_segment(segment: Segment) -> messages.DataSegment:
 def to_api_span(start_time: datetime, end_time: datetime) -> period_pb2.Period:
     """Convert a span of time."""
     return period_pb2.Period(start_time=convert.to_api_instant(start_time), end_time=convert.to_api_instant(end_time))
-
-
-def from_api_selection(selection: messages.DataSelection, field: str = "selection") -> DataSelection:
-    """Convert what is chosen. Raises InvalidRequest."""
-    return DataSelection(
-        account_id=AccountId(selection.account_id) if selection.account_id else None,
-        data_types=tuple(selection.data_types),
-        dataset_ids=tuple(selection.dataset_ids),
-        start_time=_optional_time(selection, "start_time", f"{field}."),
-        end_time=_optional_time(selection, "end_time", f"{field}."),
-        tiers=tuple(StorageTier(tier) for tier in selection.tiers if tier),
-    )
 
 
 def _optional_time(message: Message, name: str, path: str = "") -> datetime | None:

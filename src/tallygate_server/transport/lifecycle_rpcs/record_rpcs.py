@@ -12,7 +12,7 @@ from tallygate_server.domain.identifier import AccountId, TenantId
 from tallygate_server.domain.lifecycle import Segment, SegmentState
 from tallygate_server.lifecycle.records import RecordsHeader, RecordsTotals
 from tallygate_server.transport import paging
-from tallygate_server.transport.lifecycle_rpcs import record_convert
+from tallygate_server.transport.lifecycle_rpcs import record_convert, selection_convert
 from tallygate_server.transport.lifecycle_rpcs.base import Context, LifecycleRpcs
 
 
@@ -73,7 +73,7 @@ class RecordRpcs(LifecycleRpcs):
         position = paging.page_position(request, now=now)
         found = await self._lifecycle.record_lists.segments(
             TenantId(request.tenant_id),
-            record_convert.from_api_selection(request.selection),
+            selection_convert.from_api_selection(request.selection),
             state=SegmentState(request.state) if request.state else None,
             after=_segment_position(position) if position else None,
             limit=size + 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -22,14 +22,21 @@ from tallygate_server.transport import convert
 _DEFAULTS = CompressionSettings()
 
 
-def from_api_selection(selection: wire.DataSelection) -> DataSelection:
-    """Convert what data is chosen; what is not set chooses everything."""
+def from_api_selection(selection: wire.DataSelection, field: str = "selection") -> DataSelection:
+    """Convert what data is chosen; what is not set chooses everything. Raises InvalidRequest."""
+    for place, tier in enumerate(selection.tiers):
+        if tier == wire.STORAGE_TIER_UNSPECIFIED:
+            raise InvalidRequest.of(f"{field}.tiers[{place}]", "must be a tier")
+
+    def time(name: str) -> datetime | None:
+        return convert.from_api_time(getattr(selection, name), f"{field}.{name}") if selection.HasField(name) else None
+
     return DataSelection(
         account_id=AccountId(selection.account_id) if selection.account_id else None,
         data_types=tuple(selection.data_types),
         dataset_ids=tuple(selection.dataset_ids),
-        start_time=convert.from_api_optional_time(selection, "start_time"),
-        end_time=convert.from_api_optional_time(selection, "end_time"),
+        start_time=time("start_time"),
+        end_time=time("end_time"),
         tiers=tuple(StorageTier(tier) for tier in selection.tiers),
     )
 

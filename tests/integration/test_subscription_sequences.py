@@ -75,7 +75,7 @@ async def world(database_without_tenants: str) -> AsyncIterator[UseCases]:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(sequence=st.lists(calls, min_size=3, max_size=14))
 async def test_whatever_is_called_the_invariants_hold(world: UseCases, sequence: list[Call]) -> None:

@@ -27,7 +27,7 @@ from tallygate_server.lifecycle.columnar import (
 )
 from tests.support.long_run import LONG
 
-EXAMPLES: Final = 3_000 if LONG else 150
+EXAMPLES: Final = 3_000 if LONG else 80
 DAMAGES: Final = 20_000 if LONG else 300
 ROWS_MAX: Final = 3_000
 INT64: Final = np.iinfo(np.int64)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tallygate_server.lifecycle.lossy import LossyForm, LossyResult, LossySettings, decode, encode
 from tests.support.long_run import LONG
 
-EXAMPLES: Final = 3_000 if LONG else 60
+EXAMPLES: Final = 3_000 if LONG else 40
 START: Final = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
 TIME: Final = pa.timestamp("us", tz="UTC")
 RATIOS: Final = st.sampled_from([0.0, 1e-9, 0.001, 0.01, 0.01, 0.01, 0.07, 0.5, 1.0])

@@ -46,7 +46,7 @@ from tests.support.long_run import LONG
 
 Value = TypeVar("Value")
 
-EXAMPLES, STEPS = (400, 60) if LONG else (15, 30)
+EXAMPLES, STEPS = (400, 60) if LONG else (10, 30)
 
 SOFT, UNLIMITED = "soft", -1
 PLANS: dict[str, dict[str, int]] = {

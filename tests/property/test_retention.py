@@ -28,7 +28,7 @@ from tests.support.clock import FrozenClock
 from tests.support.lifecycle import a_dataset, a_table, lifecycles
 from tests.support.long_run import LONG
 
-EXAMPLES = 200 if LONG else 12
+EXAMPLES = 200 if LONG else 8
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 TYPES = ("ride", "run")

@@ -30,7 +30,7 @@ from tests.support.acme import _CATALOG, ACME, an_increment, change_plan, fetch,
 from tests.support.clock import FrozenClock
 from tests.support.long_run import LONG
 
-EXAMPLES, STEPS = (300, 80) if LONG else (12, 50)
+EXAMPLES, STEPS = (300, 80) if LONG else (8, 50)
 # Shortly before the end of an hour, a day and a month, in a billing period of its own.
 START = datetime(2026, 3, 31, 23, 58, tzinfo=UTC)
 

@@ -47,7 +47,7 @@ from tests.support.usage_model import LATE, UNLIMITED, Credit, Held, ModelAccoun
 
 Value = TypeVar("Value")
 
-EXAMPLES, STEPS = (300, 80) if LONG else (12, 40)
+EXAMPLES, STEPS = (300, 80) if LONG else (8, 40)
 TENANT: Final = TenantId("depths")
 START: Final = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NO_CONTEXT: Final[Any] = None

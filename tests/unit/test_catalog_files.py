@@ -528,7 +528,7 @@ def test_an_escaped_pair_is_one_character() -> None:
 
 
 @given(catalogs=catalog_sets())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_is_written_reads_back_to_the_same_value(catalogs: CatalogSet) -> None:
     assert catalog_set_breaches(catalogs) == []
 
@@ -544,7 +544,7 @@ def test_an_example_survives_being_written(name: str) -> None:
 
 
 @given(name=st.sampled_from(EXAMPLE_NAMES), data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_damaged_file_is_read_or_refused_but_never_breaks_the_reader(name: str, data: st.DataObject) -> None:
     text = example(name).text
     start = data.draw(st.integers(0, len(text)))
@@ -558,7 +558,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_breaks_the_reader(name: str
 
 
 @given(text=st.text(max_size=60) | st.text("{}[]:,-?&*!|>'\"%@#\n\t ab1", max_size=60))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_text_breaks_the_reader(text: str) -> None:
     with suppress(CatalogInvalid):
         parse_catalog(text)

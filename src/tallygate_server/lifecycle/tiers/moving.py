@@ -34,8 +34,6 @@ from tallygate_server.storage.datasets import read_dataset_by_id
 log = structlog.get_logger(__name__)
 
 SEGMENTS_PER_LOOK_MAX: Final = 2_000
-GROUPS_AT_ONCE: Final = 2
-"""Groups of one dataset that are encoded and written side by side: about 100 MB each at the most."""
 EVERY_TENANT: Final = TenantId("*")
 ACTOR: Final = "lifecycle"
 NEXT: Final = {StorageTier.HOT: StorageTier.WARM, StorageTier.WARM: StorageTier.COLD}
@@ -239,26 +237,18 @@ class Mover:
                 return total
 
     async def _move_groups(self, dataset: Dataset, groups: Sequence[Sequence[Segment]], tier: StorageTier) -> Moved:
-        turn = asyncio.Semaphore(GROUPS_AT_ONCE)
-
-        async def move(group: Sequence[Segment]) -> Moved:
-            async with turn:
-                try:
-                    return replace(await self.move_group(dataset, group, tier), segments=())
-                except SegmentsChanged:
-                    # Somebody else was faster; the next look sees what is left to do.
-                    return Moved()
-                except (IntegrityViolation, ArchiveCorruption) as error:
-                    for segment in group:
-                        if segment.segment_id == error.facts["segment_id"]:
-                            await self.store.quarantine(segment, str(error.facts["why"]), actor=ACTOR)
-                    return Moved()
-
+        """Move one group after the other: side by side they would take the processor from those who call."""
         total = Moved()
-        async with asyncio.TaskGroup() as tasks:
-            moves = [tasks.create_task(move(group)) for group in groups]
-        for each in moves:
-            total += each.result()
+        for group in groups:
+            try:
+                total += replace(await self.move_group(dataset, group, tier), segments=())
+            except SegmentsChanged:
+                # Somebody else was faster; the next look sees what is left to do.
+                continue
+            except (IntegrityViolation, ArchiveCorruption) as error:
+                for segment in group:
+                    if segment.segment_id == error.facts["segment_id"]:
+                        await self.store.quarantine(segment, str(error.facts["why"]), actor=ACTOR)
         return total
 
     async def _due(self, tier: StorageTier) -> list[DueDataset]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from tallygate_server.domain.classification import Classification
 from tallygate_server.domain.lifecycle import Segment
 from tallygate_server.domain.retention_rules import Kept
-
-
-def time_document(instant: datetime) -> str:
-    """Return an instant as the contract's JSON has it."""
-    return instant.isoformat().replace("+00:00", "Z")
+from tallygate_server.lifecycle.tiers.documents import time_document
 
 
 def skipped_document(segment: Segment, kept: Kept) -> dict[str, Any]:

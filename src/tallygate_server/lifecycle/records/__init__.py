@@ -6,7 +6,6 @@ from tallygate_server.lifecycle.records.batches import Batch, ColumnRecords, Pla
 from tallygate_server.lifecycle.records.listing import RecordListing
 from tallygate_server.lifecycle.records.quality import DataQuality, QualityFinding, ScoreTerm
 from tallygate_server.lifecycle.records.reading import (
-    AllHistory,
     History,
     RecordQuery,
     RecordReading,
@@ -19,7 +18,6 @@ from tallygate_server.lifecycle.records.views import DatasetView
 from tallygate_server.lifecycle.records.writing import NewRecords, RecordsPut, RecordWriting, record_id_digest
 
 __all__ = [
-    "AllHistory",
     "Batch",
     "ColumnDefinition",
     "ColumnRecords",

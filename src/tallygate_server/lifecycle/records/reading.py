@@ -42,7 +42,6 @@ from tallygate_server.errors import (
 )
 from tallygate_server.lifecycle import lossy
 from tallygate_server.lifecycle.columnar import TIME
-from tallygate_server.lifecycle.keys import KeyDestroyed, KeyUnreadable
 from tallygate_server.lifecycle.records.batches import ARROW_TYPE
 from tallygate_server.lifecycle.records.merge import Merge, slices
 from tallygate_server.lifecycle.records.schema import DOCUMENT
@@ -85,14 +84,6 @@ class History(Protocol):
 
     async def visible_start(self, tenant_id: TenantId, account_id: AccountId, now: datetime, /) -> datetime | None:
         """Return the first instant that the account sees; None: everything."""
-
-
-class AllHistory:
-    """Lets everybody see everything."""
-
-    async def visible_start(self, _tenant_id: TenantId, _account_id: AccountId, _now: datetime) -> datetime | None:
-        """Return None."""
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -536,11 +527,6 @@ class _Run:
             return True
         if present is None or present.state in {SegmentState.REPLACED, SegmentState.DELETED}:
             return True
-        try:
-            await self._segments.keys.to_unseal(segment.tenant_id, segment.key_id)
-        except (KeyDestroyed, KeyUnreadable):
-            # Not the segment is damaged: this server lacks a key, which another may have.
-            return False
         await self._segments.quarantine(segment, error.facts.get("why", error.message), actor=QUERY_ACTOR)
         return False
 

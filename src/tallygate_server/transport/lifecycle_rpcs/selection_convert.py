@@ -1,4 +1,4 @@
-"""Converts selections, compression settings and segments."""
+"""Converts selections, compression settings and lengths of time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from datetime import datetime, timedelta
 from google.protobuf.duration_pb2 import Duration
 
 from tallygate.v1 import data_lifecycle_pb2 as wire
-from tallygate.v1 import period_pb2
 from tallygate_server.domain.identifier import AccountId
 from tallygate_server.domain.lifecycle import (
     CompressionForm,
     CompressionSettings,
     DataSelection,
-    Segment,
     StorageTier,
 )
 from tallygate_server.errors import FieldViolation, InvalidRequest
@@ -88,31 +86,6 @@ def to_api_settings(settings: CompressionSettings) -> wire.CompressionSettings:
         seasonal=settings.seasonal,
         session_gap=to_api_duration(settings.session_gap),
         action_column=settings.action_column,
-    )
-
-
-def to_api_segment(segment: Segment) -> wire.DataSegment:
-    """Convert a row of the manifest."""
-    end_time = segment.retention_end_time
-    return wire.DataSegment(
-        segment_id=segment.segment_id,
-        dataset_id=segment.dataset_id,
-        account_id=segment.account_id,
-        data_type=segment.data_type,
-        tier=wire.StorageTier.Name(segment.tier),
-        form=wire.CompressionForm.Name(segment.form),
-        span=period_pb2.Period(
-            start_time=convert.to_api_instant(segment.start_time), end_time=convert.to_api_instant(segment.end_time)
-        ),
-        record_count=segment.record_count,
-        stored_bytes=segment.stored_bytes,
-        original_bytes=segment.original_bytes,
-        checksum_sha256=segment.checksum.hex(),
-        state=wire.SegmentState.Name(segment.state),
-        encrypted=True,
-        codecs=segment.codecs,
-        create_time=convert.to_api_instant(segment.create_time),
-        retention_end_time=convert.to_api_instant(end_time) if end_time is not None else None,
     )
 
 
